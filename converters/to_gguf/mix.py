@@ -1,0 +1,206 @@
+"""Which ggml type each tensor of a GGUF file gets.
+
+The rules are those of llama.cpp's `src/llama-quant.cpp` for dense models quantised without an importance matrix, so a
+file written here has tensor by tensor the types of a file that `llama-quantize` makes of the F32 GGUF. They are data:
+a role (`attn_v`), a file type (`Q4_K_M`) and lines of "where in the model -> this type", of which the first that holds
+is taken; no line, no change.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from converters.to_gguf.ggml import fits_blocks
+from converters.to_gguf.types import FileType
+from ropeconv.errors import CannotExpress, CheckpointError
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a rule may look at: the tensor is the `index`-th of `total` that play its role."""
+
+    index: int
+    total: int
+    queries_per_key: int  # attention heads that share one key-value head
+
+
+Where = Callable[[Place], bool]
+Lines = tuple[tuple[Where, str], ...]
+
+
+def anywhere(_: Place) -> bool:
+    """Every tensor of the role."""
+    return True
+
+
+def shared_by_4(place: Place) -> bool:
+    """Grouped-query attention with at least four query heads on a key-value head."""
+    return place.queries_per_key >= 4
+
+
+def outer_and_every_third(place: Place) -> bool:
+    """The first eighth, the last eighth, and every third between (`use_more_bits`)."""
+    eighth = place.total // 8
+    outer = place.index < eighth or place.index >= 7 * place.total // 8
+    return outer or (place.index - eighth) % 3 == 2
+
+
+def first(count: int) -> Where:
+    """The first `count` tensors of the role."""
+    return lambda place: place.index < count
+
+
+def first_part(parts: int) -> Where:
+    """The first `1 / parts` of the tensors of the role, rounded down."""
+    return lambda place: place.index < place.total // parts
+
+
+MIX: dict[str, dict[str, Lines]] = {
+    "attn_v": {
+        "Q2_K": ((shared_by_4, "Q4_K"), (anywhere, "Q3_K")),
+        "Q3_K_M": ((first(2), "Q5_K"), (anywhere, "Q4_K")),
+        "Q3_K_L": ((anywhere, "Q5_K"),),
+        "IQ4_NL": ((shared_by_4, "Q5_K"),),
+        "IQ4_XS": ((shared_by_4, "Q5_K"),),
+        "Q4_K_S": ((first(4), "Q5_K"),),
+        "Q4_K_M": ((outer_and_every_third, "Q6_K"),),
+        "Q5_K_M": ((outer_and_every_third, "Q6_K"),),
+    },
+    "attn_output": {
+        "Q2_K": ((anywhere, "Q3_K"),),
+        "Q3_K_M": ((anywhere, "Q4_K"),),
+        "Q3_K_L": ((anywhere, "Q5_K"),),
+    },
+    "ffn_down": {
+        "Q2_K": ((anywhere, "Q3_K"),),
+        "Q3_K_M": ((first_part(16), "Q5_K"), (anywhere, "Q4_K")),
+        "Q3_K_L": ((anywhere, "Q5_K"),),
+        "IQ4_NL": ((first_part(8), "Q5_K"),),
+        "IQ4_XS": ((first_part(8), "Q5_K"),),
+        "Q4_K_S": ((first_part(8), "Q5_K"),),
+        "Q4_K_M": ((outer_and_every_third, "Q6_K"),),
+        "Q5_K_M": ((outer_and_every_third, "Q6_K"),),
+    },
+}
+
+# name in the file -> role in the table above; a role without lines there keeps the base type
+ROLES = {
+    "token_embd": "token_embd",
+    "output": "output",
+    "attn_q": "attn_q",
+    "attn_k": "attn_k",
+    "attn_v": "attn_v",
+    "attn_qkv": "attn_v",  # a fused matrix is treated as its most sensitive part
+    "attn_output": "attn_output",
+    "ffn_gate": "ffn_gate",
+    "ffn_up": "ffn_up",
+    "ffn_down": "ffn_down",
+}
+
+# Models that llama.cpp takes for "70B" by their layer count: the value projection is small there, so it gets more bits.
+SEVENTY_B_LAYERS = {"llama": 80, "llama-embed": 80, "qwen2": 80, "olmo": 80, "jais2": 68}
+SEVENTY_B_IF_GROUPED = ("llama", "llama-embed")  # with as many key-value heads as heads it is the 65B, which is left alone
+SEVENTY_B_RAISES = {"Q3_K": "Q5_K", "Q4_K": "Q5_K"}
+
+# a row that is no whole number of 256-value blocks takes the nearest type with 32-value blocks
+NARROWER = {"Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0", "IQ4_XS": "IQ4_NL"}
+
+OWN_RULES = ("falcon", "glm5-next", "deci")  # llama.cpp branches on these by name, or on a head count that varies by layer
+
+_NAME = re.compile(r"(?:blk\.(?P<layer>\d+)\.)?(?P<stem>.+?)\.(?P<kind>weight|bias)")
+
+
+def choose_types(
+    tensors: Sequence[tuple[str, Sequence[int]]],
+    file_type: FileType,
+    *,
+    arch: str,
+    n_layer: int,
+    n_head: int,
+    n_head_kv: int,
+) -> dict[str, str]:
+    """The ggml type of every tensor, by name.
+
+    `tensors` are GGUF names with NumPy shapes (a matrix is rows, row length), in any order: llama.cpp counts a role's
+    tensors layer by layer, and so does this. `n_layer` is `{arch}.block_count`. Vectors and norms are F32 always.
+
+    Raises CannotExpress for a tensor or an architecture that these rules do not cover, CheckpointError for a name twice.
+    """
+    shapes = {name: tuple(shape) for name, shape in tensors}
+    if len(shapes) != len(tensors):
+        twice = next(name for name, count in Counter(name for name, _ in tensors).items() if count > 1)
+        raise CheckpointError(f"tensor {twice} is listed twice; a GGUF file holds a name once")
+    if file_type.quantised and arch in OWN_RULES:
+        raise CannotExpress(f"{file_type.name}: llama.cpp quantises {arch} by rules of its own; take F16, BF16 or F32")
+
+    roles = {name: _role(name, shape) for name, shape in shapes.items()}
+    totals = Counter(role for role in roles.values() if role) | Counter({"ffn_down": n_layer})
+    tied = "output" not in roles.values()
+    raised = SEVENTY_B_RAISES if _is_seventy_b(arch, n_layer, n_head, n_head_kv) else {}
+    sharing = n_head // n_head_kv if n_head_kv else 0
+
+    seen: Counter[str] = Counter()
+    types = {}
+    for name in sorted(shapes, key=_llama_order):
+        role = roles[name]
+        if role is None or not file_type.quantised:
+            types[name] = file_type.base if role else "F32"
+            continue
+        place = Place(seen[role], totals[role], sharing)
+        seen[role] += 1
+        picked = _pick(role, file_type, place, cols=shapes[name][-1], tied=tied)
+        if role == "attn_v":
+            picked = raised.get(picked, picked)
+        types[name] = _fit(picked, shapes[name][-1])
+    return types
+
+
+def _role(name: str, shape: tuple[int, ...]) -> str | None:
+    """The role of a matrix that a file type shrinks; None for what stays F32: vectors, norms, biases."""
+    dims = len(shape)
+    while dims > 1 and shape[len(shape) - dims] == 1:  # ggml does not count outer dimensions of length 1
+        dims -= 1
+    found = _NAME.fullmatch(name)
+    if dims < 2 or (found and (found["kind"] == "bias" or found["stem"].endswith("_norm"))):
+        return None
+    if found is None or found["stem"] not in ROLES or dims > 2:
+        what = f"{name} of shape {'x'.join(map(str, shape))}"
+        raise CannotExpress(f"no rule says how llama.cpp stores {what}; ropeconv writes dense decoder models only")
+    return ROLES[found["stem"]]
+
+
+def _pick(role: str, file_type: FileType, place: Place, *, cols: int, tied: bool) -> str:
+    """The type that the mix wants, whatever the row length allows."""
+    if role == "output" or (tied and role == "token_embd"):
+        plain = file_type.base == "Q8_0" or not fits_blocks(file_type.base, cols)
+        return "Q8_0" if plain else "Q6_K"
+    lines: Lines = MIX.get(role, {}).get(file_type.name, ())
+    return next((wanted for where, wanted in lines if where(place)), file_type.base)
+
+
+def _fit(type_name: str, cols: int) -> str:
+    """`type_name`, or what llama.cpp falls back to when `cols` values do not fill its blocks."""
+    if fits_blocks(type_name, cols):
+        return type_name
+    narrower = NARROWER.get(type_name, type_name)
+    return narrower if fits_blocks(narrower, cols) else "F16"
+
+
+def _is_seventy_b(arch: str, n_layer: int, n_head: int, n_head_kv: int) -> bool:
+    grouped_enough = n_head != n_head_kv or arch not in SEVENTY_B_IF_GROUPED
+    return SEVENTY_B_LAYERS.get(arch) == n_layer and grouped_enough
+
+
+def _llama_order(name: str) -> tuple[int, str]:
+    """llama.cpp's order of weights (`weight_name_comparer`): by layer, those of no layer first, then by name."""
+    found = _NAME.fullmatch(name)
+    layer = found["layer"] if found else None
+    return (int(layer) if layer else -1, name)
+
+
+def summarise(types: Mapping[str, str]) -> str:
+    """How many tensors have which type, most frequent first: `Q4_K x 18, F32 x 9`."""
+    return ", ".join(f"{name} x {count}" for name, count in Counter(types.values()).most_common())

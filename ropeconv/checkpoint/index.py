@@ -1,0 +1,144 @@
+"""Which files make up a checkpoint: one folder, its weight files, its text files, its fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ropeconv import registry
+from ropeconv.checkpoint.tensors import open_safetensors, open_torch, shard_names
+from ropeconv.errors import CheckpointError
+from ropeconv.model import Checkpoint, Tensor
+
+# Every text file that belongs to a checkpoint's tokenizer or generation; read only when a converter asks.
+TEXT_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+    "generation_config.json",
+)
+WEIGHTS: tuple[tuple[str, str, Callable[[Path], dict[str, Tensor]]], ...] = (
+    ("safetensors", "model.safetensors", open_safetensors),
+    ("pytorch", "pytorch_model.bin", open_torch),
+)
+HUB_PATTERNS = ["*.json", "*.safetensors", "pytorch_model*.bin", "tokenizer*", "*.jinja", "additional_chat_templates/*", "merges.txt"]
+
+
+def open_checkpoint(source: str | Path) -> Checkpoint:
+    """A folder, a single-file checkpoint of a target that reads its own format (GGUF), or a hub id; headers only.
+
+    Raises CheckpointError with what is missing, damaged or unknown.
+    """
+    path = Path(source)
+    if path.is_file():
+        return _open_file(path)
+    if not path.exists():
+        path = _download(str(source))
+    if not path.is_dir():
+        raise CheckpointError(f"{path}: neither a folder nor a file; give a Hugging Face folder, a GGUF file or a hub id")
+    return _open_folder(path)
+
+
+def _open_file(path: Path) -> Checkpoint:
+    for target in registry.targets().values():
+        if target.open_checkpoint is not None and target.recognizes(path):
+            opened: Checkpoint = target.open_checkpoint(path)
+            return opened
+    raise CheckpointError(f"{path}: not a checkpoint file that ropeconv reads (GGUF); for safetensors give the folder")
+
+
+def _open_folder(folder: Path) -> Checkpoint:
+    config = read_json(folder / "config.json", missing="not a checkpoint folder")
+    form, tensors = _open_weights(folder)
+    return Checkpoint(
+        path=folder,
+        format=form,
+        config=config,
+        tensors=tensors,
+        files=_text_files(folder),
+        fingerprint=fingerprint(config, tensors),
+    )
+
+
+def _open_weights(folder: Path) -> tuple[str, dict[str, Tensor]]:
+    for form, name, reader in WEIGHTS:
+        index = folder / f"{name}.index.json"
+        names = shard_names(index) if index.exists() else [name]
+        if not index.exists() and not (folder / name).exists():
+            continue
+        return form, _read_shards(folder, names, reader)
+    raise CheckpointError(
+        f"{folder}: no weights (model.safetensors, model.safetensors.index.json or pytorch_model.bin); is the download complete?"
+    )
+
+
+def _read_shards(folder: Path, names: list[str], reader: Callable[[Path], dict[str, Tensor]]) -> dict[str, Tensor]:
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise CheckpointError(f"{folder}: shard {missing[0]} is missing ({len(missing)} of {len(names)}); download it")
+    tensors: dict[str, Tensor] = {}
+    for name in names:
+        for key, tensor in reader(folder / name).items():
+            if key in tensors:
+                raise CheckpointError(f"{folder}: tensor {key} is in more than one shard; remove the stale one")
+            tensors[key] = tensor
+    return tensors
+
+
+def _text_files(folder: Path) -> dict[str, Callable[[], bytes]]:
+    names = [name for name in TEXT_FILES if (folder / name).is_file()]
+    names += sorted(f"additional_chat_templates/{p.name}" for p in folder.glob("additional_chat_templates/*.jinja"))
+    return {name: partial(Path.read_bytes, folder / name) for name in names}
+
+
+def _download(source: str) -> Path:
+    if source.count("/") != 1 or source.startswith((".", "/", "~")):
+        raise CheckpointError(f"{source}: no such file or folder")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(source, allow_patterns=HUB_PATTERNS))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise CheckpointError(
+            f"{source}: no such folder, and not to be had from the hub ({type(error).__name__}); check the name or the network"
+        ) from error
+
+
+def read_json(path: Path, *, missing: str) -> dict[str, Any]:
+    """A JSON object, or a CheckpointError that names the file."""
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path.parent}: {missing} (no {path.name})") from error
+    except (ValueError, OSError) as error:
+        raise CheckpointError(f"{path}: not readable as JSON ({error}); download it again") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path}: a JSON object is expected, not {type(value).__name__}")
+    return value
+
+
+def fingerprint(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over the config, every tensor's name, type and shape, and the first and last row of each (4 KiB at most).
+
+    It tells one checkpoint from another in milliseconds; it is no proof against a forger.
+    """
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tensor.shape}".encode())
+        if tensor.shape and tensor.shape[0]:
+            last = tensor.shape[0] - 1
+            digest.update(tensor.raw_rows(0, 1).tobytes()[:4096])
+            digest.update(tensor.raw_rows(last, last + 1).tobytes()[:4096])
+    return digest.hexdigest()

@@ -1,0 +1,96 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from ropeconv.errors import RopeConfigError
+from ropeconv.extend import ScalingRequest
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+SHORTHANDS = {"pi_factor": "linear", "ntk_factor": "ntk", "yarn_factor": "yarn"}
+SCALING_OPTIONS = (
+    click.option("--pi-factor", type=float, metavar="F", help="Position Interpolation: positions divided by F."),
+    click.option("--ntk-factor", type=float, metavar="F", help="NTK-aware: the base raised for F times the context."),
+    click.option("--yarn-factor", type=float, metavar="F", help="YaRN for F times the context."),
+    click.option("--scaling", metavar="KIND", help="Any scaling kind; takes --factor and --set."),
+    click.option("--factor", type=float, metavar="F", help="Factor for --scaling."),
+    click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Further parameter of --scaling (JSON value)."),
+    click.option(
+        "--rope-parameters",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        metavar="FILE.json",
+        help="Scaling as Hugging Face's rope_parameters.",
+    ),
+    click.option("--context", type=int, metavar="N", help="Target context in tokens; gives the factor when none is given."),
+    click.option("--original-context", type=int, metavar="N", help="Trained context, when the config does not say."),
+    click.option(
+        "--on-existing",
+        type=click.Choice(["refuse", "replace", "compose"]),
+        default="refuse",
+        show_default=True,
+        help="What to do when the checkpoint is scaled already.",
+    ),
+)
+
+
+def scaling_options(command: F) -> F:
+    """Add the scaling options; the command receives them as keyword arguments for `scaling_request`."""
+    for option in reversed(SCALING_OPTIONS):
+        command = option(command)
+    return command
+
+
+def scaling_request(options: dict[str, Any]) -> ScalingRequest | None:
+    """Take the scaling options out of `options`: one request, or None when the checkpoint's own scaling is to be carried."""
+    factors = {kind: options.pop(name) for name, kind in SHORTHANDS.items()}
+    kind, factor = options.pop("scaling"), options.pop("factor")
+    parameters = dict(_setting(text) for text in options.pop("settings"))
+    file, context, existing = options.pop("rope_parameters"), options.pop("context"), options.pop("on_existing")
+    given = [(name, value) for name, value in factors.items() if value is not None]
+    ways = len(given) + (kind is not None) + (file is not None)
+    if ways > 1:
+        raise click.UsageError("give one of --pi-factor, --ntk-factor, --yarn-factor, --scaling, --rope-parameters")
+    if kind is None and (factor is not None or parameters):
+        raise click.UsageError("--factor and --set belong to --scaling KIND")
+    if ways == 0 and context is None:
+        return None
+    if given:
+        kind, factor = given[0]
+    return ScalingRequest(
+        kind=kind or ("linear" if file is None else None),
+        factor=factor,
+        context=context,
+        parameters=parameters,
+        on_existing=existing,
+        huggingface=None if file is None else _read_parameters(file),
+    )
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    key, sign, value = text.partition("=")
+    if not sign or not key:
+        raise click.UsageError(f"--set takes KEY=VALUE, not {text!r}")
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value
+
+
+def _read_parameters(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise RopeConfigError(f"{path}: not JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise RopeConfigError(f"{path}: rope_parameters must be a JSON object")
+    inner = value.get("rope_parameters", value)
+    if not isinstance(inner, dict):
+        raise RopeConfigError(f"{path}: rope_parameters must be a JSON object")
+    return inner

@@ -1,0 +1,1 @@
+"""Rotary embeddings: the only room that knows a RoPE formula."""

@@ -1,0 +1,1 @@
+"""Scaling kinds, one a module, each declaring SCALING."""

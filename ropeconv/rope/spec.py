@@ -1,0 +1,96 @@
+"""Waist 1: what a rotary embedding is, as values.
+
+A config becomes a `Rope`, `solve` turns it into `Frequencies`, and converters, the proof and reports read those. Only
+`ropeconv/rope/` knows a formula. Every static method is a vector of divisors rho (one per rotary pair) and a magnitude m:
+inv_freq = base_inv_freq / rho, and cos and sin are multiplied by m = attention_factor.
+
+Symbols (as in the papers): d rotary_dim, b theta, L original_context, L' context, s = L'/L factor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Rope:
+    """The rotary embedding of one layer type.
+
+    `parameters` is an instance of the dataclass that the scaling kind declares (see `ScalingKind.parameters`).
+    """
+
+    kind: str
+    theta: float
+    head_dim: int
+    original_context: int
+    context: int
+    parameters: Any
+    partial_rotary_factor: float = 1.0
+
+    @property
+    def rotary_dim(self) -> int:
+        """Dimensions of a head that rotate (even): d."""
+        return int(self.head_dim * self.partial_rotary_factor)
+
+
+@dataclass(frozen=True)
+class Frequencies:
+    """Solved rotary frequencies, float64; round once, at the edge.
+
+    inv_freq: (d/2,) radians per token, for sequences up to `switch_context` (any length when that is None).
+    base_inv_freq: (d/2,) theta ** (-2i/d), before any scaling.
+    attention_factor: multiplier of cos and sin.
+    long_inv_freq: (d/2,) used for every token once the sequence is longer than `switch_context` (LongRoPE), else None.
+    """
+
+    inv_freq: Array
+    base_inv_freq: Array
+    attention_factor: float
+    long_inv_freq: Array | None = None
+    switch_context: int | None = None
+
+    @property
+    def rho(self) -> Array:
+        """(d/2,) divisors base_inv_freq / inv_freq; infinite for a pair that does not rotate."""
+        return _divide(self.base_inv_freq, self.inv_freq)
+
+    @property
+    def long_rho(self) -> Array | None:
+        """(d/2,) divisors of the long table, or None."""
+        return None if self.long_inv_freq is None else _divide(self.base_inv_freq, self.long_inv_freq)
+
+
+def _divide(base: Array, scaled: Array) -> Array:
+    with np.errstate(divide="ignore"):
+        return np.asarray(base / scaled, dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class ScalingKind:
+    """One way to scale a rotary embedding: the declaration `SCALING` of a module in `rope/scalings/`.
+
+    name: ropeconv's name, what `--scaling` takes.
+    rope_types: the `rope_type` spellings of Hugging Face configs that mean it (may be empty).
+    parameters: frozen dataclass; its fields are the Hugging Face keys that the kind takes beside rope_type and rope_theta.
+    solve: Rope -> Frequencies.
+    huggingface: Rope -> the `rope_parameters` dict (rope_theta included) from which transformers computes the same numbers.
+    by_factor: (Rope, factor, extra parameters) -> the parameters that make the unscaled Rope `factor` times longer.
+    static: False when the numbers depend on the running length.
+    source: paper or specification.
+    """
+
+    name: str
+    rope_types: tuple[str, ...]
+    parameters: type
+    solve: Callable[[Rope], Frequencies]
+    huggingface: Callable[[Rope], dict[str, Any]]
+    by_factor: Callable[[Rope, float, Mapping[str, Any]], Any]
+    static: bool
+    source: str

@@ -1,0 +1,96 @@
+"""What an output format is to the rest of ropeconv: one frozen `Target`, declared as TARGET by a package in `converters/`.
+
+A target is found by `registry.targets()`. Its functions import their runtime when called, so discovery costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ropeconv.model import Checkpoint, Model
+from ropeconv.rope.spec import Frequencies
+
+Progress = Callable[[int, int], None]
+"""Called with (done, total) in the unit that the caller was told: bytes for writing, tokens for running."""
+
+
+@dataclass(frozen=True)
+class Carried:
+    """How a target carries a scaling: what `--dry-run` and the report say. how: "metadata" or "tables"; why: one clause."""
+
+    how: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where an artefact came from, as it says itself.
+
+    source: path of the checkpoint relative to the artefact's folder, or a hub id. fingerprint: of that checkpoint.
+    huggingface: the keys that replace the source config's (rope_parameters, max_position_embeddings, ...) for a
+    transformers reference that computes what the artefact should.
+    """
+
+    version: str
+    source: str
+    fingerprint: str
+    family: str
+    huggingface: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A finished file or folder, opened for the proof; numbers are read or computed only when asked for.
+
+    type: file type name (F16, Q4_K_M, ...). checkpoint: the artefact in Hugging Face's names and layout.
+    frequencies: layer type -> what its runtime will compute from it, re-derived from the bytes (not from provenance).
+    problems: what is structurally wrong, one line each (empty = sound).
+    logits: (ids, context) -> iterator of (n, vocab) float32 blocks in order, one row a token, by the artefact's own runtime;
+    context is the length that the runtime allocates (LongRoPE in llama.cpp switches on it).
+    tokenize: (text) -> ids by the artefact's own runtime, special tokens parsed, BOS/EOS added as the file says.
+    """
+
+    path: Path
+    type: str
+    provenance: Provenance | None
+    checkpoint: Checkpoint
+    original_context: int
+    context: int
+    frequencies: Mapping[str, Frequencies | None]
+    problems: Sequence[str]
+    logits: Callable[[Sequence[int], int], Iterator[NDArray[np.float32]]]
+    tokenize: Callable[[str], list[int]]
+    vocabulary: Callable[[], list[str]]
+    special_ids: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Emitted:
+    """What was written: files in order, bytes in all, how the scaling is carried."""
+
+    files: tuple[Path, ...]
+    size: int
+    carried: Carried
+    type: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Target:
+    """An output format.
+
+    recognizes: whether a path is one of its artefacts. carry: (model, bake) -> Carried, or CannotExpress; opens no file.
+    open_artefact: path -> Artefact. open_checkpoint: path -> Checkpoint, when the format is also a source.
+    """
+
+    name: str
+    recognizes: Callable[[Path], bool]
+    carry: Callable[[Model, str], Carried]
+    open_artefact: Callable[[Path], Artefact]
+    open_checkpoint: Callable[[Path], Checkpoint] | None = None
