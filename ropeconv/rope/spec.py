@@ -1,8 +1,8 @@
 """Waist 1: what a rotary embedding is, as values.
 
 A config becomes a `Rope`, `solve` turns it into `Frequencies`, and converters, the proof and reports read those. Only
-`ropeconv/rope/` knows a formula. Every static method is a vector of divisors rho (one per rotary pair) and a magnitude m:
-inv_freq = base_inv_freq / rho, and cos and sin are multiplied by m = attention_factor.
+`ropeconv/rope/` knows a formula. Every static method is a vector of divisors rho (one per rotary pair) and a magnitude
+m: inv_freq = base_inv_freq / rho, and cos and sin are multiplied by m = attention_factor.
 
 Symbols (as in the papers): d rotary_dim, b theta, L original_context, L' context, s = L'/L factor.
 """
@@ -78,12 +78,16 @@ class ScalingKind:
 
     name: ropeconv's name, what `--scaling` takes.
     rope_types: the `rope_type` spellings of Hugging Face configs that mean it (may be empty).
-    parameters: frozen dataclass; its fields are the Hugging Face keys that the kind takes beside rope_type and rope_theta.
+    parameters: frozen dataclass; its fields are the Hugging Face keys that the kind takes beside rope_type, rope_theta.
     solve: Rope -> Frequencies.
-    huggingface: Rope -> the `rope_parameters` dict (rope_theta included) from which transformers computes the same numbers.
+    huggingface: Rope -> the `rope_parameters` dict (with rope_theta) from which transformers computes the same numbers.
     by_factor: (Rope, factor, extra parameters) -> the parameters that make the unscaled Rope `factor` times longer.
-    static: False when the numbers depend on the running length.
+    static: False when no fixed table holds the numbers, because they follow the running length (`dynamic`). LongRoPE is
+        static: its two tables are known beforehand, and `Frequencies.switch_context` says when the second one starts.
     source: paper or specification.
+    check: Rope -> None, raises RopeConfigError; for what the parameters cannot check alone (list lengths, smallest d).
+    solve_at: (Rope, running length in tokens) -> Frequencies, for kinds that are not static.
+    needs_original: transformers reads `original_max_position_embeddings` in the parameters of this kind.
     """
 
     name: str
@@ -94,3 +98,6 @@ class ScalingKind:
     by_factor: Callable[[Rope, float, Mapping[str, Any]], Any]
     static: bool
     source: str
+    check: Callable[[Rope], None] | None = None
+    solve_at: Callable[[Rope, int], Frequencies] | None = None
+    needs_original: bool = False

@@ -1,0 +1,235 @@
+"""The only place where a context gets longer: trained ropes and a request -> scaled ropes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ropeconv.errors import RopeConfigError
+from ropeconv.rope import _checks
+from ropeconv.rope.build import find_kind, parameter_keys
+from ropeconv.rope.carry import as_longrope
+from ropeconv.rope.huggingface import find_rope_type, parse_rope
+from ropeconv.rope.scalings.default import DefaultParameters
+from ropeconv.rope.solve import is_scaled, solve, validate
+from ropeconv.rope.spec import Frequencies, Rope
+
+ON_EXISTING = ("refuse", "replace", "compose")
+FULL = "full_attention"
+# Kinds whose factor is nominal: NTK-aware reaches less than s L, so a factor above L'/L is how it is used.
+NOMINAL_FACTOR = frozenset({"ntk"})
+
+
+@dataclass(frozen=True)
+class ScalingRequest:
+    """What the user asked for.
+
+    kind: scaling kind; None with `huggingface`. factor: s = L'/L, above 1. context: L', tokens. One of the two is
+    enough; both must agree, but for `ntk`, whose factor may exceed L'/L. parameters: the kind's others.
+    on_existing: what to do with a rope that is scaled already. "replace" counts the factor from the trained context L;
+    "compose" counts it from the current context and multiplies divisors and magnitudes.
+    huggingface: a `rope_parameters` dict to take instead of kind and parameters.
+    """
+
+    kind: str | None
+    factor: float | None = None
+    context: int | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    on_existing: str = "refuse"
+    huggingface: Mapping[str, Any] | None = None
+
+
+def extend_ropes(
+    ropes: Mapping[str, Rope | None], request: ScalingRequest, *, sliding_window: int | None = None
+) -> dict[str, Rope | None]:
+    """`ropes` with the context of `request`: full-attention layers are scaled, sliding ones never see past their window.
+
+    sliding_window: window of the sliding layers, tokens; a model of sliding layers alone is scaled only when the window
+    holds the whole target context. Raises RopeConfigError when the request is incomplete, contradictory or cannot help.
+    """
+    if request.on_existing not in ON_EXISTING:
+        raise RopeConfigError(f"on-existing is {request.on_existing!r}; give one of: {', '.join(ON_EXISTING)}")
+    targets = _layers_to_scale(ropes)
+    scaled: dict[str, Rope | None] = {layer: _extend(rope, request) for layer, rope in targets.items()}
+    context = max(rope.context for rope in scaled.values() if rope is not None)
+    if FULL not in targets and (sliding_window is None or sliding_window < context):
+        window = "of unknown size" if sliding_window is None else f"of {sliding_window} tokens"
+        raise RopeConfigError(
+            f"every layer attends within a window {window}, so no scaling reaches {context} tokens; "
+            f"set sliding_window to null in config.json if the model was trained without it"
+        )
+    return {
+        layer: scaled[layer] if layer in scaled else None if rope is None else replace(rope, context=context)
+        for layer, rope in ropes.items()
+    }
+
+
+def _layers_to_scale(ropes: Mapping[str, Rope | None]) -> dict[str, Rope]:
+    rotating = {layer: rope for layer, rope in ropes.items() if rope is not None}
+    if not rotating:
+        raise RopeConfigError("no layer has a rotary embedding, so there is nothing to scale")
+    if FULL in rotating:
+        return {FULL: rotating[FULL]}
+    if len(rotating) < len(ropes):
+        raise RopeConfigError(
+            f"only the {', '.join(rotating)} layers rotate, and the layers that see the whole text have no RoPE: "
+            f"scaling cannot reach further; convert the model unscaled"
+        )
+    return rotating
+
+
+def _extend(rope: Rope, request: ScalingRequest) -> Rope:
+    validate(rope)
+    if not is_scaled(rope):
+        return _scale(rope, request)
+    if request.on_existing == "refuse":
+        raise RopeConfigError(
+            f"the checkpoint is scaled already ({rope.kind}, {rope.original_context} -> {rope.context} tokens); "
+            f"pass --on-existing replace or compose"
+        )
+    if request.on_existing == "replace":
+        return _scale(_unscaled(rope), request)
+    return _compose(rope, request)
+
+
+def _unscaled(rope: Rope) -> Rope:
+    """The trained rope under an existing scaling; refused where the config no longer tells it."""
+    if rope.kind == "default":
+        raise RopeConfigError(
+            f"the checkpoint reaches {rope.context} tokens from {rope.original_context} by its rope_theta "
+            f"{rope.theta:g}, and the trained one is not known; use --on-existing compose"
+        )
+    if find_kind(rope.kind).static and rope.context == rope.original_context:
+        raise RopeConfigError(
+            f"the checkpoint is scaled ({rope.kind}) without saying its trained context; give --original-context"
+        )
+    if rope.kind == "proportional":
+        parameters = replace(rope.parameters, factor=1.0)
+        return replace(rope, context=rope.original_context, parameters=parameters)
+    return replace(rope, kind="default", context=rope.original_context, parameters=DefaultParameters())
+
+
+def _compose(rope: Rope, request: ScalingRequest) -> Rope:
+    """Existing and new divisors multiplied, magnitudes multiplied; a LongRoPE with one table carries the product.
+
+    The new divisors are those of the trained rope: a pair's turns in the window that the existing scaling stretched are
+    its turns in the trained window.
+    """
+    before = solve(rope)
+    if before.long_inv_freq is not None or not find_kind(rope.kind).static:
+        raise RopeConfigError(f"{rope.kind} has no single table to compose with; use --on-existing replace")
+    bare = Rope("default", rope.theta, rope.head_dim, rope.original_context, rope.original_context, DefaultParameters())
+    bare = replace(bare, partial_rotary_factor=rope.partial_rotary_factor)
+    factor, context = _settle(request, _request_kind(request), trained=rope.context)
+    added_rope = _build(bare, request, factor=factor, context=round(bare.context * factor))
+    added = solve(added_rope)
+    if added.long_inv_freq is not None or not find_kind(added_rope.kind).static:
+        raise RopeConfigError(f"{added_rope.kind} has no single table to compose; use --on-existing replace")
+    product = Frequencies(
+        # Not added.rho: a changed base is measured from the trained base, not from itself.
+        inv_freq=before.inv_freq * added.inv_freq / before.base_inv_freq,
+        base_inv_freq=before.base_inv_freq,
+        attention_factor=before.attention_factor * added.attention_factor,
+    )
+    return as_longrope(replace(rope, context=context), frequencies=product)
+
+
+def _scale(rope: Rope, request: ScalingRequest) -> Rope:
+    factor, context = _settle(request, _request_kind(request), trained=rope.original_context)
+    return _build(rope, request, factor=factor, context=context)
+
+
+def _request_kind(request: ScalingRequest) -> str:
+    if request.huggingface is None:
+        if request.kind is None:
+            raise RopeConfigError("no scaling kind; pass --scaling KIND or --rope-parameters FILE.json")
+        return find_kind(request.kind).name
+    if request.kind is not None or request.parameters:
+        raise RopeConfigError("rope_parameters name their own kind and values; drop --scaling and --set")
+    return find_rope_type(request.huggingface, where="rope_parameters").name
+
+
+def _settle(request: ScalingRequest, kind: str, *, trained: int) -> tuple[float, int]:
+    """(factor, target context in tokens) from whichever of the two was given, counted from `trained` tokens."""
+    factor = _requested_factor(request)
+    if not find_kind(kind).static:
+        if request.context is not None:
+            raise RopeConfigError(f"{kind} follows the running length and has no target context; give --factor alone")
+        if factor is None:
+            raise RopeConfigError(f"{kind} needs a factor; give --factor")
+        return factor, trained
+    if request.context is not None:
+        context = _checks.whole("context", request.context)
+        if context <= trained:
+            raise RopeConfigError(f"context {context} does not exceed the {trained} tokens that there are; raise it")
+        if factor is None:
+            return context / trained, context
+        _refuse_disagreement(kind, factor, context, trained=trained)
+        return factor, context
+    if factor is None:
+        raise RopeConfigError(f"{kind} needs a factor or a target; give --factor or --context")
+    context = round(trained * factor)
+    if not math.isclose(context, trained * factor, rel_tol=1e-9):
+        raise RopeConfigError(
+            f"{trained} tokens x {factor:g} is not a whole number of tokens; give --context {context} instead"
+        )
+    return factor, context
+
+
+def _refuse_disagreement(kind: str, factor: float, context: int, *, trained: int) -> None:
+    ratio = context / trained
+    if math.isclose(factor, ratio, rel_tol=1e-9) or (kind in NOMINAL_FACTOR and factor > ratio):
+        return
+    hint = "at least that" if kind in NOMINAL_FACTOR else "that"
+    raise RopeConfigError(
+        f"factor {factor:g} and context {context} disagree: {context}/{trained} = {ratio:g}; {kind} takes {hint}; drop one"
+    )
+
+
+def _requested_factor(request: ScalingRequest) -> float | None:
+    inner = None if request.huggingface is None else request.huggingface.get("factor")
+    if request.factor is not None and inner is not None and request.factor != inner:
+        raise RopeConfigError(f"factor is {inner} in rope_parameters and {request.factor} beside it; keep one")
+    factor = inner if request.factor is None else request.factor
+    return None if factor is None else _checks.number("factor", factor, above=1.0)
+
+
+def _build(rope: Rope, request: ScalingRequest, *, factor: float, context: int) -> Rope:
+    """The rope scaled by `factor` to `context` tokens; `rope` is unscaled."""
+    if request.huggingface is not None:
+        return _build_from_huggingface(rope, request.huggingface, factor=factor, context=context)
+    kind = find_kind(str(request.kind))
+    parameters = kind.by_factor(rope, factor, request.parameters)
+    scaled = replace(rope, kind=kind.name, context=context, parameters=parameters)
+    validate(scaled)
+    return scaled
+
+
+def _build_from_huggingface(rope: Rope, values: Mapping[str, Any], *, factor: float, context: int) -> Rope:
+    where = "rope_parameters"
+    kind = find_rope_type(values, where=where)
+    if (rope.kind == "proportional") != (kind.name == "proportional"):
+        raise RopeConfigError(f"{where}: a {rope.kind} rope cannot be scaled as {kind.name}; keep its rope_type")
+    own = rope.parameters.partial_rotary_factor if rope.kind == "proportional" else rope.partial_rotary_factor
+    trained = {"original_max_position_embeddings": rope.original_context, "partial_rotary_factor": own}
+    if kind.name != "default":
+        trained["rope_theta"] = rope.theta  # a default with another theta is a changed base, a method of its own
+    for key, value in trained.items():
+        if values.get(key, value) != value:
+            raise RopeConfigError(f"{where}: {key} is {values[key]}, the checkpoint's is {value}; drop the key")
+    if kind.name == "default" and values.get("rope_theta", rope.theta) == rope.theta:
+        raise RopeConfigError(f"{where}: default with the checkpoint's own rope_theta scales nothing; take another kind")
+    if "factor" in parameter_keys(kind):
+        values = {**values, "factor": factor}
+    return parse_rope(
+        values,
+        where=where,
+        kind=kind,
+        head_dim=rope.head_dim,
+        theta=rope.theta,
+        partial=own,
+        original_context=rope.original_context,
+        context=context,
+    )

@@ -1,0 +1,63 @@
+"""Dynamic NTK: the base follows the running length l (transformers `modeling_rope_utils.py`).
+
+theta(l) = theta (f l/L - (f - 1))^(d/(d-2)) once l > L, else theta. L is `max_position_embeddings` in transformers, so
+a dynamic rope has no target length of its own: context = original_context.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ropeconv.errors import RopeConfigError
+from ropeconv.rope import _checks
+from ropeconv.rope.scalings import _common
+from ropeconv.rope.spec import Frequencies, Rope, ScalingKind
+
+
+@dataclass(frozen=True)
+class DynamicParameters:
+    """factor: f, how fast the base grows with the length; 1 is the rule of the YaRN paper."""
+
+    factor: float
+
+    def __post_init__(self) -> None:
+        _checks.refine(self, factor=_checks.number("dynamic factor", self.factor))
+
+
+def _check(rope: Rope) -> None:
+    _common.need_four_dimensions(rope)
+    if rope.context != rope.original_context:
+        raise RopeConfigError(
+            f"dynamic takes max_position_embeddings as its trained context, so {rope.context} beside "
+            f"{rope.original_context} is two answers; set both to the trained context"
+        )
+
+
+def _solve_at(rope: Rope, length: int) -> Frequencies:
+    d, f = rope.rotary_dim, rope.parameters.factor
+    length = max(length, rope.original_context)
+    growth = (f * length / rope.original_context) - (f - 1.0)
+    return _common.scaled(rope, _common.base_frequencies(rope, theta=rope.theta * growth ** (d / (d - 2))))
+
+
+def _solve(rope: Rope) -> Frequencies:
+    return _common.scaled(rope, _common.base_frequencies(rope))
+
+
+def _huggingface(rope: Rope) -> dict[str, Any]:
+    return {**_common.header(rope, "dynamic"), "factor": rope.parameters.factor}
+
+
+SCALING = ScalingKind(
+    name="dynamic",
+    rope_types=("dynamic",),
+    parameters=DynamicParameters,
+    solve=_solve,
+    huggingface=_huggingface,
+    by_factor=_common.by_factor_of("dynamic"),
+    static=False,
+    source="transformers modeling_rope_utils.py",
+    check=_check,
+    solve_at=_solve_at,
+)
