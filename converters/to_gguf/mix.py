@@ -22,6 +22,7 @@ from ropeconv.errors import CannotExpress, CheckpointError
 class Place:
     """What a rule may look at: the tensor is the `index`-th of `total` that play its role."""
 
+    role: str
     index: int
     total: int
     queries_per_key: int  # attention heads that share one key-value head
@@ -101,14 +102,16 @@ ROLES = {
 }
 
 # Models that llama.cpp takes for "70B" by their layer count: the value projection is small there, so it gets more bits.
+# A llama of 80 layers with as many key-value heads as heads is the 65B, which is left alone.
 SEVENTY_B_LAYERS = {"llama": 80, "llama-embed": 80, "qwen2": 80, "olmo": 80, "jais2": 68}
-SEVENTY_B_IF_GROUPED = ("llama", "llama-embed")  # with as many key-value heads as heads it is the 65B, which is left alone
+SEVENTY_B_IF_GROUPED = ("llama", "llama-embed")
 SEVENTY_B_RAISES = {"Q3_K": "Q5_K", "Q4_K": "Q5_K"}
 
 # a row that is no whole number of 256-value blocks takes the nearest type with 32-value blocks
 NARROWER = {"Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0", "IQ4_XS": "IQ4_NL"}
 
-OWN_RULES = ("falcon", "glm5-next", "deci")  # llama.cpp branches on these by name, or on a head count that varies by layer
+# llama.cpp branches on these by name, or their head counts vary by layer
+OWN_RULES = ("falcon", "glm5-next", "deci")
 
 _NAME = re.compile(r"(?:blk\.(?P<layer>\d+)\.)?(?P<stem>.+?)\.(?P<kind>weight|bias)")
 
@@ -127,7 +130,7 @@ def choose_types(
     `tensors` are GGUF names with NumPy shapes (a matrix is rows, row length), in any order: llama.cpp counts a role's
     tensors layer by layer, and so does this. `n_layer` is `{arch}.block_count`. Vectors and norms are F32 always.
 
-    Raises CannotExpress for a tensor or an architecture that these rules do not cover, CheckpointError for a name twice.
+    Raises CannotExpress for a tensor or architecture that these rules do not cover, CheckpointError for a name twice.
     """
     shapes = {name: tuple(shape) for name, shape in tensors}
     if len(shapes) != len(tensors):
@@ -135,50 +138,56 @@ def choose_types(
         raise CheckpointError(f"tensor {twice} is listed twice; a GGUF file holds a name once")
     if file_type.quantised and arch in OWN_RULES:
         raise CannotExpress(f"{file_type.name}: llama.cpp quantises {arch} by rules of its own; take F16, BF16 or F32")
-
     roles = {name: _role(name, shape) for name, shape in shapes.items()}
-    totals = Counter(role for role in roles.values() if role) | Counter({"ffn_down": n_layer})
-    tied = "output" not in roles.values()
-    raised = SEVENTY_B_RAISES if _is_seventy_b(arch, n_layer, n_head, n_head_kv) else {}
-    sharing = n_head // n_head_kv if n_head_kv else 0
-
-    seen: Counter[str] = Counter()
-    types = {}
-    for name in sorted(shapes, key=_llama_order):
-        role = roles[name]
-        if role is None or not file_type.quantised:
-            types[name] = file_type.base if role else "F32"
-            continue
-        place = Place(seen[role], totals[role], sharing)
-        seen[role] += 1
-        picked = _pick(role, file_type, place, cols=shapes[name][-1], tied=tied)
-        if role == "attn_v":
-            picked = raised.get(picked, picked)
-        types[name] = _fit(picked, shapes[name][-1])
+    types = {name: file_type.base if role else "F32" for name, role in roles.items()}
+    if file_type.quantised:
+        raised = SEVENTY_B_RAISES if _is_seventy_b(arch, n_layer, n_head, n_head_kv) else {}
+        sharing = n_head // n_head_kv if n_head_kv else 0
+        for name, place in _places(roles, n_layer=n_layer, sharing=sharing).items():
+            types[name] = _pick(place, file_type, cols=shapes[name][-1], raised=raised)
     return types
+
+
+def _places(roles: Mapping[str, str | None], *, n_layer: int, sharing: int) -> dict[str, Place]:
+    """Where each matrix stands among those of its role, counted in llama.cpp's order."""
+    totals = Counter(role for role in roles.values() if role)
+    totals["ffn_down"] = n_layer  # llama.cpp takes the layer count here, not the tensor count
+    tied = "output" not in totals
+    places: dict[str, Place] = {}
+    seen: Counter[str] = Counter()
+    for name in sorted(roles, key=_llama_order):
+        role = roles[name]
+        if role:
+            acts_as = "output" if tied and role == "token_embd" else role
+            places[name] = Place(acts_as, seen[role], totals[role], sharing)
+            seen[role] += 1
+    return places
 
 
 def _role(name: str, shape: tuple[int, ...]) -> str | None:
     """The role of a matrix that a file type shrinks; None for what stays F32: vectors, norms, biases."""
-    dims = len(shape)
-    while dims > 1 and shape[len(shape) - dims] == 1:  # ggml does not count outer dimensions of length 1
-        dims -= 1
+    axes = list(shape)
+    while axes and axes[0] == 1:  # ggml does not count outer axes of length 1
+        axes.pop(0)
     found = _NAME.fullmatch(name)
-    if dims < 2 or (found and (found["kind"] == "bias" or found["stem"].endswith("_norm"))):
+    if len(axes) < 2 or (found and (found["kind"] == "bias" or found["stem"].endswith("_norm"))):
         return None
-    if found is None or found["stem"] not in ROLES or dims > 2:
+    if found is None or found["stem"] not in ROLES or len(axes) > 2:
         what = f"{name} of shape {'x'.join(map(str, shape))}"
         raise CannotExpress(f"no rule says how llama.cpp stores {what}; ropeconv writes dense decoder models only")
     return ROLES[found["stem"]]
 
 
-def _pick(role: str, file_type: FileType, place: Place, *, cols: int, tied: bool) -> str:
-    """The type that the mix wants, whatever the row length allows."""
-    if role == "output" or (tied and role == "token_embd"):
-        plain = file_type.base == "Q8_0" or not fits_blocks(file_type.base, cols)
-        return "Q8_0" if plain else "Q6_K"
-    lines: Lines = MIX.get(role, {}).get(file_type.name, ())
-    return next((wanted for where, wanted in lines if where(place)), file_type.base)
+def _pick(place: Place, file_type: FileType, *, cols: int, raised: Mapping[str, str]) -> str:
+    """The first line of the mix that holds for `place`, in a type that rows of `cols` values can have."""
+    if place.role == "output":
+        keep = file_type.base == "Q8_0" or not fits_blocks(file_type.base, cols)
+        return _fit("Q8_0" if keep else "Q6_K", cols)
+    lines: Lines = MIX.get(place.role, {}).get(file_type.name, ())
+    picked = next((wanted for where, wanted in lines if where(place)), file_type.base)
+    if place.role == "attn_v":
+        picked = raised.get(picked, picked)
+    return _fit(picked, cols)
 
 
 def _fit(type_name: str, cols: int) -> str:
@@ -199,8 +208,3 @@ def _llama_order(name: str) -> tuple[int, str]:
     found = _NAME.fullmatch(name)
     layer = found["layer"] if found else None
     return (int(layer) if layer else -1, name)
-
-
-def summarise(types: Mapping[str, str]) -> str:
-    """How many tensors have which type, most frequent first: `Q4_K x 18, F32 x 9`."""
-    return ", ".join(f"{name} x {count}" for name, count in Counter(types.values()).most_common())

@@ -62,12 +62,12 @@ ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
 
 # llama-quantize stops on these without an importance matrix
 NEEDS_IMATRIX = ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M", "IQ3_XXS", "IQ3_XS", "Q2_K_S")
-# llama-quantize goes on with these, but they were designed around one
+# llama-quantize goes on with these, but their quality rests on one
 MADE_FOR_IMATRIX = ("IQ3_S", "IQ3_M")
 MADE_FOR_TRAINED = ("TQ1_0", "TQ2_0", "Q1_0", "Q2_0", "MXFP4_MOE", "NVFP4")
 
 NOT_WRITTEN = (
-    dict.fromkeys(NEEDS_IMATRIX, "needs an importance matrix, which ropeconv does not make; take Q2_K, Q3_K_M or IQ4_XS")
+    dict.fromkeys(NEEDS_IMATRIX, "needs an importance matrix, which ropeconv does not make; take Q2_K or IQ4_XS")
     | dict.fromkeys(MADE_FOR_IMATRIX, "is made for an importance matrix, which ropeconv does not make; take Q3_K_M")
     | dict.fromkeys(MADE_FOR_TRAINED, "is for weights trained in that very format; take Q2_K, Q4_0 or Q4_K_M")
 )
