@@ -1,0 +1,214 @@
+"""Tiny random transformers models and the GGUF files that llama.cpp should find equal to them, written by hand.
+
+Nothing here calls ropeconv: names, row orders and keys are typed from llama.cpp's loaders (src/models/<arch>.cpp), so that
+a mistake in a converter cannot hide behind the same mistake in its test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+VOCAB = 96
+LLAMA = {"hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4, "num_key_value_heads": 2}
+SHARED = {"vocab_size": VOCAB, "num_hidden_layers": 2, "initializer_range": 0.15, "pad_token_id": None}
+CONFIGS: dict[str, dict[str, Any]] = {
+    "llama": LLAMA | {"tie_word_embeddings": False},
+    "mistral": LLAMA | {"sliding_window": None},
+    "qwen2": LLAMA,
+    "qwen3": LLAMA | {"head_dim": 16},
+    "olmo2": LLAMA | {"num_key_value_heads": 4},
+    "phi3": LLAMA | {"original_max_position_embeddings": 256, "bos_token_id": 1, "eos_token_id": 2},
+    "gpt_neox": {"hidden_size": 64, "intermediate_size": 256, "num_attention_heads": 2},
+    "gemma3_text": LLAMA
+    | {"head_dim": 16, "num_hidden_layers": 6, "sliding_window": 64, "query_pre_attn_scalar": 16, "max_window_layers": 0},
+}
+
+
+def make_model(family: str, rope: Mapping[str, Any], *, context: int, seed: int = 0, **config: Any) -> Any:
+    """A random float32 model. rope: rope_parameters of its full-attention layers; context: max_position_embeddings."""
+    import torch
+    from transformers import AutoModelForCausalLM, CONFIG_MAPPING
+
+    parameters: Any = dict(rope)
+    if family == "gemma3_text":
+        sliding = {"rope_type": "default", "rope_theta": 10000.0}
+        parameters = {"full_attention": dict(rope), "sliding_attention": sliding}
+    values = SHARED | CONFIGS[family] | {"max_position_embeddings": context, "rope_parameters": parameters} | config
+    values = {key: value for key, value in values.items() if key != "max_window_layers"}
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(CONFIG_MAPPING[family](**values), dtype=torch.float32)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.ndim == 1:  # transformers starts norms and biases at 1 and 0, which hide a lost one
+                weight += 0.1 * torch.randn_like(weight)
+            elif "embed" in name:
+                weight *= 4
+    return model.eval()
+
+
+def random_ids(count: int, *, seed: int = 1) -> list[int]:
+    """Token ids without a pattern."""
+    return [int(i) for i in np.random.default_rng(seed).integers(3, VOCAB, count)]
+
+
+def model_logits(model: Any, ids: list[int]) -> np.ndarray:
+    """(n, vocab) of one forward pass."""
+    import torch
+
+    with torch.no_grad():
+        return np.asarray(model(torch.tensor([ids]), use_cache=False).logits[0])
+
+
+@dataclass(frozen=True)
+class Gguf:
+    """What goes into a file: architecture, keys without the architecture's prefix, tensors by GGUF name."""
+
+    arch: str
+    keys: dict[str, Any]
+    tensors: dict[str, np.ndarray]
+    types: dict[str, str] = field(default_factory=dict)
+    strings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """Keys as a reader gives them."""
+        return {"general.architecture": self.arch} | {f"{self.arch}.{key}": value for key, value in self.keys.items()}
+
+    def changed(self, *, keys: Mapping[str, Any] | None = None, tensors: Mapping[str, Any] | None = None) -> Gguf:
+        """A copy with other keys (None removes one) and tensors."""
+        new = {key: value for key, value in (self.keys | dict(keys or {})).items() if value is not None}
+        return Gguf(self.arch, new, self.tensors | dict(tensors or {}), self.types, self.strings)
+
+    def write(self, path: Path) -> Path:
+        """The file, F32, without a vocabulary."""
+        from gguf import GGUFWriter
+
+        writer = GGUFWriter(path, self.arch)
+        writer.add_string("tokenizer.ggml.model", "no_vocab")
+        for key, value in self.keys.items():
+            _add(writer, f"{self.arch}.{key}", value)
+        for key, value in self.strings.items():
+            writer.add_string(key, value)
+        for name, values in self.tensors.items():
+            writer.add_tensor(name, np.ascontiguousarray(values, np.float32))
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        return path
+
+
+def _add(writer: Any, key: str, value: Any) -> None:
+    adders = {bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32, str: writer.add_string}
+    adders[type(value)](key, value)
+
+
+def to_gguf(model: Any, *, keys: Mapping[str, Any] | None = None, tables: Mapping[str, Any] | None = None) -> Gguf:
+    """The model as llama.cpp stores it. keys: rotary keys, without prefix; tables: rotary tensors."""
+    family = model.config.model_type
+    state = {name: np.asarray(value.detach()) for name, value in model.state_dict().items()}
+    plain = GPT_NEOX if family == "gpt_neox" else LLAMA_NAMES
+    tensors = dict(_tensors(state, plain, model.config, family=family))
+    every = _keys(model.config, family) | dict(keys or {})
+    return Gguf(ARCHS[family], every, tensors | dict(tables or {}))
+
+
+ARCHS = {name: name for name in ("llama", "qwen2", "qwen3", "olmo2", "phi3")} | {
+    "mistral": "llama",
+    "gemma3_text": "gemma3",
+    "gpt_neox": "gptneox",
+}
+LLAMA_NAMES = {
+    "model.embed_tokens": "token_embd",
+    "model.norm": "output_norm",
+    "lm_head": "output",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "self_attn.qkv_proj": "attn_qkv",
+    "self_attn.q_norm": "attn_q_norm",
+    "self_attn.k_norm": "attn_k_norm",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+    "mlp.gate_up_proj": "ffn_up",
+    "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "ffn_norm",
+    "pre_feedforward_layernorm": "ffn_norm",
+    "post_feedforward_layernorm": "post_ffw_norm",
+}
+GPT_NEOX = {
+    "gpt_neox.embed_in": "token_embd",
+    "gpt_neox.final_layer_norm": "output_norm",
+    "lm_head": "output",
+    "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "ffn_norm",
+    "attention.query_key_value": "attn_qkv",
+    "attention.dense": "attn_output",
+    "mlp.dense_h_to_4h": "ffn_up",
+    "mlp.dense_4h_to_h": "ffn_down",
+}
+POST_NORMS = ("gemma3_text", "olmo2")
+
+
+def _tensors(
+    state: Mapping[str, np.ndarray], names: Mapping[str, str], config: Any, *, family: str
+) -> Iterator[tuple[str, np.ndarray]]:
+    for full, values in state.items():
+        if full == "lm_head.weight" and config.tie_word_embeddings:
+            continue
+        stem, part = full.rsplit(".", 1)
+        layer, inner = None, stem
+        if ".layers." in stem:
+            number, inner = stem.split(".layers.")[1].split(".", 1)
+            layer = int(number)
+        name = names[inner]
+        if inner == "post_attention_layernorm" and family in POST_NORMS:
+            name = "post_attention_norm"
+        yield (f"{name}.{part}" if layer is None else f"blk.{layer}.{name}.{part}"), _rows(values, name, config, family)
+
+
+def _rows(values: np.ndarray, name: str, config: Any, family: str) -> np.ndarray:
+    heads = {"attn_q": config.num_attention_heads, "attn_k": getattr(config, "num_key_value_heads", None)}.get(name)
+    if ARCHS[family] == "llama" and heads:  # halves (i, i + d/2) become neighbours (2i, 2i + 1)
+        return values.reshape(heads, 2, -1, *values.shape[1:]).swapaxes(1, 2).reshape(values.shape)
+    if family == "gemma3_text" and values.ndim == 1:
+        return values + 1
+    if family == "gpt_neox" and name == "attn_qkv":  # per head q, k, v become all q, all k, all v
+        split = values.reshape(config.num_attention_heads, 3, -1, *values.shape[1:])
+        return split.swapaxes(0, 1).reshape(values.shape)
+    return values
+
+
+def _keys(config: Any, family: str) -> dict[str, Any]:
+    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    rms = getattr(config, "rms_norm_eps", None)
+    keys: dict[str, Any] = {
+        "context_length": config.max_position_embeddings,
+        "embedding_length": config.hidden_size,
+        "block_count": config.num_hidden_layers,
+        "feed_forward_length": config.intermediate_size,
+        "attention.head_count": config.num_attention_heads,
+        "attention.head_count_kv": getattr(config, "num_key_value_heads", config.num_attention_heads),
+        "rope.dimension_count": head,
+        "vocab_size": config.vocab_size,
+    }
+    if rms is not None:
+        keys["attention.layer_norm_rms_epsilon"] = float(rms)
+    if family == "gpt_neox":
+        keys |= {
+            "attention.layer_norm_epsilon": float(config.layer_norm_eps),
+            "use_parallel_residual": bool(config.use_parallel_residual),
+            "rope.dimension_count": int(head * config.rope_parameters.get("partial_rotary_factor", 1.0)),
+        }
+    if family in {"gemma3_text", "qwen3"}:
+        keys |= {"attention.key_length": head, "attention.value_length": head}
+    if family == "gemma3_text":
+        keys |= {"attention.sliding_window": config.sliding_window}
+    return keys
