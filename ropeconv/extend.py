@@ -44,7 +44,7 @@ class ScalingRequest:
 def extend_ropes(
     ropes: Mapping[str, Rope | None], request: ScalingRequest, *, sliding_window: int | None = None
 ) -> dict[str, Rope | None]:
-    """`ropes` with the context of `request`: full-attention layers are scaled, sliding ones never see past their window.
+    """`ropes` with the context of `request`: full-attention layers are scaled; sliding ones see only their window.
 
     sliding_window: window of the sliding layers, tokens; a model of sliding layers alone is scaled only when the window
     holds the whole target context. Raises RopeConfigError when the request is incomplete, contradictory or cannot help.
@@ -101,7 +101,8 @@ def _unscaled(rope: Rope) -> Rope:
             f"the checkpoint reaches {rope.context} tokens from {rope.original_context} by its rope_theta "
             f"{rope.theta:g}, and the trained one is not known; use --on-existing compose"
         )
-    if find_kind(rope.kind).static and rope.context == rope.original_context:
+    kind = find_kind(rope.kind)
+    if kind.static and not kind.needs_original and rope.context == rope.original_context:
         raise RopeConfigError(
             f"the checkpoint is scaled ({rope.kind}) without saying its trained context; give --original-context"
         )
@@ -182,9 +183,9 @@ def _refuse_disagreement(kind: str, factor: float, context: int, *, trained: int
     ratio = context / trained
     if math.isclose(factor, ratio, rel_tol=1e-9) or (kind in NOMINAL_FACTOR and factor > ratio):
         return
-    hint = "at least that" if kind in NOMINAL_FACTOR else "that"
+    hint = "at least" if kind in NOMINAL_FACTOR else "exactly"
     raise RopeConfigError(
-        f"factor {factor:g} and context {context} disagree: {context}/{trained} = {ratio:g}; {kind} takes {hint}; drop one"
+        f"factor {factor:g} disagrees with context {context}: {kind} takes {hint} {context}/{trained} = {ratio:g}; drop one"
     )
 
 
@@ -220,7 +221,7 @@ def _build_from_huggingface(rope: Rope, values: Mapping[str, Any], *, factor: fl
         if values.get(key, value) != value:
             raise RopeConfigError(f"{where}: {key} is {values[key]}, the checkpoint's is {value}; drop the key")
     if kind.name == "default" and values.get("rope_theta", rope.theta) == rope.theta:
-        raise RopeConfigError(f"{where}: default with the checkpoint's own rope_theta scales nothing; take another kind")
+        raise RopeConfigError(f"{where}: default with the checkpoint's own rope_theta scales nothing; change either")
     if "factor" in parameter_keys(kind):
         values = {**values, "factor": factor}
     return parse_rope(

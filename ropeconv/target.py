@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ropeconv.arch._base import Architecture
 from ropeconv.model import Checkpoint, Model
 from ropeconv.rope.spec import Frequencies
 
@@ -86,11 +87,13 @@ class Target:
     """An output format.
 
     recognizes: whether a path is one of its artefacts. carry: (model, bake) -> Carried, or CannotExpress; opens no file.
-    open_artefact: path -> Artefact. open_checkpoint: path -> Checkpoint, when the format is also a source.
+    emit: (model, out, *, huggingface, options, progress) -> Emitted; the target's own options, see its emit module.
+    open_artefact: (path, families) -> Artefact. open_checkpoint: (path, families) -> Checkpoint, when the format is also a source.
     """
 
     name: str
     recognizes: Callable[[Path], bool]
     carry: Callable[[Model, str], Carried]
-    open_artefact: Callable[[Path], Artefact]
-    open_checkpoint: Callable[[Path], Checkpoint] | None = None
+    emit: Callable[..., Emitted]
+    open_artefact: Callable[[Path, Mapping[str, Architecture]], Artefact]
+    open_checkpoint: Callable[[Path, Mapping[str, Architecture]], Checkpoint] | None = None

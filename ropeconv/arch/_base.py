@@ -128,7 +128,8 @@ class Architecture:
     ignores: config keys without bearing on logits, beside the common ones in checkpoint/config.py.
     layers: rule in checkpoint/config.py that gives each layer's attention type.
     default_theta: layer type -> rope_theta when the config has none (as transformers' config class).
-    nested_rope: whether rope_parameters are one dict a layer type.
+    nested_rope: whether rope_parameters are one dict a layer type. takes_partial: whether its attention can rotate a part
+    of the head. rope_types: the rope_type values that its transformers class accepts; None = all.
     norm: "rms" or "layer"; residual: "pre" (norm before block), "post" (norm after), "sandwich" (both).
     embedding_scale: "sqrt_hidden_size" when embeddings are multiplied by it.
     drops: templates of tensors that are known and carry nothing.
@@ -145,7 +146,8 @@ class Architecture:
     default_theta: Mapping[str, float] = field(default_factory=lambda: {"full_attention": 10000.0})
     default_partial: float = 1.0
     nested_rope: bool = False
-    rope_types: tuple[str, ...] | None = None  # the rope_type values its transformers class accepts; None = all
+    takes_partial: bool = False
+    rope_types: tuple[str, ...] | None = None
     ignores: frozenset[str] = frozenset()
     norm: str = "rms"
     residual: str = "pre"

@@ -38,6 +38,7 @@ ARCH = Architecture(
         "is_decoder": (False, True),
     },
     default_partial=0.25,
+    takes_partial=True,
     norm="layer",
     ignores=frozenset({"classifier_dropout", "hidden_dropout"}),
     drops=(

@@ -31,6 +31,7 @@ ARCH = Architecture(
         "embd_pdrop": (0.0, "any"),
     },
     layers="window_everywhere",
+    takes_partial=True,
     rope_types=("default", "longrope"),
     source="transformers models/phi3/modeling_phi3.py",
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -52,8 +53,8 @@ def open_checkpoint(source: str | Path) -> Checkpoint:
 def _open_file(path: Path) -> Checkpoint:
     for target in registry.targets().values():
         if target.open_checkpoint is not None and target.recognizes(path):
-            opened: Checkpoint = target.open_checkpoint(path)
-            return opened
+            opened: Checkpoint = target.open_checkpoint(path, registry.architectures())
+            return replace(opened, fingerprint=fingerprint(opened.config, opened.tensors))
     raise CheckpointError(f"{path}: not a checkpoint file that ropeconv reads (GGUF); for safetensors give the folder")
 
 

@@ -41,6 +41,9 @@ def understand(checkpoint: Checkpoint, *, original_context: int | None = None, i
         default_theta=arch.default_theta,
         default_partial=arch.default_partial,
         original_context=original_context,
+        nested=arch.nested_rope,
+        yarn_is_longrope=arch.rope_types is not None and "yarn" not in arch.rope_types,
+        takes_partial=arch.takes_partial,
     )
     weights = account(checkpoint.tensors, arch, dims, config=config)
     return Model(arch, dims, types, ropes, weights, checkpoint)

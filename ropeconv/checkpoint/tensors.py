@@ -55,9 +55,11 @@ class TorchTensor:
         import torch
 
         part = self.value[start:stop].contiguous()
-        if self.dtype == "BF16":  # NumPy has no bfloat16 of its own
-            return part.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
-        return part.numpy()
+        if self.dtype != "BF16":
+            rows: Rows = part.numpy()
+            return rows
+        bits: Rows = part.view(torch.int16).numpy()  # torch hands no bfloat16 to NumPy
+        return bits.view(ml_dtypes.bfloat16)
 
     def raw_rows(self, start: int, stop: int) -> NDArray[np.uint8]:
         """(stop - start, row bytes) as stored."""
@@ -70,10 +72,9 @@ def open_safetensors(path: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError, safe_open
 
     try:
-        handle = safe_open(str(path), framework="np")
+        handle: Any = safe_open(str(path), framework="np")
         handle.__enter__()
-        names = list(handle.keys())
-        slices = {name: handle.get_slice(name) for name in names}
+        slices = {name: handle.get_slice(name) for name in handle.keys()}  # noqa: SIM118 - no mapping
         found = {n: SafetensorsTensor(n, path, tuple(s.get_shape()), s.get_dtype(), handle) for n, s in slices.items()}
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file ({error}); download it again") from error

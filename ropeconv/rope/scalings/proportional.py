@@ -40,7 +40,10 @@ def _rotating(rope: Rope) -> int:
 
 def _check(rope: Rope) -> None:
     if rope.partial_rotary_factor != 1.0:
-        raise RopeConfigError("proportional keeps partial_rotary_factor in its parameters; leave the rope's own at 1")
+        raise RopeConfigError(
+            f"proportional spreads its frequencies over the whole head; a rope that rotates "
+            f"{rope.partial_rotary_factor:g} of it cannot become one; take another kind"
+        )
     if _rotating(rope) < 1:
         share = rope.parameters.partial_rotary_factor
         raise RopeConfigError(f"proportional partial_rotary_factor {share:g} rotates no pair of {rope.head_dim // 2}")

@@ -1,0 +1,77 @@
+"""A finished GGUF file, opened for the proof."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from converters.to_gguf import run
+from converters.to_gguf.families import ROPE_TABLES
+from converters.to_gguf.metadata import read_provenance
+from converters.to_gguf.run_rope import frequencies, rope_problems
+from converters.to_gguf.source import GgufTensor, find_layout, open_checkpoint, open_tensors
+from converters.to_gguf.types import FILE_TYPES
+from ropeconv.arch._base import Architecture
+from ropeconv.rope.spec import Frequencies
+from ropeconv.target import Artefact
+
+
+def open_artefact(path: Path, families: Mapping[str, Architecture]) -> Artefact:
+    """The file as an Artefact; nothing is run yet. CheckpointError when it is no readable GGUF file."""
+    checkpoint = open_checkpoint(path, families)
+    metadata, tensors = checkpoint.metadata, open_tensors(path)
+    arch = find_layout(metadata).arch
+    problems = [*rope_problems(metadata, tensors), *_problems(metadata, tensors)]
+    context = int(metadata[f"{arch}.context_length"])
+    return Artefact(
+        path=path,
+        type=_type_name(metadata),
+        provenance=read_provenance(metadata),
+        checkpoint=checkpoint,
+        original_context=int(metadata.get(f"{arch}.rope.scaling.original_context_length", context)),
+        context=context,
+        frequencies={} if problems else _frequencies(metadata, tensors),
+        problems=problems,
+        logits=partial(_logits, path),
+        tokenize=partial(run.tokenize, path),
+        vocabulary=partial(run.vocabulary, path),
+        special_ids={
+            key.removeprefix("tokenizer.ggml.").removesuffix("_token_id"): int(value)
+            for key, value in metadata.items()
+            if key.startswith("tokenizer.ggml.") and key.endswith("_token_id")
+        },
+    )
+
+
+def _logits(path: Path, ids: Sequence[int], context: int) -> Iterator[NDArray[np.float32]]:
+    return run.logits(path, ids, context)
+
+
+def _frequencies(metadata: Mapping[str, Any], tensors: Mapping[str, GgufTensor]) -> dict[str, Frequencies | None]:
+    return dict(frequencies(metadata, tensors))
+
+
+def _type_name(metadata: Mapping[str, Any]) -> str:
+    number = metadata.get("general.file_type")
+    return next((row.name for row in FILE_TYPES.values() if row.number == number), f"file type {number}")
+
+
+def _problems(metadata: Mapping[str, Any], tensors: Mapping[str, GgufTensor]) -> list[str]:
+    """What keeps llama.cpp from loading the file, or from meaning what it says, beside the rotary keys."""
+    problems = []
+    tokens = metadata.get("tokenizer.ggml.tokens")
+    embedding = tensors.get("token_embd.weight")
+    if tokens is None:
+        problems.append("tokenizer.ggml.tokens is missing: the file has no vocabulary")
+    elif embedding is not None and len(tokens) != embedding.shape[0]:
+        problems.append(f"tokenizer.ggml.tokens has {len(tokens)} entries, token_embd.weight {embedding.shape[0]} rows")
+    for name, tensor in tensors.items():
+        wants_f32 = len(tensor.shape) == 1 or name in ROPE_TABLES
+        if wants_f32 and tensor.dtype != "F32":
+            problems.append(f"tensor {name} is {tensor.dtype}; llama.cpp computes with it in F32")
+    return problems

@@ -1,0 +1,49 @@
+"""Source and request in, the model to write out: what every converting command starts with."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ropeconv.checkpoint.load import load_model
+from ropeconv.checkpoint.rope_parameters import write_rope_parameters
+from ropeconv.extend import ScalingRequest, extend_ropes
+from ropeconv.model import Model
+from ropeconv.rope.build import find_kind
+from ropeconv.rope.carry import carry_as_longrope
+from ropeconv.rope.spec import Rope
+
+
+def prepare(
+    source: str | Path,
+    request: ScalingRequest | None,
+    *,
+    original_context: int | None = None,
+    ignore: Collection[str] = (),
+) -> Model:
+    """The checkpoint at `source` with the scaling of `request`, or with its own when that is None; headers only."""
+    return scale(load_model(source, original_context=original_context, ignore=ignore), request)
+
+
+def scale(model: Model, request: ScalingRequest | None) -> Model:
+    """`model` with the scaling of `request`."""
+    if request is None:
+        return model
+    return replace(model, ropes=extend_ropes(model.ropes, request, sliding_window=model.dims.sliding_window))
+
+
+def huggingface_patch(model: Model) -> dict[str, Any]:
+    """The config.json keys from which transformers computes this model's frequencies.
+
+    A kind that the family's transformers class rejects is spelled as LongRoPE with one table, which every class takes.
+    """
+    ropes = {layer: _acceptable(rope, model.arch.rope_types) for layer, rope in model.ropes.items()}
+    return write_rope_parameters(ropes, nested=model.arch.nested_rope)
+
+
+def _acceptable(rope: Rope | None, accepted: tuple[str, ...] | None) -> Rope | None:
+    if rope is None or accepted is None or find_kind(rope.kind).huggingface(rope)["rope_type"] in accepted:
+        return rope
+    return carry_as_longrope(rope)
