@@ -173,9 +173,7 @@ def _settle(request: ScalingRequest, kind: str, *, trained: int) -> tuple[float,
         raise RopeConfigError(f"{kind} needs a factor or a target; give --factor or --context")
     context = round(trained * factor)
     if not math.isclose(context, trained * factor, rel_tol=1e-9):
-        raise RopeConfigError(
-            f"{trained} tokens x {factor:g} is not a whole number of tokens; give --context {context} instead"
-        )
+        raise RopeConfigError(f"{trained} tokens x {factor:g} is not a whole number of tokens; give --context {context} instead")
     return factor, context
 
 

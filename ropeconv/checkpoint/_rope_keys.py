@@ -124,9 +124,7 @@ def per_layer_dicts(
     return found or [("config.json", {"rope_type": "default"})]
 
 
-def _newer(
-    newer: Mapping[str, Any], layer: str, *, layer_types: Sequence[str], nested: bool
-) -> tuple[str, Mapping[str, Any]]:
+def _newer(newer: Mapping[str, Any], layer: str, *, layer_types: Sequence[str], nested: bool) -> tuple[str, Mapping[str, Any]]:
     by_layer = [key for key in newer if key in LAYER_TYPES or key in layer_types]
     if not nested:
         if by_layer:

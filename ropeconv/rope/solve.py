@@ -25,8 +25,7 @@ def validate(rope: Rope) -> None:
         )
     if not isinstance(rope.parameters, kind.parameters):
         raise RopeConfigError(
-            f"{kind.name} takes {kind.parameters.__name__}, not {type(rope.parameters).__name__}; "
-            f"make them with make_parameters"
+            f"{kind.name} takes {kind.parameters.__name__}, not {type(rope.parameters).__name__}; make them with make_parameters"
         )
     if kind.check is not None:
         kind.check(rope)
@@ -41,10 +40,8 @@ def solve(rope: Rope, *, length: int | None = None) -> Frequencies:
     """
     validate(rope)
     kind = find_kind(rope.kind)
-    if length is None or kind.solve_at is None:
-        found = kind.solve(rope)
-    else:
-        found = kind.solve_at(rope, _checks.whole("length", length))
+    follow = None if length is None else kind.solve_at
+    found = kind.solve(rope) if follow is None else follow(rope, _checks.whole("length", length))
     tables = [found.inv_freq, found.base_inv_freq] + ([] if found.long_inv_freq is None else [found.long_inv_freq])
     if not all(np.isfinite(table).all() for table in tables):
         raise RopeConfigError(f"{kind.name} gives frequencies that are not finite; check factor and rope_theta")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,6 +19,17 @@ def base_frequencies(rope: Rope, *, theta: float | None = None) -> Array:
     base = rope.theta if theta is None else theta
     with np.errstate(over="ignore", divide="ignore"):
         return np.asarray(1.0 / base ** (np.arange(0, d, 2, dtype=np.float64) / d), dtype=np.float64)
+
+
+def stretched_theta(rope: Rope, *, by: float = 1.0, power: float = 1.0, exponent: float = 1.0) -> float:
+    """theta ** exponent * by ** power; RopeConfigError when no float holds it."""
+    try:
+        theta = float(rope.theta**exponent * by**power)
+    except OverflowError:
+        theta = math.inf
+    if not math.isfinite(theta):
+        raise RopeConfigError(f"{rope.kind} makes rope_theta {rope.theta:g} too large for a float; lower the factor")
+    return theta
 
 
 def scaled(rope: Rope, inv_freq: Array, *, attention_factor: float = 1.0) -> Frequencies:

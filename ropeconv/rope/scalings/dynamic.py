@@ -38,7 +38,8 @@ def _solve_at(rope: Rope, length: int) -> Frequencies:
     d, f = rope.rotary_dim, rope.parameters.factor
     length = max(length, rope.original_context)
     growth = (f * length / rope.original_context) - (f - 1.0)
-    return _common.scaled(rope, _common.base_frequencies(rope, theta=rope.theta * growth ** (d / (d - 2))))
+    theta = _common.stretched_theta(rope, by=growth, power=d / (d - 2))
+    return _common.scaled(rope, _common.base_frequencies(rope, theta=theta))
 
 
 def _solve(rope: Rope) -> Frequencies:

@@ -26,7 +26,7 @@ class NtkParameters:
 
 def _theta(rope: Rope) -> float:
     d = rope.rotary_dim
-    return float(rope.theta * rope.parameters.factor ** (d / (d - 2)))
+    return _common.stretched_theta(rope, by=rope.parameters.factor, power=d / (d - 2))
 
 
 def _solve(rope: Rope) -> Frequencies:

@@ -34,7 +34,7 @@ def _check(rope: Rope) -> None:
 
 def _theta(rope: Rope) -> float:
     window = rope.original_context / (2.0 * math.pi)
-    return float(rope.theta ** (math.log(window * rope.parameters.factor) / math.log(window)))
+    return _common.stretched_theta(rope, exponent=math.log(window * rope.parameters.factor) / math.log(window))
 
 
 def _solve(rope: Rope) -> Frequencies:

@@ -29,9 +29,7 @@ class ProportionalParameters:
         share = _checks.number("proportional partial_rotary_factor", self.partial_rotary_factor)
         if share > 1.0:
             raise RopeConfigError(f"proportional partial_rotary_factor is {share:g}; give a number up to 1")
-        _checks.refine(
-            self, partial_rotary_factor=share, factor=_checks.number("proportional factor", self.factor)
-        )
+        _checks.refine(self, partial_rotary_factor=share, factor=_checks.number("proportional factor", self.factor))
 
 
 def _rotating(rope: Rope) -> int:
