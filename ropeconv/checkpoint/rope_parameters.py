@@ -45,18 +45,14 @@ def read_ropes(
     yarn_is_longrope: Phi-3's reading of "yarn". takes_partial: False for families that always rotate the whole head.
     Raises RopeConfigError for unknown, missing, contradictory or out-of-range values.
     """
-    if nested is None:
-        nested = len(default_theta) > 1
-    top = TopLevel(config, default_theta=default_theta, default_partial=default_partial, nested=nested)
-    ropes: dict[str, Rope | None] = {}
-    for layer in dict.fromkeys(layer_types):
-        if layer == NO_ROPE:
-            ropes[layer] = None
-            continue
+    by_layer = len(default_theta) > 1 if nested is None else nested
+    top = TopLevel(config, default_theta=default_theta, default_partial=default_partial, nested=by_layer)
+
+    def read_layer(layer: str) -> Rope:
         found: list[tuple[str, Rope]] = []
-        for where, values in per_layer_dicts(config, layer, layer_types=layer_types, nested=nested):
+        for where, values in per_layer_dicts(config, layer, layer_types=layer_types, nested=by_layer):
             kind = find_rope_type(values, where=where, yarn_is_longrope=yarn_is_longrope)
-            trained, context = _contexts(config, values, kind, where=where, nested=nested, argument=original_context)
+            trained, context = _contexts(config, values, kind, where=where, nested=by_layer, argument=original_context)
             rope = parse_rope(
                 values,
                 where=where,
@@ -68,7 +64,9 @@ def read_ropes(
                 context=context,
             )
             found.append((where, rope))
-        ropes[layer] = _one_answer(found)
+        return _one_answer(found)
+
+    ropes = {layer: None if layer == NO_ROPE else read_layer(layer) for layer in dict.fromkeys(layer_types)}
     if not takes_partial:
         _refuse_partial(ropes.values())
     return ropes

@@ -10,6 +10,7 @@ from typing import Any
 
 from ropeconv import registry
 from ropeconv.errors import RopeConfigError, unknown_name
+from ropeconv.rope import _checks
 from ropeconv.rope.build import make_parameters, parameter_keys
 from ropeconv.rope.solve import validate
 from ropeconv.rope.spec import Rope, ScalingKind
@@ -64,12 +65,12 @@ def parse_rope(
     try:
         rope = Rope(
             kind=kind.name,
-            theta=values.get("rope_theta", theta),
+            theta=_checks.number("rope_theta", values.get("rope_theta", theta), above=1.0),
             head_dim=head_dim,
             original_context=original_context,
             context=context,
             parameters=make_parameters(kind, own),
-            partial_rotary_factor=partial,
+            partial_rotary_factor=_checks.number("partial_rotary_factor", partial),
         )
         validate(rope)
     except RopeConfigError as error:
