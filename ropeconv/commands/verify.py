@@ -1,0 +1,100 @@
+"""`ropeconv verify`: an artefact's logits in its own runtime against PyTorch; verdict, report, exit code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ropeconv.commands._options import scaling_options, scaling_request
+
+
+WIDTH = 160  # of the report in a file or a pipe
+
+
+@click.command("verify", short_help="Prove that a written file computes what PyTorch computes.")
+@click.argument("out", type=click.Path(exists=True, path_type=Path))
+@click.option("--reference", metavar="SRC", help="The checkpoint to compare with. Default: the one OUT was made from.")
+@click.option("--tokens", type=int, metavar="N", help="Length of the text. Default: past the trained context, at most 16384.")
+@click.option(
+    "--text",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Text to run on (UTF-8). Default: Python's own documentation.",
+)
+@scaling_options
+@click.option("--json", "as_json", is_flag=True, help="Report as JSON on stdout.")
+@click.option("--quiet", is_flag=True, help="No progress bar.")
+@click.option("--debug", is_flag=True, help="Tracebacks for errors.")
+def command(
+    out: Path,
+    *,
+    reference: str | None,
+    tokens: int | None,
+    text: Path | None,
+    as_json: bool,
+    quiet: bool,
+    debug: bool,  # noqa: ARG001 - read by cli.main
+    original_context: int | None,
+    **scaling: Any,
+) -> int:
+    """Prove that OUT computes what its source computes in PyTorch, past the trained context too.
+
+    Structure, rotary frequencies, tokens, weights, then logits at every position of a real text: the file runs in its own
+    runtime, the source in transformers (float32) with the new config. Exit 0: equal within the type's limits; 1: a check
+    failed; 2: nothing to compare. A scaling option states what OUT should carry, where it does not say so itself.
+
+    \b
+    Examples:
+      ropeconv verify model-x4.gguf
+      ropeconv verify model-x4.gguf --tokens 2048 --json
+      ropeconv verify other.gguf --reference model/ --pi-factor 4
+    """
+    from rich.console import Console
+
+    from ropeconv.verify.report import render, to_json
+    from ropeconv.verify.run import verify
+
+    request = scaling_request(scaling)
+    with _progress(show=not (quiet or as_json)) as progress:
+        report = verify(
+            out,
+            reference=reference,
+            request=request,
+            original_context=original_context,
+            tokens=tokens,
+            text=text,
+            progress=progress,
+        )
+    if as_json:
+        click.echo(json.dumps(to_json(report), allow_nan=False))
+    else:
+        console = Console(soft_wrap=True)
+        render(report, console if console.is_terminal else Console(soft_wrap=True, width=WIDTH))
+    return 0 if report.ok else 1
+
+
+@contextmanager
+def _progress(*, show: bool) -> Iterator[Callable[[str, int, int], None] | None]:
+    """One bar a stage on stderr while the block runs; nothing when it is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    if not show or not console.is_terminal:
+        yield None
+        return
+    columns = (TextColumn("{task.description:<9}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bars:
+        tasks: dict[str, Any] = {}
+
+        def update(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage)
+            bars.update(tasks[stage], completed=done, total=total)
+
+        yield update

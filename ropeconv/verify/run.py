@@ -1,0 +1,193 @@
+"""The proof of one artefact: rungs from cheap to dear, each with a verdict of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from ropeconv import registry
+from ropeconv.errors import CheckpointError, RopeconvError, TokenizerError
+from ropeconv.extend import ScalingRequest
+from ropeconv.target import Artefact, Target
+from ropeconv.verify.compare import Band, compare_logits
+from ropeconv.verify.frequencies import compare_frequencies, switches
+from ropeconv.verify.reference import Reference, Rotary
+from ropeconv.verify.report import FAIL, OK, SKIPPED, Measured, Report, Rung
+from ropeconv.verify.scripts_text import SCRIPT_SAMPLES
+from ropeconv.verify.structure import Expected, find_expected, structure_findings
+from ropeconv.verify.text import Pass, default_text, plan_passes, read_text, wanted_tokens
+from ropeconv.verify.tokens import SourceFile, Tokenizing, token_findings
+from ropeconv.verify.tolerances import Gates, logit_gates
+from ropeconv.verify.weights import compare_weights
+
+Progress = Callable[[str, int, int], None]
+LONG_SAMPLE = 100_000  # characters of the text that the tokens rung compares, beside the samples
+
+
+def verify(
+    path: Path,
+    *,
+    reference: str | Path | None = None,
+    request: ScalingRequest | None = None,
+    original_context: int | None = None,
+    tokens: int | None = None,
+    text: Path | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Check the artefact at `path` against transformers in float32.
+
+    reference: the source, where provenance does not find it. request: the scaling that the artefact should carry, where
+    it has no provenance or another is meant. original_context: L where the source's config does not say. tokens: length
+    of the text; text: a file to read it from. progress: (stage, done, total).
+    Raises RopeconvError for what is no artefact, has no reference, or cannot be run; a disagreement is in the Report.
+    """
+    target, artefact = open_any(path)
+    expected = find_expected(artefact, reference=reference, request=request, original_context=original_context)
+    gates = logit_gates(target.name, artefact.type, activation=expected.model.dims.activation)
+    wanted = wanted_tokens(tokens, trained=expected.rope.original_context, context=expected.rope.context)
+    content = default_text() if text is None else read_text(text)
+    findings = structure_findings(artefact, expected)
+    lines = (*findings.blocking, *findings.others)
+    count = len(artefact.checkpoint.tensors)
+    rungs = [_rung("structure", lines, f"{count} tensors and every key accounted for, lengths right")]
+    if findings.blocking:
+        later = ("frequencies", "tokens", "weights", "logits")
+        rungs += [Rung(name, SKIPPED, "the artefact's structure does not allow it") for name in later]
+        return _report(target, artefact, expected, rungs, [])
+    torch_side = Reference(expected.model.checkpoint, expected.config)
+    rotary = torch_side.frequencies()
+    rungs.append(_frequency_rung(artefact, rotary))
+    tokenizer = _find_tokenizer(torch_side, expected)
+    rungs.append(_token_rung(artefact, tokenizer, content))
+    rungs.append(_weight_rung(artefact, expected, progress))
+    ids = tokenizer.tokenize(content)[:wanted]
+    passes = plan_passes(ids, switch=_find_switch(artefact, rotary), trained=expected.rope.original_context)
+    trained = expected.rope.original_context
+    measured = [
+        _measure(artefact, torch_side, ids[: run.tokens], run=run, gates=gates, trained=trained, progress=progress)
+        for run in passes
+    ]
+    rungs.append(_logit_rung(measured, wanted=wanted, trained=trained, context=expected.rope.context))
+    return _report(target, artefact, expected, rungs, measured)
+
+
+def open_any(path: Path) -> tuple[Target, Artefact]:
+    """The target whose artefact `path` is, and the artefact; CheckpointError when it is none's."""
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such file or folder")
+    targets: Mapping[str, Target] = registry.targets()
+    for target in targets.values():
+        if target.recognizes(path):
+            return target, target.open_artefact(path, registry.architectures())
+    raise CheckpointError(f"{path}: not a file that ropeconv writes ({', '.join(targets)})")
+
+
+def _rung(name: str, findings: Sequence[str], summary: str) -> Rung:
+    if findings:
+        return Rung(name, FAIL, f"{len(findings)} disagreement{'s' if len(findings) > 1 else ''}", tuple(findings))
+    return Rung(name, OK, summary)
+
+
+def _frequency_rung(artefact: Artefact, rotary: Mapping[str, Rotary]) -> Rung:
+    result = compare_frequencies(artefact.frequencies, rotary)
+    return _rung("frequencies", result.findings, f"{result.pairs} rotary pairs, largest difference {result.worst:.1e}")
+
+
+def _find_tokenizer(torch_side: Reference, expected: Expected) -> Tokenizing:
+    checkpoint = expected.model.checkpoint
+    if checkpoint.path.is_file():  # a source of a target's own format brings its own runtime's tokenizer
+        return SourceFile(open_any(checkpoint.path)[1])
+    if torch_side.tokenizer is None:
+        raise TokenizerError(f"{checkpoint.path}: has no tokenizer, so no text can be run; add tokenizer.json")
+    return torch_side
+
+
+def _token_rung(artefact: Artefact, tokenizer: Tokenizing, content: str) -> Rung:
+    samples = SCRIPT_SAMPLES | {"the text": content[:LONG_SAMPLE]}
+    try:
+        findings = token_findings(artefact, tokenizer, samples)
+    except RopeconvError as error:
+        findings = [str(error)]
+    return _rung("tokens", findings, f"{len(samples)} texts, every token of the vocabulary, special ids")
+
+
+def _weight_rung(artefact: Artefact, expected: Expected, progress: Progress | None) -> Rung:
+    def report(done: int, total: int) -> None:
+        if progress is not None:
+            progress("weights", done, total)
+
+    model = expected.model
+    result = compare_weights(artefact.checkpoint.tensors, model.checkpoint.tensors, model.weights, progress=report)
+    blocks = "".join(f"; {name} within {rms:.1%} RMS" for name, rms in sorted(result.blocks.items()))
+    return _rung("weights", result.findings, f"{result.tensors} tensors, {result.exact} exact{blocks}")
+
+
+def _find_switch(artefact: Artefact, rotary: Mapping[str, Rotary]) -> int | None:
+    """Where either side changes its table."""
+    mine = [switches(numbers) for numbers in artefact.frequencies.values() if numbers is not None]
+    found = [at for at in (*mine, *map(switches, rotary.values())) if at is not None]
+    return min(found, default=None)
+
+
+def _measure(
+    artefact: Artefact,
+    torch_side: Reference,
+    ids: Sequence[int],
+    *,
+    run: Pass,
+    gates: Gates,
+    trained: int,
+    progress: Progress | None,
+) -> Measured:
+    def report(stage: str) -> Callable[[int, int], None] | None:
+        return None if progress is None else lambda done, total: progress(stage, done, total)
+
+    theirs = torch_side.logits(ids, report("PyTorch"))
+    mine = artefact.logits(ids, run.context)
+    bands, whole = compare_logits(theirs, mine, ids, trained=trained, progress=report("artefact"))
+    return Measured(run, tuple(bands), whole, gates)
+
+
+def _logit_rung(measured: Sequence[Measured], *, wanted: int, trained: int, context: int) -> Rung:
+    findings = [line for m in measured for band in m.bands for line in gate_findings(band, m.gates)]
+    reached = max((m.run.tokens for m in measured), default=0)
+    summary = f"{reached} tokens, {max(0, reached - trained)} of them past the trained {trained}"
+    if reached < wanted:
+        summary += f"; the text ended before the {wanted} tokens wanted"
+    if reached <= trained < context:
+        summary += "; logits past the trained length were not run"
+    rung = _rung("logits", findings, summary)
+    return rung if measured else Rung("logits", FAIL, f"a text of at least 2 tokens is needed; {summary}")
+
+
+def gate_findings(band: Band, gates: Gates) -> list[str]:
+    """One line for every limit that the band does not keep; a number that is not finite keeps none."""
+    limits = gates.at(band.stop)
+    where = f"positions {band.start}-{band.stop - 1}"
+    findings = []
+    if not band.nmse <= limits.nmse:
+        findings.append(f"{where}: NMSE {band.nmse:.2e} is above {limits.nmse:.0e} (worst at {band.nmse_at})")
+    if not band.kl <= limits.kl:
+        findings.append(f"{where}: mean KL {band.kl:.2e} nats is above {limits.kl:.0e} (worst at {band.kl_at})")
+    if not band.top1 >= limits.top1:
+        findings.append(f"{where}: first choice agrees at {band.top1:.2%}, {limits.top1:.1%} is expected")
+    if not abs(band.loss_difference) <= limits.loss:
+        findings.append(f"{where}: mean loss differs by {band.loss_difference:+.2e} nats, {limits.loss:.0e} is allowed")
+    return findings
+
+
+def _report(
+    target: Target, artefact: Artefact, expected: Expected, rungs: Sequence[Rung], measured: Sequence[Measured]
+) -> Report:
+    return Report(
+        path=str(artefact.path),
+        target=target.name,
+        type=artefact.type,
+        source=str(expected.model.checkpoint.path),
+        family=expected.model.arch.name,
+        scaling=expected.rope.kind,
+        trained=expected.rope.original_context,
+        context=expected.rope.context,
+        rungs=tuple(rungs),
+        measured=tuple(measured),
+    )

@@ -1,0 +1,131 @@
+"""Rung: what can be said of an artefact without running it, and the reference that it must be judged against."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ropeconv.checkpoint.index import open_checkpoint
+from ropeconv.checkpoint.load import understand
+from ropeconv.checkpoint.rope_parameters import replace_rope_parameters
+from ropeconv.errors import CheckpointError
+from ropeconv.extend import ScalingRequest
+from ropeconv.model import Checkpoint, Model
+from ropeconv.prepare import huggingface_patch, scale
+from ropeconv.rope.spec import Rope
+from ropeconv.target import Artefact
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What the artefact should be. model: the source, understood; config: of the transformers reference.
+
+    rope: the full-attention layers' after scaling: L is its original_context, L' its context.
+    """
+
+    model: Model
+    config: Mapping[str, Any]
+    rope: Rope
+
+
+def find_expected(
+    artefact: Artefact,
+    *,
+    reference: str | Path | None,
+    request: ScalingRequest | None,
+    original_context: int | None = None,
+) -> Expected:
+    """The reference that provenance names, or `reference`; scaled as provenance says, or as `request`.
+
+    original_context: the trained context where the source's config does not say. CheckpointError when nothing names a
+    reference, when it is not there, or when it is another checkpoint than the artefact was made from.
+    """
+    provenance = artefact.provenance
+    if reference is None and provenance is None:
+        raise CheckpointError(f"{artefact.path}: says nothing about its source; name it with --reference")
+    checkpoint = _open_reference(artefact, reference)
+    if provenance is not None and request is None:
+        _check_fingerprint(artefact, checkpoint)
+        patch = provenance.huggingface
+    else:
+        patch = _requested(checkpoint, request, original_context=original_context)
+    config = replace_rope_parameters(checkpoint.config, patch)
+    scaled = _understand(replace(checkpoint, config=config), original_context=original_context)
+    return Expected(scaled, config, scaled.main_rope)
+
+
+def _open_reference(artefact: Artefact, reference: str | Path | None) -> Checkpoint:
+    if reference is not None:
+        return open_checkpoint(reference)
+    assert artefact.provenance is not None
+    source = artefact.provenance.source
+    beside = artefact.path.parent / source
+    try:
+        return open_checkpoint(beside if beside.exists() else source)
+    except CheckpointError as error:
+        raise CheckpointError(f"{artefact.path}: its source {source} cannot be opened ({error}); pass --reference") from error
+
+
+def _check_fingerprint(artefact: Artefact, checkpoint: Checkpoint) -> None:
+    assert artefact.provenance is not None
+    if checkpoint.fingerprint != artefact.provenance.fingerprint:
+        made_from = artefact.provenance.fingerprint[:12]
+        raise CheckpointError(
+            f"{checkpoint.path}: is not the checkpoint that {artefact.path.name} was made from "
+            f"(fingerprint {checkpoint.fingerprint[:12]}, made from {made_from}); pass --reference with the right one"
+        )
+
+
+def _requested(checkpoint: Checkpoint, request: ScalingRequest | None, *, original_context: int | None) -> Mapping[str, Any]:
+    """The config keys of the scaling that the user states; the checkpoint's own without a request."""
+    model = _understand(checkpoint, original_context=original_context)
+    return huggingface_patch(scale(model, request))
+
+
+def _understand(checkpoint: Checkpoint, *, original_context: int | None) -> Model:
+    # transformers reads the config itself, so keys without meaning to ropeconv are no obstacle here
+    return understand(checkpoint, original_context=original_context, ignore=checkpoint.config.keys())
+
+
+@dataclass(frozen=True)
+class Findings:
+    """One line for everything wrong before a number is computed. blocking: the runtime cannot or must not go on."""
+
+    blocking: tuple[str, ...]
+    others: tuple[str, ...]
+
+
+def structure_findings(artefact: Artefact, expected: Expected) -> Findings:
+    """What is wrong with the artefact as it lies there; empty = sound."""
+    blocking = [*artefact.problems, *_tensor_findings(artefact, expected.model)]
+    others = _length_findings(artefact, expected.rope)
+    if artefact.provenance is not None and artefact.provenance.family != expected.model.arch.name:
+        family = artefact.provenance.family
+        others.append(f"provenance says family {family}, the reference is {expected.model.arch.name}")
+    return Findings(tuple(blocking), tuple(others))
+
+
+def _length_findings(artefact: Artefact, rope: Rope) -> list[str]:
+    findings = []
+    if artefact.context != rope.context:
+        findings.append(f"context length is {artefact.context}, the scaled model's is {rope.context}")
+    if artefact.original_context != rope.original_context:
+        found = artefact.original_context
+        findings.append(f"original context length is {found}, the model was trained on {rope.original_context}")
+    return findings
+
+
+def _tensor_findings(artefact: Artefact, model: Model) -> list[str]:
+    """Every tensor that the forward pass reads, of the right shape, and no other."""
+    tensors = artefact.checkpoint.tensors
+    missing = [name for name in model.weights if name not in tensors]
+    stray = [name for name in tensors if name not in model.weights]
+    findings = [f"tensor {name} is missing ({len(missing)} in all)" for name in missing[:1]]
+    findings += [f"tensor {name} belongs to no part of the model ({len(stray)} in all)" for name in stray[:1]]
+    for name in model.weights:
+        if name in tensors and tuple(tensors[name].shape) != tuple(model.tensor(name).shape):
+            found, wanted = tuple(tensors[name].shape), tuple(model.tensor(name).shape)
+            findings.append(f"tensor {name} has shape {found}, the source's {wanted}")
+    return findings
