@@ -14,6 +14,7 @@ import mmap
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from math import prod
 from pathlib import Path
 from typing import Any, NoReturn
@@ -58,6 +59,7 @@ class Header:
     tensors: tuple[TensorInfo, ...]
 
 
+@cache
 def type_sizes() -> dict[str, tuple[int, int, int]]:
     """ggml type name -> (type number, elements a block, bytes a block)."""
     import gguf
@@ -68,10 +70,17 @@ def type_sizes() -> dict[str, tuple[int, int, int]]:
 def read_header(path: Path) -> Header:
     """Keys and tensor table of one GGUF file. CheckpointError when it is damaged or claims more than it holds."""
     try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return _Reader(path, data).header()
+        status = path.stat()
+        return _read_header(path, status.st_mtime_ns, status.st_size)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: not a readable GGUF file ({error})") from error
+
+
+@lru_cache(maxsize=4)
+def _read_header(path: Path, _changed: int, _size: int) -> Header:
+    """The header, read once for as long as the file stays as it is."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return _Reader(path, data).header()
 
 
 class _Reader:
@@ -96,6 +105,23 @@ class _Reader:
             return raw.decode("utf-8")
         except UnicodeDecodeError:
             self.fail(f"a string before byte {self.at} is not UTF-8")
+
+    def texts(self, count: int) -> list[str]:
+        """`count` strings; a vocabulary has hundreds of thousands, so this loop is kept tight."""
+        data, at, length, found = self.data, self.at, struct.Struct("<Q").unpack_from, []
+        try:
+            for _ in range(count):
+                end = at + 8 + length(data, at)[0]
+                if end > self.size:
+                    self.fail(f"it ends at byte {self.size}, a string needs {end}")
+                found.append(str(data[at + 8 : end], "utf-8"))
+                at = end
+        except struct.error:
+            self.fail(f"it ends at byte {self.size} inside a string array")
+        except UnicodeDecodeError:
+            self.fail(f"a string after byte {at} is not UTF-8")
+        self.at = at
+        return found
 
     def header(self) -> Header:
         if self.take(4) != MAGIC:
@@ -135,7 +161,7 @@ class _Reader:
         if sub == STRING:
             if count * 8 > self.size - self.at:
                 self.fail(f"an array of {count} strings")
-            return [self.text() for _ in range(count)], sub
+            return self.texts(count), sub
         if sub not in SCALARS:
             self.fail(f"array of type {sub}")
         dtype = np.dtype("<" + SCALARS[sub] if sub != BOOL else "?")
@@ -151,10 +177,10 @@ class _Reader:
 
     def place(self, info: tuple[str, tuple[int, ...], int, int], start: int) -> TensorInfo:
         name, shape, number, offset = info
-        sizes = {n: (kind, block, size) for kind, (n, block, size) in type_sizes().items()}
-        if number not in sizes:
+        kind = next((kind for kind, (n, _, _) in type_sizes().items() if n == number), None)
+        if kind is None:
             self.fail(f"tensor {name} has unknown type {number}")
-        kind, block, size = sizes[number]
+        _, block, size = type_sizes()[kind]
         if 0 in shape or shape[-1] % block:
             self.fail(f"tensor {name} of shape {shape} cannot be {kind}")
         nbytes = prod(shape) // block * size

@@ -120,6 +120,7 @@ def _keys(
     name = next((str(key.value) for key in general if key.key == "general.name"), "")
     return [
         KeyValue("general.architecture", arch, STRING),
+        KeyValue("general.type", "model", STRING),
         *(key for key in general if key.key != "general.architecture"),
         *typed,
         KeyValue("general.quantization_version", QUANTIZATION_VERSION, UINT32),

@@ -21,23 +21,24 @@ FLOATS = {"F32": np.dtype(np.float32), "F16": np.dtype(np.float16), "BF16": np.d
 
 @dataclass(frozen=True)
 class SafetensorsTensor:
-    """Rows of one tensor in a safetensors file, copied out of the file's mapping slab by slab."""
+    """Rows of one tensor in a safetensors file, as views of the file's mapping. `data`: all its bytes."""
 
     name: str
     path: Path
     shape: tuple[int, ...]
     dtype: str
-    handle: Any
+    data: NDArray[np.uint8]
 
     def rows(self, start: int, stop: int) -> Rows:
-        """(stop - start, ...) numbers as stored."""
-        out: Rows = np.asarray(self.handle.get_slice(self.name)[start:stop])
-        return out
+        """(stop - start, ...) numbers as stored; CheckpointError for a type that ropeconv does not read."""
+        if self.dtype not in FLOATS:
+            raise CheckpointError(f"tensor {self.name} is stored as {self.dtype}; ropeconv reads {', '.join(FLOATS)}")
+        raw: Rows = self.raw_rows(start, stop)
+        return raw.view(FLOATS[self.dtype]).reshape(stop - start, *self.shape[1:])
 
     def raw_rows(self, start: int, stop: int) -> NDArray[np.uint8]:
         """(stop - start, row bytes) as stored."""
-        rows = self.rows(start, stop)
-        return rows.reshape(stop - start, -1).view(np.uint8)
+        return self.data.reshape(self.shape[0], -1)[start:stop]
 
 
 @dataclass(frozen=True)
@@ -72,13 +73,28 @@ def open_safetensors(path: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError, safe_open
 
     try:
-        handle: Any = safe_open(str(path), framework="np")
-        handle.__enter__()
-        slices = {name: handle.get_slice(name) for name in handle.keys()}  # noqa: SIM118 - no mapping
-        found = {n: SafetensorsTensor(n, path, tuple(s.get_shape()), s.get_dtype(), handle) for n, s in slices.items()}
+        with safe_open(str(path), framework="np"):  # checks the header against the file's size
+            pass
+        return _map_safetensors(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file ({error}); download it again") from error
-    return dict(found)
+
+
+def _map_safetensors(path: Path) -> dict[str, Tensor]:
+    """The library copies every slice that it gives; a mapping lets the cast read straight from the page cache.
+
+    File: u64 header length, JSON header {name: {dtype, shape, data_offsets}}, data (safetensors README, "Format").
+    """
+    mapped: NDArray[np.uint8] = np.memmap(path, dtype=np.uint8, mode="r")
+    start = 8 + int(mapped[:8].view("<u8")[0])
+    header = json.loads(mapped[8:start].tobytes())
+    header.pop("__metadata__", None)
+    found: dict[str, Tensor] = {}
+    for name, entry in header.items():
+        first, last = entry["data_offsets"]
+        part = mapped[start + first : start + last]
+        found[name] = SafetensorsTensor(name, path, tuple(entry["shape"]), entry["dtype"], part)
+    return found
 
 
 def open_torch(path: Path) -> dict[str, Tensor]:

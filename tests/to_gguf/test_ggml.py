@@ -25,6 +25,16 @@ BF16 = np.dtype(ml_dtypes.bfloat16)
 BLOCK_TYPES = sorted({row.base for row in FILE_TYPES.values() if row.quantised})
 
 
+@pytest.fixture(params=["native", "numpy"])
+def casts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways to float16: ggml's, and NumPy's where llama-cpp-python is not installed."""
+    if request.param == "numpy":
+        monkeypatch.setattr(ggml, "_native_casts", dict)
+    else:
+        assert set(ggml._native_casts()) == {"widen", "narrow"}
+    return str(request.param)
+
+
 def ggml_row(function: str, source: Array, out: np.dtype[Any]) -> Array:
     """One of ggml's row conversions, loaded the way llama_cpp loads it."""
     from llama_cpp import _ggml
@@ -70,6 +80,7 @@ CASTS = [
 
 
 @pytest.mark.parametrize(("to", "source", "function", "out"), CASTS)
+@pytest.mark.usefixtures("casts")
 def test_casts_are_ggmls_bit_for_bit(to: str, source: Callable[[], Array], function: str, out: np.dtype[Any]) -> None:
     values = source()
     ours, theirs = cast_rows(values, to), ggml_row(function, values, out)
@@ -78,6 +89,7 @@ def test_casts_are_ggmls_bit_for_bit(to: str, source: Callable[[], Array], funct
     assert values.size > 60_000
 
 
+@pytest.mark.usefixtures("casts")
 def test_bfloat16_to_float16_and_back_are_ggmls() -> None:
     """Between the 16-bit types ggml goes through float32."""
     brain, half = finite_16(BF16), finite_16(np.dtype(np.float16))
@@ -107,6 +119,7 @@ def test_the_hard_values_see_a_wrong_rounding(fault: str) -> None:
     assert not np.array_equal(bits(wrong), bits(right))
 
 
+@pytest.mark.usefixtures("casts")
 def test_cast_keeps_shape_and_takes_strided_rows() -> None:
     rows = np.arange(24, dtype=np.float32).reshape(4, 6)
     assert np.array_equal(cast_rows(rows.T, "F16"), rows.T.astype(np.float16))
@@ -115,6 +128,7 @@ def test_cast_keeps_shape_and_takes_strided_rows() -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.dtype(np.float32), np.dtype(np.float16), BF16])
+@pytest.mark.usefixtures("casts")
 def test_rows_at_an_odd_address_are_read(dtype: np.dtype[Any]) -> None:
     """A tensor of a mapped file may start anywhere, and must not be written to."""
     aligned = np.random.default_rng(4).standard_normal((4, 64)).astype(dtype)
@@ -132,6 +146,7 @@ QUIET = np.uint32(0x7FC00FFF).view(np.float32)  # narrowing its bits without a l
 @pytest.mark.parametrize("source", [np.dtype(np.float32), np.dtype(np.float16), BF16])
 @pytest.mark.parametrize("to", ["F32", "F16", "BF16"])
 @pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan, -np.nan, QUIET])
+@pytest.mark.usefixtures("casts")
 def test_values_that_are_not_finite_are_refused(source: np.dtype[Any], to: str, bad: float) -> None:
     rows = np.ones((5, 32), np.float32)
     rows[3, 7] = bad
@@ -151,6 +166,7 @@ def test_values_that_are_not_finite_are_refused(source: np.dtype[Any], to: str, 
         (np.dtype(np.float32), "BF16", 3.4e38, 3.39e38),
     ],
 )
+@pytest.mark.usefixtures("casts")
 def test_overflow_is_refused(source: np.dtype[Any], to: str, value: float, largest: float) -> None:
     rows = np.ones((2, 40), np.float32)
     rows[1, 39] = value
