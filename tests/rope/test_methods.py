@@ -140,3 +140,41 @@ def test_scaled_is_told_by_the_numbers() -> None:
     assert is_scaled(rope("dynamic", factor=1.0))
     assert is_scaled(rope("yarn", factor=1.0, attention_factor=1.1))
     assert is_scaled(rope("linear", factor=1.0001))
+
+
+@pytest.mark.parametrize("truncate", [True, False])
+@pytest.mark.parametrize(
+    ("theta", "original"),
+    [(500.0, 131072), (1e4, 131072), (2e4, 131072), (1e4, 64), (1e7, 300), (1e4, 8)],
+    ids=["above d/2", "last pair", "just below", "low at 0", "both low", "no full turn"],
+)
+def test_yarn_bounds_are_clamped_as_in_transformers(theta: float, original: int, truncate: bool) -> None:
+    value = rope("yarn", theta=theta, original=original, context=4 * original, factor=4.0, truncate=truncate)
+    found = solve(value)
+    by_hand = {
+        "rope_type": "yarn",
+        "rope_theta": theta,
+        "factor": 4.0,
+        "truncate": truncate,
+        "original_max_position_embeddings": original,
+    }
+    config = build_config("llama", 64, rope_parameters=by_hand, max_position_embeddings=4 * original)
+    compare(found.inv_freq, found.attention_factor, tables(config), base=found.base_inv_freq)
+
+
+@pytest.mark.parametrize("turns", [1.0, 4.0, 20.0])
+def test_yarn_with_one_bound_is_a_step(turns: float) -> None:
+    value = rope("yarn", context=4 * L, factor=4.0, beta_fast=turns, beta_slow=turns, truncate=False)
+    found = solve(value)
+    assert set(np.round(found.rho, 9)) == {1.0, 4.0}
+    by_hand = {
+        "rope_type": "yarn",
+        "rope_theta": 1e5,
+        "factor": 4.0,
+        "beta_fast": turns,
+        "beta_slow": turns,
+        "truncate": False,
+        "original_max_position_embeddings": L,
+    }
+    config = build_config("llama", 64, rope_parameters=by_hand, max_position_embeddings=4 * L)
+    compare(found.inv_freq, found.attention_factor, tables(config), base=found.base_inv_freq)
