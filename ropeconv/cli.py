@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import signal
 import sys
 from typing import Any
 
@@ -44,6 +45,7 @@ def main(arguments: list[str] | None = None) -> Any:
     from ropeconv.errors import RopeconvError
 
     arguments = sys.argv[1:] if arguments is None else arguments
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill cleans up like Ctrl-C
     try:
         status = group.main(args=arguments, prog_name="ropeconv", standalone_mode=False)
     except RopeconvError as error:
@@ -55,8 +57,8 @@ def main(arguments: list[str] | None = None) -> Any:
         error.show()
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("ropeconv: interrupted; nothing was changed", err=True)
-        sys.exit(130)
+        click.echo("ropeconv: interrupted; the previous output, if any, is as it was", err=True)
+        sys.exit(2)
     sys.exit(status if isinstance(status, int) else 0)
 
 

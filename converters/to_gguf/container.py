@@ -160,7 +160,7 @@ class _Reader:
         sub, count = self.number("I"), self.number("Q")
         if sub == STRING:
             if count * 8 > self.size - self.at:
-                self.fail(f"an array of {count} strings")
+                self.fail(f"it ends at byte {self.size}, an array of {count} strings does not fit")
             return self.texts(count), sub
         if sub not in SCALARS:
             self.fail(f"array of type {sub}")
