@@ -170,7 +170,7 @@ def open_checkpoint(path: Path, families: Mapping[str, Architecture]) -> Checkpo
         format="gguf",
         config=_config(metadata, native, layout, arch, dims),
         tensors=_view(native, layout, arch, dims),
-        files=_tokenizer_files(metadata),
+        files=LazyFiles(metadata) if "tokenizer.ggml.tokens" in metadata else {},
         fingerprint="",
         metadata=metadata,
     )
@@ -276,12 +276,6 @@ def _view(native: Mapping[str, GgufTensor], layout: Layout, arch: Architecture, 
         order = None if forward is None or len(forward) != tensor.shape[0] else np.argsort(forward)
         viewed[target] = ViewedTensor(tensor, order, offset(weight))
     return viewed
-
-
-def _tokenizer_files(metadata: Mapping[str, Any]) -> dict[str, Callable[[], bytes]]:
-    if "tokenizer.ggml.tokens" not in metadata:
-        return {}
-    return LazyFiles(metadata)
 
 
 class LazyFiles(dict[str, Callable[[], bytes]]):

@@ -1,0 +1,133 @@
+"""Who may import whom, and what stays unloaded: held by walking the syntax trees and by a fresh interpreter."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+# room -> rooms of the project that it may import; a room is the longest prefix listed
+ALLOWED: dict[str, set[str]] = {
+    "ropeconv.errors": set(),
+    "ropeconv.registry": {"ropeconv.errors"},
+    "ropeconv.rope": {"ropeconv.errors", "ropeconv.registry"},
+    "ropeconv.arch": {"ropeconv.errors"},
+    "ropeconv.model": {"ropeconv.errors", "ropeconv.rope", "ropeconv.arch"},
+    "ropeconv.target": {"ropeconv.model", "ropeconv.rope", "ropeconv.arch"},
+    "ropeconv.checkpoint": {"ropeconv.errors", "ropeconv.registry", "ropeconv.rope", "ropeconv.arch", "ropeconv.model"},
+    "ropeconv.extend": {"ropeconv.errors", "ropeconv.rope"},
+    "ropeconv.prepare": {"ropeconv.checkpoint", "ropeconv.extend", "ropeconv.model", "ropeconv.rope"},
+    "ropeconv.verify": {
+        "ropeconv.errors",
+        "ropeconv.registry",
+        "ropeconv.rope",
+        "ropeconv.arch",
+        "ropeconv.model",
+        "ropeconv.target",
+        "ropeconv.checkpoint",
+        "ropeconv.extend",
+        "ropeconv.prepare",
+    },
+    "converters.to_gguf": {"ropeconv", "ropeconv.errors", "ropeconv.rope", "ropeconv.arch", "ropeconv.model", "ropeconv.target"},
+    "ropeconv.commands": {
+        "ropeconv",
+        "ropeconv.errors",
+        "ropeconv.registry",
+        "ropeconv.extend",
+        "ropeconv.prepare",
+        "ropeconv.model",
+        "ropeconv.target",
+        "ropeconv.verify",
+    },
+    "ropeconv.cli": {"ropeconv", "ropeconv.errors", "ropeconv.commands"},
+    "ropeconv": set(),
+}
+# Packages that take long to load: inside functions only, and only where named.
+HEAVY = {"torch", "transformers", "llama_cpp", "onnxruntime", "matplotlib", "sentencepiece", "tokenizers", "gguf", "rich"}
+RUNTIMES = {
+    "torch": {"ropeconv.verify", "ropeconv.checkpoint"},
+    "transformers": {"ropeconv.verify"},
+    "llama_cpp": {"converters.to_gguf"},
+}
+MODULES = sorted((*ROOT.glob("ropeconv/**/*.py"), *ROOT.glob("converters/**/*.py")))
+
+
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def room_of(module: str) -> str:
+    return max((room for room in ALLOWED if module == room or module.startswith(f"{room}.")), key=len)
+
+
+def imports(tree: ast.AST) -> list[str]:
+    """Every module that is imported anywhere in the tree."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "absolute imports only"
+            module = node.module or ""
+            found += [f"{module}.{alias.name}" if module == "ropeconv" else module for alias in node.names]
+    return found
+
+
+def arrows(path: Path, source: str) -> list[str]:
+    """What a module imports against the rules."""
+    room, tree, wrong = room_of(name_of(path)), ast.parse(source), []
+    for module in imports(tree):
+        top = module.partition(".")[0]
+        if top in ("ropeconv", "converters") and module != "ropeconv.__version__":
+            target = room_of(module)
+            if target != room and target not in ALLOWED[room]:
+                wrong.append(f"{room} -> {target}")
+        if top in RUNTIMES and room not in RUNTIMES[top]:
+            wrong.append(f"{room} -> {top}")
+    for node in tree.body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            wrong += [f"{room} loads {m} at once" for m in imports(node) if m.partition(".")[0] in HEAVY]
+    return wrong
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_imports_follow_the_rooms(path: Path) -> None:
+    assert arrows(path, path.read_text()) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["from converters.to_gguf.run import logits", "import torch", "from ropeconv.verify.run import verify", "import llama_cpp"],
+)
+def test_a_wrong_arrow_is_seen(line: str) -> None:
+    assert arrows(ROOT / "ropeconv" / "rope" / "solve.py", line)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_files_are_short(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 300
+
+
+def loaded_by(*arguments: str) -> set[str]:
+    """Top-level modules that a fresh interpreter has after the command."""
+    code = "import sys\nfrom ropeconv.cli import main\ntry: main(sys.argv[1:])\nexcept SystemExit: pass\nprint('LOADED', *sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    line = next(row for row in done.stdout.splitlines() if row.startswith("LOADED"))
+    return {module.partition(".")[0] for module in line.split()}
+
+
+def test_help_loads_nothing_heavy() -> None:
+    assert not loaded_by("--help") & HEAVY
+
+
+def test_converting_loads_neither_torch_nor_transformers(tmp_path: Path) -> None:
+    from tests.checkpoints import save_checkpoint
+
+    source = save_checkpoint(tmp_path / "model", "llama", context=256)
+    loaded = loaded_by("gguf", str(source), "--pi-factor", "4", "--type", "Q8_0", "-o", str(tmp_path / "out.gguf"), "--quiet")
+    assert (tmp_path / "out.gguf").exists()
+    assert not loaded & {"torch", "transformers", "llama_cpp", "onnxruntime"}
