@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.grid_report import GRID, table
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -17,3 +19,11 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder: Path = tmp_path_factory.mktemp("real") / "smollm2"
     sample["main"](sample["packaged_smollm2"](), folder)
     return folder
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print the grid when it was run."""
+    cells = config.stash.get(GRID, {})
+    if cells:
+        terminalreporter.section("GGUF logits in llama.cpp against transformers, NMSE at 4 x the trained context")
+        terminalreporter.write_line(table(cells))
