@@ -31,7 +31,12 @@ def scale(model: Model, request: ScalingRequest | None) -> Model:
     """`model` with the scaling of `request`."""
     if request is None:
         return model
-    return replace(model, ropes=extend_ropes(model.ropes, request, sliding_window=model.dims.sliding_window))
+    full = model.ropes.get("full_attention")
+    if full is None or model.arch.nested_rope:
+        return replace(model, ropes=extend_ropes(model.ropes, request, sliding_window=model.dims.sliding_window))
+    # one rope_parameters speaks for every layer of such a family, so its sliding layers are scaled with the others
+    scaled = extend_ropes({"full_attention": full}, request)["full_attention"]
+    return replace(model, ropes={layer: None if rope is None else scaled for layer, rope in model.ropes.items()})
 
 
 def huggingface_patch(model: Model) -> dict[str, Any]:

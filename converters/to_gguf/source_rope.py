@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from converters.to_gguf.families import ROPE_FREQS, ROPE_LONG, ROPE_SHORT, Layout
+from converters.to_gguf.run_rope import frequencies
 from ropeconv.arch._base import Architecture, Dims
 from ropeconv.errors import CheckpointError
 from ropeconv.model import Tensor
@@ -26,6 +27,8 @@ def rope_config(
     trained = get("rope.scaling.original_context_length", context)
     rotary_dim = get("rope.dimension_count", dims.head_dim)
     scaling = _scaling(get, tensors, trained=trained, context=context, pairs=rotary_dim // 2)
+    if arch.rope_types is not None and scaling["rope_type"] not in arch.rope_types:
+        scaling = _as_divisors(metadata, tensors, trained=trained, context=context)
     full = {"rope_theta": _short_theta(get("rope.freq_base", 10000.0)), **scaling}
     if arch.takes_partial:
         full["partial_rotary_factor"] = rotary_dim / dims.head_dim
@@ -72,6 +75,13 @@ def _longrope(short: list[float], long: list[float], *, trained: int, context: i
         "attention_factor": magnitude,
         "original_max_position_embeddings": trained,
     }
+
+
+def _as_divisors(metadata: Mapping[str, Any], tensors: Mapping[str, Tensor], *, trained: int, context: int) -> dict[str, Any]:
+    """LongRoPE with one table, for a family whose transformers class takes no other scaling: llama.cpp's own numbers."""
+    solved = frequencies(metadata, tensors)["full_attention"]
+    rho = [float(value) for value in solved.rho]
+    return _longrope(rho, rho, trained=trained, context=context, magnitude=solved.attention_factor)
 
 
 def _values(tensor: Tensor) -> list[float]:

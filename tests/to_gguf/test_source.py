@@ -1,0 +1,94 @@
+"""A GGUF file read as a checkpoint: the tensors, sizes and rope of the folder that it was made from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from converters.to_gguf.emit import Options, emit
+from ropeconv import registry
+from ropeconv.checkpoint.load import load_model
+from ropeconv.extend import ScalingRequest
+from ropeconv.model import Model
+from ropeconv.prepare import huggingface_patch, prepare
+from tests.checkpoints import save_checkpoint
+
+L = 256
+FAMILIES = sorted(registry.architectures())
+METHODS: dict[str, ScalingRequest | None] = {
+    "none": None,
+    "linear": ScalingRequest(kind="linear", factor=4),
+    "ntk": ScalingRequest(kind="ntk", factor=4),
+    "yarn": ScalingRequest(kind="yarn", factor=4),
+}
+TABLES: dict[str, ScalingRequest] = {
+    "llama3": ScalingRequest(kind="llama3", factor=4, parameters={"low_freq_factor": 1.0, "high_freq_factor": 4.0}),
+    "longrope": ScalingRequest(kind="longrope", factor=4, parameters={"short_factor": [1.5] * 8, "long_factor": [4.0] * 8}),
+    "magnitude": ScalingRequest(kind="yarn", factor=4, parameters={"attention_factor": 1.3}),
+}
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("sources")
+    untied = {"tie_word_embeddings": False}
+    extra: dict[str, dict[str, Any]] = {"gpt_neox": {"hidden_size": 128} | untied, "olmo2": untied}
+    return {f: save_checkpoint(root / f"model-{n}", f, context=L, **extra.get(f, {})) for n, f in enumerate(FAMILIES)}
+
+
+def convert(source: Path, request: ScalingRequest | None, out: Path) -> tuple[Model, Path]:
+    model = prepare(source, request)
+    return model, emit(model, out, huggingface=huggingface_patch(model), options=Options(type="F32")).files[0]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_tensors_are_the_folders_own(family: str, sources: dict[str, Path], tmp_path: Path) -> None:
+    from safetensors.numpy import load_file
+
+    _, out = convert(sources[family], None, tmp_path / "out.gguf")
+    read = load_model(out)
+    wanted = load_file(sources[family] / "model.safetensors")
+    family_name = "llama" if family == "mistral" else family  # one architecture in llama.cpp
+    assert read.arch.name == family_name
+    assert set(read.weights) == {name for name in wanted if name in read.weights}
+    for name in read.weights:
+        tensor = read.tensor(name)
+        found = tensor.rows(0, tensor.shape[0])
+        if family == "gemma3_text" and name.endswith("norm.weight"):  # 1 was added in float32
+            assert np.allclose(found, wanted[name], rtol=0, atol=2**-23)
+        else:
+            assert np.array_equal(found, wanted[name]), name
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_sizes_and_frequencies_come_back(family: str, method: str, sources: dict[str, Path], tmp_path: Path) -> None:
+    model, out = convert(sources[family], METHODS[method], tmp_path / "out.gguf")
+    compare(model, load_model(out))
+
+
+@pytest.mark.parametrize("method", TABLES)
+def test_tables_come_back(method: str, sources: dict[str, Path], tmp_path: Path) -> None:
+    model, out = convert(sources["llama"], TABLES[method], tmp_path / "out.gguf")
+    compare(model, load_model(out))
+
+
+def compare(wrote: Model, read: Model) -> None:
+    """The same sizes, contexts and numbers."""
+    for field in ("hidden_size", "num_layers", "num_heads", "num_kv_heads", "head_dim", "intermediate_size", "vocab_size", "tied"):
+        assert getattr(read.dims, field) == getattr(wrote.dims, field), field
+    assert read.dims.norm_eps == pytest.approx(wrote.dims.norm_eps)
+    assert read.layer_types == wrote.layer_types
+    assert (read.main_rope.context, read.main_rope.original_context) == (wrote.main_rope.context, wrote.main_rope.original_context)
+    for layer, wanted in wrote.frequencies.items():
+        found = read.frequencies[layer]
+        assert wanted is not None
+        assert found is not None
+        assert np.allclose(found.inv_freq, wanted.inv_freq, rtol=1e-6, atol=0)
+        assert found.attention_factor == pytest.approx(wanted.attention_factor, rel=1e-6)
+        assert found.switch_context == wanted.switch_context
+        if wanted.long_inv_freq is not None:
+            assert np.allclose(found.long_inv_freq, wanted.long_inv_freq, rtol=1e-6, atol=0)

@@ -1,0 +1,104 @@
+"""Shapes and switches inside a family: each is exact in llama.cpp or refused with its reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from converters.to_gguf.emit import Options, emit
+from converters.to_gguf.run import logits
+from ropeconv.errors import RopeconvError
+from ropeconv.extend import ScalingRequest
+from ropeconv.prepare import huggingface_patch, prepare
+from tests.checkpoints import save_checkpoint
+from tests.verify.tiny import model_logits, random_ids
+
+L = 256
+EXACT: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama, tied": ("llama", {"tie_word_embeddings": True}),
+    "llama, biases": ("llama", {"attention_bias": True, "mlp_bias": True}),
+    "llama, heads wider than the model": ("llama", {"head_dim": 32}),
+    "llama, one key/value head": ("llama", {"num_key_value_heads": 1}),
+    "mistral, heads wider than the model": ("mistral", {"head_dim": 32}),
+    "mistral, a window as long as the context": ("mistral", {"sliding_window": 4 * L}),
+    "qwen2, tied": ("qwen2", {"tie_word_embeddings": True}),
+    "qwen3, tied, heads wider than the model": ("qwen3", {"tie_word_embeddings": True, "head_dim": 32}),
+    "gemma3, softcap": ("gemma3_text", {"final_logit_softcapping": 5.0}),
+    "gemma3, no sliding layer": ("gemma3_text", {"layer_types": ["full_attention"] * 6}),
+    "gemma3, another pattern": ("gemma3_text", {"layer_types": ["sliding_attention", "full_attention"] * 3}),
+    "phi3, all heads": ("phi3", {"num_key_value_heads": 4}),
+    "gpt_neox, sequential": ("gpt_neox", {"use_parallel_residual": False}),
+    "olmo2, shared key/value heads": ("olmo2", {"num_key_value_heads": 2}),
+}
+REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
+    "mistral, window": ("mistral", {"sliding_window": 64}, "a window of 64 tokens|sliding window of 64 tokens"),
+    "phi3, window": ("phi3", {"sliding_window": 64}, "a window of 64 tokens|sliding window of 64 tokens"),
+    "qwen2, window": (
+        "qwen2",
+        {"use_sliding_window": True, "sliding_window": 64, "layer_types": ["full_attention", "sliding_attention"]},
+        "ignores the sliding window of 64 tokens",
+    ),
+    "qwen3, biases": ("qwen3", {"attention_bias": True}, "qwen3 has no place for a bias on o"),
+    "olmo2, tied": ("olmo2", {"tie_word_embeddings": True}, "olmo2 has no tied embeddings"),
+    "gpt_neox, no biases": ("gpt_neox", {"attention_bias": False}, "does not load without a bias on o, qkv"),
+    "gemma3, query scale": ("gemma3_text", {"query_pre_attn_scalar": 24}, "query_pre_attn_scalar 24"),
+    "llama, another activation": ("llama", {"hidden_act": "relu"}, "hidden_act = 'relu'"),
+}
+
+
+def rope(kind: str) -> dict[str, Any]:
+    """The scaling in transformers' keys."""
+    return {"rope_type": kind, "rope_theta": 20000.0} | ({"factor": 4.0} if kind == "linear" else {})
+
+
+def reference(source: Path) -> Any:
+    """transformers with Position Interpolation in the config."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(source)
+    family, own = config.model_type, rope("linear")
+    if family == "phi3":
+        own = {"rope_type": "longrope", "rope_theta": 20000.0, "short_factor": [4.0] * 8, "long_factor": [4.0] * 8}
+        own |= {"factor": 4.0, "attention_factor": 1.0, "original_max_position_embeddings": L}
+    if family == "gpt_neox":
+        own |= {"partial_rotary_factor": 0.25}
+    if family == "gemma3_text":
+        own = {"full_attention": own, "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0}}
+    config.rope_parameters, config.max_position_embeddings = own, 4 * L
+    return AutoModelForCausalLM.from_pretrained(source, config=config, dtype="float32").eval()
+
+
+def convert(source: Path, out: Path) -> Path:
+    model = prepare(source, ScalingRequest(kind="linear", factor=4))
+    return emit(model, out, huggingface=huggingface_patch(model), options=Options(type="F32")).files[0]
+
+
+def build(family: str, folder: Path, config: dict[str, Any]) -> Path:
+    wider = {"hidden_size": 128} if family == "gpt_neox" else {}
+    untied = {"tie_word_embeddings": False} if family in ("olmo2", "gpt_neox") else {}
+    return save_checkpoint(folder, family, context=L, **wider | untied | config)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", EXACT)
+def test_a_variant_is_exact(case: str, tmp_path: Path) -> None:
+    family, config = EXACT[case]
+    source = build(family, tmp_path / "model", config)
+    out = convert(source, tmp_path / "out.gguf")
+    ids = random_ids(3 * L)
+    wanted = model_logits(reference(source), ids)
+    got = np.concatenate(list(logits(out, ids, 4 * L)))
+    limit = 1e-5 if family in ("gemma3_text", "gpt_neox") else 1e-6
+    assert ((got - wanted) ** 2).mean() / wanted.var() <= limit
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_variant_that_llama_cpp_cannot_compute_is_refused(case: str, tmp_path: Path) -> None:
+    family, config, text = REFUSED[case]
+    source = build(family, tmp_path / "model", config)
+    with pytest.raises(RopeconvError, match=text):
+        convert(source, tmp_path / "out.gguf")
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
