@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import warnings
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,9 +122,10 @@ def open_torch(path: Path) -> dict[str, Tensor]:
 def _torch_load(path: Path) -> Any:
     import torch
 
-    if torch.serialization._is_zipfile(path.open("rb")):
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    return torch.load(path, map_location="cpu", weights_only=True)  # the pre-1.6 format cannot be mapped
+    with warnings.catch_warnings():  # torch warns of what it then refuses
+        warnings.simplefilter("ignore")
+        # the format before torch 1.6 is no zip archive and cannot be mapped
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
 
 
 def shard_names(index: Path) -> list[str]:
