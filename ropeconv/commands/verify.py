@@ -12,7 +12,6 @@ import click
 
 from ropeconv.commands._options import scaling_options, scaling_request
 
-
 WIDTH = 160  # of the report in a file or a pipe
 
 

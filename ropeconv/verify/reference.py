@@ -179,15 +179,16 @@ def _values(tensor: Any) -> NDArray[np.float64]:
 
 def _build_model(checkpoint: Checkpoint, config: Mapping[str, Any]) -> Any:
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
+    stated = _transformers_config(config)
     source: dict[str, Any] = {"pretrained_model_name_or_path": str(checkpoint.path), "local_files_only": True}
     if checkpoint.format == "gguf":
         source = {"pretrained_model_name_or_path": None, "state_dict": _state_dict(checkpoint)}
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(
+        model, info = MODEL_FOR_CAUSAL_LM_MAPPING[type(stated)].from_pretrained(
             **source,
-            config=_transformers_config(config),
+            config=stated,
             dtype=torch.float32,
             attn_implementation="sdpa",
             output_loading_info=True,

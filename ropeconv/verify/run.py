@@ -169,7 +169,8 @@ def gate_findings(band: Band, gates: Gates) -> list[str]:
         findings.append(f"{where}: NMSE {band.nmse:.2e} is above {limits.nmse:.0e} (worst at {band.nmse_at})")
     if not band.kl <= limits.kl:
         findings.append(f"{where}: mean KL {band.kl:.2e} nats is above {limits.kl:.0e} (worst at {band.kl_at})")
-    if not band.top1 >= limits.top1:
+    differing = (1.0 - band.top1) * (band.stop - band.start)
+    if not (band.top1 >= limits.top1 or differing < 1.5):  # in a short band one near tie is a large share
         findings.append(f"{where}: first choice agrees at {band.top1:.2%}, {limits.top1:.1%} is expected")
     if not abs(band.loss_difference) <= limits.loss:
         findings.append(f"{where}: mean loss differs by {band.loss_difference:+.2e} nats, {limits.loss:.0e} is allowed")

@@ -7,7 +7,7 @@ a mistake in a converter cannot hide behind the same mistake in its test.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
 def make_model(family: str, rope: Mapping[str, Any], *, context: int, seed: int = 0, **config: Any) -> Any:
     """A random float32 model. rope: rope_parameters of its full-attention layers; context: max_position_embeddings."""
     import torch
-    from transformers import AutoModelForCausalLM, CONFIG_MAPPING
+    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
     parameters: Any = dict(rope)
     if family == "gemma3_text":
@@ -45,9 +45,9 @@ def make_model(family: str, rope: Mapping[str, Any], *, context: int, seed: int 
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if weight.ndim == 1:  # transformers starts norms and biases at 1 and 0, which hide a lost one
-                weight += 0.1 * torch.randn_like(weight)
+                weight.add_(0.1 * torch.randn_like(weight))
             elif "embed" in name:
-                weight *= 4
+                weight.mul_(4)
     return model.eval()
 
 
@@ -71,29 +71,40 @@ class Gguf:
     arch: str
     keys: dict[str, Any]
     tensors: dict[str, np.ndarray]
-    types: dict[str, str] = field(default_factory=dict)
-    strings: dict[str, Any] = field(default_factory=dict)
+    strings: dict[str, str] = field(default_factory=dict)
+    tokenizer: dict[str, Any] | None = None
 
     @property
     def metadata(self) -> dict[str, Any]:
         """Keys as a reader gives them."""
         return {"general.architecture": self.arch} | {f"{self.arch}.{key}": value for key, value in self.keys.items()}
 
-    def changed(self, *, keys: Mapping[str, Any] | None = None, tensors: Mapping[str, Any] | None = None) -> Gguf:
-        """A copy with other keys (None removes one) and tensors."""
-        new = {key: value for key, value in (self.keys | dict(keys or {})).items() if value is not None}
-        return Gguf(self.arch, new, self.tensors | dict(tensors or {}), self.types, self.strings)
+    def changed(
+        self,
+        *,
+        keys: Mapping[str, Any] | None = None,
+        tensors: Mapping[str, Any] | None = None,
+        strings: Mapping[str, str] | None = None,
+    ) -> Gguf:
+        """A copy with other keys and tensors (None removes one)."""
+        return replace(
+            self,
+            keys=_merge(self.keys, keys),
+            tensors=_merge(self.tensors, tensors),
+            strings=_merge(self.strings, strings),
+        )
 
     def write(self, path: Path) -> Path:
-        """The file, F32, without a vocabulary."""
+        """The file, F32; without a vocabulary where there is no tokenizer."""
         from gguf import GGUFWriter
 
         writer = GGUFWriter(path, self.arch)
-        writer.add_string("tokenizer.ggml.model", "no_vocab")
+        writer.add_file_type(0)
         for key, value in self.keys.items():
             _add(writer, f"{self.arch}.{key}", value)
         for key, value in self.strings.items():
             writer.add_string(key, value)
+        _add_vocabulary(writer, self.tokenizer)
         for name, values in self.tensors.items():
             writer.add_tensor(name, np.ascontiguousarray(values, np.float32))
         writer.write_header_to_file()
@@ -101,6 +112,28 @@ class Gguf:
         writer.write_tensors_to_file()
         writer.close()
         return path
+
+
+def _merge(old: Mapping[str, Any], new: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {key: value for key, value in (dict(old) | dict(new or {})).items() if value is not None}
+
+
+def _add_vocabulary(writer: Any, tokenizer: Mapping[str, Any] | None) -> None:
+    """Vocabulary of a GPT-2 style tokenizer.json; its added tokens are control tokens, the first one BOS and EOS."""
+    if tokenizer is None:
+        writer.add_string("tokenizer.ggml.model", "no_vocab")
+        return
+    tokens = sorted(tokenizer["model"]["vocab"], key=tokenizer["model"]["vocab"].get)
+    special = {token["content"] for token in tokenizer["added_tokens"]}
+    writer.add_string("tokenizer.ggml.model", "gpt2")
+    writer.add_string("tokenizer.ggml.pre", "gpt-2")
+    writer.add_array("tokenizer.ggml.tokens", tokens)
+    writer.add_array("tokenizer.ggml.token_type", [3 if token in special else 1 for token in tokens])
+    merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in tokenizer["model"]["merges"]]
+    writer.add_array("tokenizer.ggml.merges", merges)
+    writer.add_uint32("tokenizer.ggml.bos_token_id", 0)
+    writer.add_uint32("tokenizer.ggml.eos_token_id", 0)
+    writer.add_bool("tokenizer.ggml.add_bos_token", False)
 
 
 def _add(writer: Any, key: str, value: Any) -> None:
@@ -115,7 +148,7 @@ def to_gguf(model: Any, *, keys: Mapping[str, Any] | None = None, tables: Mappin
     plain = GPT_NEOX if family == "gpt_neox" else LLAMA_NAMES
     tensors = dict(_tensors(state, plain, model.config, family=family))
     every = _keys(model.config, family) | dict(keys or {})
-    return Gguf(ARCHS[family], every, tensors | dict(tables or {}))
+    return Gguf(ARCHS[family], every, _merge(tensors, tables))
 
 
 ARCHS = {name: name for name in ("llama", "qwen2", "qwen3", "olmo2", "phi3")} | {
