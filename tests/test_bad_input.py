@@ -71,7 +71,12 @@ def huge_header(path: Path) -> None:
 
 
 def missing_shard(path: Path) -> None:
-    index = {"weight_map": {"model.norm.weight": "model-00001-of-00002.safetensors", "lm_head.weight": "model-00002-of-00002.safetensors"}}
+    index = {
+        "weight_map": {
+            "model.norm.weight": "model-00001-of-00002.safetensors",
+            "lm_head.weight": "model-00002-of-00002.safetensors",
+        }
+    }
     path.rename(path.with_name("model-00001-of-00002.safetensors"))
     path.with_name("model.safetensors.index.json").write_text(json.dumps(index))
 
@@ -135,7 +140,10 @@ SOURCES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda p: edit_json(p.with_name("config.json"), quantization_config={"quant_method": "awq"}),
         "quantization_config means quantised weights",
     ),
-    "wrong size": (lambda p: edit_json(p.with_name("config.json"), vocab_size=385), "has shape (384, 64), config.json says (385, 64)"),
+    "wrong size": (
+        lambda p: edit_json(p.with_name("config.json"), vocab_size=385),
+        "has shape (384, 64), config.json says (385, 64)",
+    ),
     "uneven heads": (lambda p: edit_json(p.with_name("config.json"), num_key_value_heads=3), "4 heads are not a multiple of 3"),
 }
 
@@ -168,7 +176,10 @@ GGUFS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "more keys than bytes": (many_keys, "corrupt GGUF file"),
     "a string longer than the file": (long_string, "corrupt GGUF file (it ends at byte"),
     "another version": (lambda d: d[:4] + struct.pack("<I", 9) + d[8:], "version 9; ropeconv reads 2 and 3"),
-    "another architecture": (lambda d: d.replace(b"\x05\0\0\0\0\0\0\0llama", b"\x05\0\0\0\0\0\0\0lama2", 1), "no GGUF architecture 'lama2'; near: llama"),
+    "another architecture": (
+        lambda d: d.replace(b"\x05\0\0\0\0\0\0\0llama", b"\x05\0\0\0\0\0\0\0lama2", 1),
+        "no GGUF architecture 'lama2'; near: llama",
+    ),
 }
 
 

@@ -194,7 +194,9 @@ def padded(size: int) -> int:
     return size + -size % ALIGNMENT
 
 
-def encode_header(keys: Iterable[KeyValue | RawKey], tensors: Sequence[tuple[str, tuple[int, ...], str]]) -> tuple[bytes, list[int]]:
+def encode_header(
+    keys: Iterable[KeyValue | RawKey], tensors: Sequence[tuple[str, tuple[int, ...], str]]
+) -> tuple[bytes, list[int]]:
     """(bytes of steps 1 to 7, each tensor's byte offset in the file) for tensors (name, shape slowest first, type)."""
     sizes = type_sizes()
     parts = [encode_key(key) if isinstance(key, KeyValue) else key.raw for key in keys]

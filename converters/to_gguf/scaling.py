@@ -198,7 +198,9 @@ def _obstacle(model: Model, layout: Layout) -> str | None:
     if biased - layout.biases:
         return f"llama.cpp's {arch} has no place for a bias on {', '.join(sorted(r.value for r in biased - layout.biases))}"
     if layout.needs_bias - biased:
-        return f"llama.cpp's {arch} does not load without a bias on {', '.join(sorted(r.value for r in layout.needs_bias - biased))}"
+        return (
+            f"llama.cpp's {arch} does not load without a bias on {', '.join(sorted(r.value for r in layout.needs_bias - biased))}"
+        )
     return _gemma_obstacle(model, layout)
 
 
@@ -240,5 +242,3 @@ def _refusal(model: Model, bake: str, reasons: list[str]) -> str:
         f"loader has no table for them (architectures that have: {', '.join(tables)}); "
         f"take --pi-factor, --ntk-factor or YaRN with default settings, or another target"
     )
-
-

@@ -293,4 +293,3 @@ class LazyFiles(dict[str, Callable[[], bytes]]):
         if self._made is None:
             self._made = huggingface_tokenizer(self._metadata)
         return self._made[name]
-

@@ -99,8 +99,7 @@ class Dims:
             "v": self.vocab_size,
         }
         return tuple(
-            sum(prod(letters.get(x.strip()) or int(x) for x in term.split("*")) for term in entry.split("+"))
-            for entry in shape
+            sum(prod(letters.get(x.strip()) or int(x) for x in term.split("*")) for term in entry.split("+")) for entry in shape
         )
 
 
@@ -166,9 +165,7 @@ def linear(
     return weight, Weight(role, f"{name}.bias", (rows,), frozenset(tags), part="bias", when=when)
 
 
-def norm(
-    role: Role, name: str, size: str = "e", *, bias: bool = False, tags: tuple[Tag, ...] = ()
-) -> tuple[Weight, ...]:
+def norm(role: Role, name: str, size: str = "e", *, bias: bool = False, tags: tuple[Tag, ...] = ()) -> tuple[Weight, ...]:
     """A norm's weight (size,) and, for LayerNorm, its bias."""
     weight = Weight(role, f"{name}.weight", (size,), frozenset(tags))
     if not bias:

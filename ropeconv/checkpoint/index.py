@@ -32,7 +32,15 @@ WEIGHTS: tuple[tuple[str, str, Callable[[Path], dict[str, Tensor]]], ...] = (
     ("safetensors", "model.safetensors", open_safetensors),
     ("pytorch", "pytorch_model.bin", open_torch),
 )
-HUB_PATTERNS = ["*.json", "*.safetensors", "pytorch_model*.bin", "tokenizer*", "*.jinja", "additional_chat_templates/*", "merges.txt"]
+HUB_PATTERNS = [
+    "*.json",
+    "*.safetensors",
+    "pytorch_model*.bin",
+    "tokenizer*",
+    "*.jinja",
+    "additional_chat_templates/*",
+    "merges.txt",
+]
 
 
 def open_checkpoint(source: str | Path) -> Checkpoint:

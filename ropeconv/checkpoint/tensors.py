@@ -35,8 +35,8 @@ class SafetensorsTensor:
         """(stop - start, ...) numbers as stored; CheckpointError for a type that ropeconv does not read."""
         if self.dtype not in FLOATS:
             raise CheckpointError(f"tensor {self.name} is stored as {self.dtype}; ropeconv reads {', '.join(FLOATS)}")
-        raw: Rows = self.raw_rows(start, stop)
-        return raw.view(FLOATS[self.dtype]).reshape(stop - start, *self.shape[1:])
+        numbers: Rows = self.raw_rows(start, stop).view(FLOATS[self.dtype])
+        return numbers.reshape(stop - start, *self.shape[1:])
 
     def raw_rows(self, start: int, stop: int) -> NDArray[np.uint8]:
         """(stop - start, row bytes) as stored."""
@@ -114,8 +114,7 @@ def open_torch(path: Path) -> dict[str, Tensor]:
     if not isinstance(state, Mapping) or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise CheckpointError(f"{path}: holds something other than a dict of tensors; use safetensors")
     return {
-        name: TorchTensor(name, path, tuple(t.shape), names.get(t.dtype, str(t.dtype)), t.detach())
-        for name, t in state.items()
+        name: TorchTensor(name, path, tuple(t.shape), names.get(t.dtype, str(t.dtype)), t.detach()) for name, t in state.items()
     }
 
 

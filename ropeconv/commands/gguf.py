@@ -34,13 +34,21 @@ class Size(click.ParamType[int]):
 @click.argument("source")
 @scaling_options
 @click.option("--type", "type_", metavar="TYPE", help="F32, F16, BF16, Q8_0, Q4_K_M, ... Default: F16, or a GGUF source's own.")
-@click.option("--bake", type=click.Choice(["auto", "metadata", "tables"]), default="auto", show_default=True, help="How the scaling is carried.")
+@click.option(
+    "--bake",
+    type=click.Choice(["auto", "metadata", "tables"]),
+    default="auto",
+    show_default=True,
+    help="How the scaling is carried.",
+)
 @click.option("--pre", metavar="NAME", help="Pre-tokenizer name, where tokenizer.json is not recognised.")
 @click.option("--name", metavar="TEXT", help="The model's name in the file. Default: from the model card or the folder.")
 @click.option("--split-max-size", type=Size(), metavar="SIZE", help="Split into files of at most SIZE (300M, 2G).")
 @click.option("--threads", type=click.IntRange(1), default=os.cpu_count() or 1, show_default=True, help="Threads that convert.")
 @click.option("--ignore-config-key", multiple=True, metavar="KEY", help="A config key that you vouch has no bearing on logits.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="PATH", help="File, or folder to name it in. Default: here.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), metavar="PATH", help="File, or folder to name it in. Default: here."
+)
 @click.option("--force", is_flag=True, help="Replace an existing output.")
 @click.option("--dry-run", is_flag=True, help="Say what would be written; write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Report as JSON on stdout.")

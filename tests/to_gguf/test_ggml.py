@@ -277,9 +277,7 @@ def test_a_missing_symbol_is_one_line(no_library_yet: None, monkeypatch: pytest.
     assert "\n" not in str(error.value)
 
 
-def test_a_package_without_the_library_is_one_line(
-    no_library_yet: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_package_without_the_library_is_one_line(no_library_yet: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "llama_cpp").mkdir()
     (tmp_path / "llama_cpp" / "__init__.py").touch()
     monkeypatch.delitem(sys.modules, "llama_cpp")

@@ -1,4 +1,4 @@
-"""Every family x every method: the F32 file's logits in llama.cpp equal transformers' at 4 x the trained context, or it is refused.
+"""Every family x every method: the F32 file's logits in llama.cpp equal transformers' at 4 x the trained context, or a refusal.
 
 What transformers is told is written by hand here, in its own spelling; nothing of ropeconv's is in the reference. A cell
 that is neither exact nor refused for the reason in REFUSED fails.
@@ -6,7 +6,6 @@ that is neither exact nor refused for the reason in REFUSED fails.
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -21,64 +20,11 @@ from ropeconv.extend import ScalingRequest
 from ropeconv.prepare import huggingface_patch, prepare
 from tests.checkpoints import save_checkpoint
 from tests.grid_report import GRID
+from tests.methods import FACTOR, LONG, METHODS, THETA, L, spelled
 from tests.verify.tiny import model_logits, random_ids
 
-L, FACTOR, THETA = 256, 4, 20000.0
-ROTARY_DIM = 16  # of every tiny model
 FAMILIES = sorted(registry.architectures())
 GELU = {"gemma3_text", "gpt_neox"}  # ggml looks GELU up in a float16 table
-YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": L}
-LONG = {"rope_type": "longrope", "original_max_position_embeddings": L, "factor": 4.0}
-
-
-def ramp(dim: int, top: float) -> list[float]:
-    """A divisor for each pair, rising to `top`."""
-    return [float(x) for x in np.linspace(1.0, top, dim // 2)]
-
-
-# method -> (kind, factor or None, parameters) as a user asks for it, given the rotary dimension
-METHODS: dict[str, Any] = {
-    "none": lambda d: None,
-    "linear": lambda d: ("linear", FACTOR, {}),
-    "ntk": lambda d: ("ntk", FACTOR, {}),
-    "ntk-critical": lambda d: ("ntk-critical", FACTOR, {}),
-    "ntk-parts": lambda d: ("ntk-parts", FACTOR, {}),
-    "dynamic": lambda d: ("dynamic", FACTOR, {}),
-    "yarn": lambda d: ("yarn", FACTOR, {}),
-    "yarn attention_factor": lambda d: ("yarn", FACTOR, {"attention_factor": 1.3}),
-    "yarn betas": lambda d: ("yarn", FACTOR, {"beta_fast": 8.0, "beta_slow": 2.0}),
-    "yarn mscale": lambda d: ("yarn", FACTOR, {"mscale": 1.0, "mscale_all_dim": 0.5}),
-    "yarn truncate": lambda d: ("yarn", FACTOR, {"truncate": False}),
-    "longrope": lambda d: ("longrope", FACTOR, {"short_factor": ramp(d, 1.5), "long_factor": ramp(d, 4.0)}),
-    "longrope pinned": lambda d: ("longrope", FACTOR, {"short_factor": ramp(d, 4.0), "long_factor": ramp(d, 4.0)}),
-    "llama3": lambda d: ("llama3", FACTOR, {"low_freq_factor": 1.0, "high_freq_factor": 4.0}),
-    "proportional": lambda d: ("proportional", FACTOR, {}),
-}
-
-
-def spelled(method: str, dim: int) -> dict[str, Any]:
-    """The method in transformers' own keys."""
-    critical = THETA ** (math.log(FACTOR * L / (2 * math.pi)) / math.log(L / (2 * math.pi)))
-    own: dict[str, dict[str, Any]] = {
-        "none": {"rope_type": "default"},
-        "linear": {"rope_type": "linear", "factor": 4.0},
-        "ntk": {"rope_type": "default", "rope_theta": THETA * FACTOR ** (dim / (dim - 2))},
-        "ntk-critical": {"rope_type": "default", "rope_theta": critical},
-        "ntk-parts": {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 32.0},
-        "yarn": YARN,
-        "yarn attention_factor": YARN | {"attention_factor": 1.3},
-        "yarn betas": YARN | {"beta_fast": 8.0, "beta_slow": 2.0},
-        "yarn mscale": YARN | {"mscale": 1.0, "mscale_all_dim": 0.5},
-        "yarn truncate": YARN | {"truncate": False},
-        "longrope": LONG | {"short_factor": ramp(dim, 1.5), "long_factor": ramp(dim, 4.0)},
-        "longrope pinned": LONG | {"short_factor": ramp(dim, 4.0), "long_factor": ramp(dim, 4.0)},
-        "llama3": {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0},
-        "proportional": {"rope_type": "proportional", "factor": 4.0},
-    }
-    if own[method]["rope_type"] == "llama3":
-        own[method] |= {"original_max_position_embeddings": L}
-    return {"rope_theta": THETA} | own[method]
-
 
 # What llama.cpp cannot compute for a family, whatever the file says: measured in its loaders and graphs.
 NO_TABLE = {"ntk-parts", "yarn betas", "yarn truncate", "longrope", "longrope pinned", "llama3"}
@@ -115,7 +61,7 @@ def reference(source: Path, family: str, method: str) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.from_pretrained(source)
-    rope = carried(source, family, method) if family == "phi3" else spelled(method, ROTARY_DIM)
+    rope = carried(source, family, method) if family == "phi3" else spelled(method)
     if family == "gpt_neox":
         rope |= {"partial_rotary_factor": 0.25}
     if family == "gemma3_text":
@@ -131,20 +77,22 @@ def carried(source: Path, family: str, method: str) -> dict[str, Any]:
     from transformers import LlamaConfig
     from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-    rope = spelled(method, 16)
+    rope = spelled(method)
     if rope["rope_type"] in ("default", "longrope"):
         return rope
     config = LlamaConfig(hidden_size=64, num_attention_heads=4, max_position_embeddings=FACTOR * L, rope_parameters=rope)
     rotary = LlamaRotaryEmbedding(config)
-    plain = LlamaRotaryEmbedding(LlamaConfig(hidden_size=64, num_attention_heads=4, rope_parameters={"rope_type": "default", "rope_theta": THETA}))
+    plain = LlamaRotaryEmbedding(
+        LlamaConfig(hidden_size=64, num_attention_heads=4, rope_parameters={"rope_type": "default", "rope_theta": THETA})
+    )
     rho = (plain.inv_freq.double() / rotary.inv_freq.double()).tolist()
     magnitude = float(rotary.attention_scaling)
     return LONG | {"rope_theta": THETA, "short_factor": rho, "long_factor": rho, "attention_factor": magnitude}
 
 
-def convert(source: Path, method: str, dim: int, out: Path) -> Path:
+def convert(source: Path, method: str, out: Path) -> Path:
     """The command's own path: prepare, then write F32."""
-    asked = METHODS[method](dim)
+    asked = METHODS[method]
     request = None if asked is None else ScalingRequest(kind=asked[0], factor=asked[1], parameters=asked[2])
     model = prepare(source, request)
     return emit(model, out, huggingface=huggingface_patch(model), options=Options(type="F32", force=True)).files[0]
@@ -161,15 +109,15 @@ def test_cell_is_exact_or_refused(
     family: str, method: str, sources: dict[str, Path], tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     cells = request.config.stash.setdefault(GRID, {})
-    dim, out = ROTARY_DIM, tmp_path / "out.gguf"
+    out = tmp_path / "out.gguf"
     if method in REFUSED[family]:
         with pytest.raises((CannotExpress, RopeConfigError), match=REASON) as refusal:
-            convert(sources[family], method, dim, out)
+            convert(sources[family], method, out)
         assert "\n" not in str(refusal.value)
         assert not list(tmp_path.iterdir())
         cells[family, method] = "refused"
         return
-    convert(sources[family], method, dim, out)
+    convert(sources[family], method, out)
     model = reference(sources[family], family, method)
     limit = 1e-5 if family in GELU else 1e-6
     lengths = {"longrope": (L - 6, L * FACTOR), "none": (L,)}.get(method, (L * FACTOR,))
@@ -191,10 +139,10 @@ def test_a_wrong_cell_is_seen(sources: dict[str, Path], tmp_path: Path) -> None:
     ids = random_ids(L * FACTOR)
     wanted = model_logits(reference(sources["llama"], "llama", "yarn"), ids)
     for method in ("linear", "yarn attention_factor"):
-        out = convert(sources["llama"], method, 16, tmp_path / f"{method}.gguf")
+        out = convert(sources["llama"], method, tmp_path / f"{method}.gguf")
         assert nmse(np.concatenate(list(logits(out, ids, len(ids)))), wanted) > 1e-4
 
 
 def test_methods_that_a_family_cannot_carry_name_the_reason(sources: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(CannotExpress, match=r"llama\.cpp's qwen3 cannot carry llama3.*architectures that have: llama, phi3"):
-        convert(sources["qwen3"], "llama3", 16, tmp_path / "out.gguf")
+        convert(sources["qwen3"], "llama3", tmp_path / "out.gguf")

@@ -206,9 +206,7 @@ def test_slabs_from_two_threads_are_llama_cpps_bytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("role", "name"), [(role, name) for role, table in mix.MIX.items() for name in table])
-def test_every_line_of_the_mix_is_needed(
-    role: str, name: str, reference: Reference, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_line_of_the_mix_is_needed(role: str, name: str, reference: Reference, monkeypatch: pytest.MonkeyPatch) -> None:
     """Planted fault: with a role's lines taken out, or its last line alone, llama.cpp disagrees somewhere."""
     lines = mix.MIX[role][name]
     for fault in ((), lines[1:]):
@@ -232,9 +230,7 @@ PLACED = [
 
 
 @pytest.mark.parametrize(("role", "name", "at"), PLACED)
-def test_every_place_is_needed(
-    role: str, name: str, at: int, reference: Reference, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_place_is_needed(role: str, name: str, at: int, reference: Reference, monkeypatch: pytest.MonkeyPatch) -> None:
     """Planted fault: a line that holds one tensor off, or from another head ratio on, is seen."""
     lines = list(mix.MIX[role][name])
     where, type_name = lines[at]
@@ -260,9 +256,7 @@ def test_every_fallback_is_needed(wide: str, reference: Reference, monkeypatch: 
         ("_llama_order", lambda name: (0, name)),
     ],
 )
-def test_model_rules_are_needed(
-    attribute: str, fault: Any, reference: Reference, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_model_rules_are_needed(attribute: str, fault: Any, reference: Reference, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mix, attribute, fault)
     assert any(unlike(choose(case, name), reference(case, name)[0]) for case, name in GRID)
 

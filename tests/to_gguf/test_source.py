@@ -78,11 +78,23 @@ def test_tables_come_back(method: str, sources: dict[str, Path], tmp_path: Path)
 
 def compare(wrote: Model, read: Model) -> None:
     """The same sizes, contexts and numbers."""
-    for field in ("hidden_size", "num_layers", "num_heads", "num_kv_heads", "head_dim", "intermediate_size", "vocab_size", "tied"):
+    for field in (
+        "hidden_size",
+        "num_layers",
+        "num_heads",
+        "num_kv_heads",
+        "head_dim",
+        "intermediate_size",
+        "vocab_size",
+        "tied",
+    ):
         assert getattr(read.dims, field) == getattr(wrote.dims, field), field
     assert read.dims.norm_eps == pytest.approx(wrote.dims.norm_eps)
     assert read.layer_types == wrote.layer_types
-    assert (read.main_rope.context, read.main_rope.original_context) == (wrote.main_rope.context, wrote.main_rope.original_context)
+    assert (read.main_rope.context, read.main_rope.original_context) == (
+        wrote.main_rope.context,
+        wrote.main_rope.original_context,
+    )
     for layer, wanted in wrote.frequencies.items():
         found = read.frequencies[layer]
         assert wanted is not None
