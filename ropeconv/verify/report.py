@@ -73,7 +73,7 @@ class Report:
             return f"FAIL: {', '.join(failed)}{self._untested(skipped)}"
         if not self.measured:
             return f"FAIL: logits did not run{self._untested(skipped)}"
-        head = f"PASS: {self.path} computes what PyTorch computes, over {self.reached} tokens"
+        head = f"PASS: {self.path} computes what PyTorch computes, within the limits of {self.type}, over {self.reached} tokens"
         return head + self._untested(skipped)
 
     def _untested(self, skipped: list[str]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ropeconv import registry
-from ropeconv.errors import CheckpointError, RopeconvError, TokenizerError
+from ropeconv.errors import CheckpointError, TokenizerError
 from ropeconv.extend import ScalingRequest
 from ropeconv.target import Artefact, Target
 from ropeconv.verify.compare import Band, compare_logits
@@ -21,6 +21,7 @@ from ropeconv.verify.tolerances import Gates, logit_gates
 from ropeconv.verify.weights import compare_weights
 
 Progress = Callable[[str, int, int], None]
+LATER = ("frequencies", "tokens", "weights", "logits")
 LONG_SAMPLE = 100_000  # characters of the text that the tokens rung compares, beside the samples
 
 
@@ -47,28 +48,43 @@ def verify(
     wanted = wanted_tokens(tokens, trained=expected.rope.original_context, context=expected.rope.context)
     content = default_text() if text is None else read_text(text)
     findings = structure_findings(artefact, expected)
-    lines = (*findings.blocking, *findings.others)
     count = len(artefact.checkpoint.tensors)
-    rungs = [_rung("structure", lines, f"{count} tensors and every key accounted for, lengths right")]
+    summary = f"{count} tensors and every key accounted for, lengths right"
+    rungs = [_rung("structure", (*findings.blocking, *findings.others), summary)]
+    measured: list[Measured] = []
     if findings.blocking:
-        later = ("frequencies", "tokens", "weights", "logits")
-        rungs += [Rung(name, SKIPPED, "the artefact's structure does not allow it") for name in later]
-        return _report(target, artefact, expected, rungs, [])
+        rungs += [Rung(name, SKIPPED, "the artefact's structure does not allow it") for name in LATER]
+    else:
+        later, measured = _run_rungs(artefact, expected, content, wanted=wanted, gates=gates, progress=progress)
+        rungs += later
+    return _report(target, artefact, expected, rungs, measured)
+
+
+def _run_rungs(
+    artefact: Artefact, expected: Expected, content: str, *, wanted: int, gates: Gates, progress: Progress | None
+) -> tuple[list[Rung], list[Measured]]:
+    """The rungs that need numbers, each run whatever became of the one before."""
+    trained = expected.rope.original_context
     torch_side = Reference(expected.model.checkpoint, expected.config)
     rotary = torch_side.frequencies()
-    rungs.append(_frequency_rung(artefact, rotary))
     tokenizer = _find_tokenizer(torch_side, expected)
-    rungs.append(_token_rung(artefact, tokenizer, content))
-    rungs.append(_weight_rung(artefact, expected, progress))
-    ids = tokenizer.tokenize(content)[:wanted]
-    passes = plan_passes(ids, switch=_find_switch(artefact, rotary), trained=expected.rope.original_context)
-    trained = expected.rope.original_context
-    measured = [
-        _measure(artefact, torch_side, ids[: run.tokens], run=run, gates=gates, trained=trained, progress=progress)
-        for run in passes
+    rungs = [
+        _frequency_rung(artefact, rotary),
+        _token_rung(artefact, tokenizer, content),
+        _weight_rung(artefact, expected, progress),
     ]
+    ids = tokenizer.tokenize(content)[:wanted]
+    measured: list[Measured] = []
+    try:
+        for run in plan_passes(ids, switch=_find_switch(artefact, rotary), trained=trained):
+            part = ids[: run.tokens]
+            measured.append(
+                _measure(artefact, torch_side, part, run=run, gates=gates, trained=trained, progress=progress)
+            )
+    except CheckpointError as error:
+        return [*rungs, _rung("logits", [str(error)], "")], measured
     rungs.append(_logit_rung(measured, wanted=wanted, trained=trained, context=expected.rope.context))
-    return _report(target, artefact, expected, rungs, measured)
+    return rungs, measured
 
 
 def open_any(path: Path) -> tuple[Target, Artefact]:
@@ -106,7 +122,7 @@ def _token_rung(artefact: Artefact, tokenizer: Tokenizing, content: str) -> Rung
     samples = SCRIPT_SAMPLES | {"the text": content[:LONG_SAMPLE]}
     try:
         findings = token_findings(artefact, tokenizer, samples)
-    except RopeconvError as error:
+    except CheckpointError as error:  # the runtime's refusal is a verdict on the file
         findings = [str(error)]
     return _rung("tokens", findings, f"{len(samples)} texts, every token of the vocabulary, special ids")
 

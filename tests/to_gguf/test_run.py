@@ -8,6 +8,7 @@ say so.
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -16,8 +17,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from converters.to_gguf import run
 from converters.to_gguf.run import frequencies, logits, rope_problems, tokenize
-from ropeconv.errors import CheckpointError, ConfigError
+from ropeconv.errors import CannotExpress, CheckpointError, ConfigError
 from tests.verify.tiny import Gguf, make_model, model_logits, random_ids, to_gguf
 
 pytestmark = pytest.mark.slow
@@ -251,3 +253,11 @@ def test_refusals_are_one_line_with_llama_cpps_reason(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="data is not within the file bounds") as caught:
         next(logits(cut, [1], 256))
     assert "\n" not in str(caught.value)
+
+
+def test_without_llama_cpp_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = build("linear")[1].write(tmp_path / "t.gguf")
+    monkeypatch.setattr(run, "_STATE", {"errors": []})
+    monkeypatch.setitem(sys.modules, "llama_cpp", None)
+    with pytest.raises(CannotExpress, match=r"pip install 'ropeconv\[llama\]'"):
+        next(logits(path, [1], 256))

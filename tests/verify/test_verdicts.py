@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -149,11 +150,37 @@ def test_another_token_text_or_special_id_fails_tokens(linear: Sound, tmp_path: 
     )
 
 
+def test_a_wrong_special_id_fails_tokens(linear: Sound, tmp_path: Path) -> None:
+    report = verify(replace(linear.gguf, eos=5).write(tmp_path / "t.gguf"), tokens=64)
+    assert {name for name, status in statuses(report).items() if status == FAIL} == {"tokens"}
+    assert findings(report, "tokens") == "the eos token is 5, the reference has 0"
+
+
+def test_a_tensor_too_many_and_a_wrong_family_are_named(linear: Sound, tmp_path: Path) -> None:
+    bias = {"blk.0.attn_q.bias": np.zeros(64, np.float32)}
+    report = verify(linear.changed(tensors=bias).gguf.write(tmp_path / "b.gguf"))
+    assert "model.layers.0.self_attn.q_proj.bias belongs to no part of the model" in findings(report, "structure")
+    told = json.loads(linear.gguf.strings["ropeconv.provenance"]) | {"family": "qwen2"}
+    wrong = linear.changed(strings={"ropeconv.provenance": json.dumps(told)})
+    report = verify(wrong.gguf.write(tmp_path / "f.gguf"), tokens=64)
+    assert findings(report, "structure") == "provenance says family qwen2, the reference is llama"
+
+
+def test_what_llama_cpp_refuses_is_a_failed_check_with_its_reason(linear: Sound, tmp_path: Path) -> None:
+    report = verify(replace(linear.gguf, pre="nonsense").write(tmp_path / "t.gguf"), tokens=64)
+    assert {name for name, status in statuses(report).items() if status == FAIL} == {"tokens", "logits"}
+    assert "unknown pre-tokenizer type: 'nonsense'" in findings(report, "logits")
+    assert report.verdict == "FAIL: tokens, logits"
+
+
 def test_the_reference_must_be_the_one_it_was_made_from(linear: Sound, make_sound: Any, tmp_path: Path) -> None:
     path = linear.gguf.write(tmp_path / "t.gguf")
     other = make_sound("qwen3", "linear", LINEAR_KEYS)
     with pytest.raises(CheckpointError, match=r"is not the checkpoint that t\.gguf was made from"):
         verify(path, reference=other.folder)
+    beside = os.path.relpath(linear.folder, tmp_path)  # as the writer says it: relative to the artefact's folder
+    relative = linear.gguf.strings["ropeconv.provenance"].replace(str(linear.folder), beside)
+    assert verify(linear.changed(strings={"ropeconv.provenance": relative}).gguf.write(tmp_path / "r.gguf"), tokens=64).ok
     elsewhere = provenance(linear.folder, "llama", "linear").replace(str(linear.folder), "gone/x")
     gone = linear.changed(strings={"ropeconv.provenance": elsewhere})
     with pytest.raises(CheckpointError, match=r"its source gone/x cannot be opened .*--reference"):

@@ -73,6 +73,8 @@ class Gguf:
     tensors: dict[str, np.ndarray]
     strings: dict[str, str] = field(default_factory=dict)
     tokenizer: dict[str, Any] | None = None
+    eos: int = 0
+    pre: str = "gpt-2"
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -104,7 +106,7 @@ class Gguf:
             _add(writer, f"{self.arch}.{key}", value)
         for key, value in self.strings.items():
             writer.add_string(key, value)
-        _add_vocabulary(writer, self.tokenizer)
+        _add_vocabulary(writer, self.tokenizer, eos=self.eos, pre=self.pre)
         for name, values in self.tensors.items():
             writer.add_tensor(name, np.ascontiguousarray(values, np.float32))
         writer.write_header_to_file()
@@ -118,21 +120,21 @@ def _merge(old: Mapping[str, Any], new: Mapping[str, Any] | None) -> dict[str, A
     return {key: value for key, value in (dict(old) | dict(new or {})).items() if value is not None}
 
 
-def _add_vocabulary(writer: Any, tokenizer: Mapping[str, Any] | None) -> None:
-    """Vocabulary of a GPT-2 style tokenizer.json; its added tokens are control tokens, the first one BOS and EOS."""
+def _add_vocabulary(writer: Any, tokenizer: Mapping[str, Any] | None, *, eos: int, pre: str) -> None:
+    """Vocabulary of a GPT-2 style tokenizer.json; its added tokens are control tokens, the first one BOS."""
     if tokenizer is None:
         writer.add_string("tokenizer.ggml.model", "no_vocab")
         return
     tokens = sorted(tokenizer["model"]["vocab"], key=tokenizer["model"]["vocab"].get)
     special = {token["content"] for token in tokenizer["added_tokens"]}
     writer.add_string("tokenizer.ggml.model", "gpt2")
-    writer.add_string("tokenizer.ggml.pre", "gpt-2")
+    writer.add_string("tokenizer.ggml.pre", pre)
     writer.add_array("tokenizer.ggml.tokens", tokens)
     writer.add_array("tokenizer.ggml.token_type", [3 if token in special else 1 for token in tokens])
     merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in tokenizer["model"]["merges"]]
     writer.add_array("tokenizer.ggml.merges", merges)
     writer.add_uint32("tokenizer.ggml.bos_token_id", 0)
-    writer.add_uint32("tokenizer.ggml.eos_token_id", 0)
+    writer.add_uint32("tokenizer.ggml.eos_token_id", eos)
     writer.add_bool("tokenizer.ggml.add_bos_token", False)
 
 
