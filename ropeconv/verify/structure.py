@@ -46,8 +46,9 @@ def find_expected(
     if reference is None and provenance is None:
         raise CheckpointError(f"{artefact.path}: says nothing about its source; name it with --reference")
     checkpoint = _open_reference(artefact, reference)
-    if provenance is not None and request is None:
+    if provenance is not None:
         _check_fingerprint(artefact, checkpoint)
+    if provenance is not None and request is None:
         patch = provenance.huggingface
     else:
         patch = _requested(checkpoint, request, original_context=original_context)

@@ -178,6 +178,8 @@ def test_the_reference_must_be_the_one_it_was_made_from(linear: Sound, make_soun
     other = make_sound("qwen3", "linear", LINEAR_KEYS)
     with pytest.raises(CheckpointError, match=r"is not the checkpoint that t\.gguf was made from"):
         verify(path, reference=other.folder)
+    with pytest.raises(CheckpointError, match="is not the checkpoint"):
+        verify(path, reference=other.folder, request=ScalingRequest("linear", factor=4.0))
     beside = os.path.relpath(linear.folder, tmp_path)  # as the writer says it: relative to the artefact's folder
     relative = linear.gguf.strings["ropeconv.provenance"].replace(str(linear.folder), beside)
     assert verify(linear.changed(strings={"ropeconv.provenance": relative}).gguf.write(tmp_path / "r.gguf"), tokens=64).ok
