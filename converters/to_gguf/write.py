@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from math import isfinite, prod
 from pathlib import Path
@@ -85,20 +86,23 @@ def write(parts: Sequence[Part], *, force: bool, threads: int, progress: Progres
     for part in parts:
         if part.path.exists() and not force:
             raise OutputError(f"{part.path} exists; pass --force to replace it")
-    temporary = [part.path.with_name(f".{part.path.name}.part") for part in parts]
+    written: list[tuple[Path, Part]] = []
     done, total = 0, sum(part.size for part in parts)
     try:
-        for part, path in zip(parts, temporary, strict=True):
-            for size in _write_part(part, path, threads=threads):
-                done += size
-                if progress is not None:
-                    progress(done, total)
-        for part, path in zip(parts, temporary, strict=True):
+        for part in parts:
+            path = part.path.with_name(f".{part.path.name}.part")
+            with _claimed(path, part.path) as descriptor:
+                written.append((path, part))
+                for size in _write_part(part, descriptor, threads=threads):
+                    done += size
+                    if progress is not None:
+                        progress(done, total)
+        for path, part in written:
             path.replace(part.path)
     except OSError as error:
         raise OutputError(_explain(parts[0].path, error)) from error
     finally:
-        for path in temporary:
+        for path, _ in written:
             with contextlib.suppress(OSError):
                 path.unlink()
 
@@ -116,35 +120,13 @@ def _explain(path: Path, error: OSError) -> str:
     return f"{path}: not written: {reasons.get(error.errno or 0, error.strerror or str(error))}"
 
 
-def _write_part(part: Part, path: Path, *, threads: int) -> Iterator[int]:
-    """Write one file; yields bytes as they land. The space is claimed first, so a full disk shows at once."""
+@contextlib.contextmanager
+def _claimed(path: Path, final: Path) -> Iterator[int]:
+    """A descriptor of the empty file `path`, which an earlier run may have left when it was killed.
+
+    OutputError while another run is writing it.
+    """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        _claim(descriptor, part.path)
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(descriptor, 0, part.size)
-        _put(descriptor, part.header, 0)
-        yield len(part.header)
-        jobs = ((tensor, offset, start, stop) for tensor, offset in part.tensors for start, stop in _slabs(tensor))
-        with ThreadPoolExecutor(threads) as pool:
-            pending: set[Future[int]] = set()
-            try:
-                for job in jobs:
-                    pending.add(pool.submit(_write_slab, descriptor, *job))
-                    if len(pending) >= 2 * threads:
-                        finished, pending = wait(pending, return_when=FIRST_COMPLETED)
-                        yield sum(future.result() for future in finished)
-                for future in pending:
-                    yield future.result()
-            finally:
-                pool.shutdown(cancel_futures=True)
-        os.ftruncate(descriptor, part.size)
-    finally:
-        os.close(descriptor)
-
-
-def _claim(descriptor: int, path: Path) -> None:
-    """Empty the file, which an earlier run may have left when it was killed, unless another run is writing it."""
     try:
         import fcntl
 
@@ -152,8 +134,46 @@ def _claim(descriptor: int, path: Path) -> None:
     except ImportError:  # Windows keeps two writers apart by itself
         pass
     except BlockingIOError as error:
-        raise OutputError(f"{path}: another process is writing it; wait for it or choose another name with -o") from error
-    os.ftruncate(descriptor, 0)
+        os.close(descriptor)
+        raise OutputError(f"{final}: another process is writing it; wait for it or choose another name with -o") from error
+    try:
+        os.ftruncate(descriptor, 0)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _write_part(part: Part, descriptor: int, *, threads: int) -> Iterator[int]:
+    """Write one file; yields bytes as they land. The space is claimed first, so a full disk shows at once."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, part.size)
+    _put(descriptor, part.header, 0)
+    yield len(part.header)
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for data, offset in _converted(part, pool, depth=2 * threads):
+                _put(descriptor, data, offset)
+                yield data.nbytes
+        finally:
+            pool.shutdown(cancel_futures=True)
+    os.ftruncate(descriptor, part.size)
+
+
+def _converted(part: Part, pool: ThreadPoolExecutor, *, depth: int) -> Iterator[tuple[NDArray[np.uint8], int]]:
+    """(slab, its byte offset) in file order, `depth` of them in the making.
+
+    The pool converts and this thread writes: two threads that write one file would spin on its lock.
+    """
+    pending: deque[tuple[Future[NDArray[np.uint8]], int]] = deque()
+    for tensor, offset in part.tensors:
+        per_row = _nbytes(tensor) // tensor.tensor.shape[0]
+        for start, stop in _slabs(tensor):
+            pending.append((pool.submit(convert, tensor, start, stop), offset + start * per_row))
+            if len(pending) >= depth:
+                future, place = pending.popleft()
+                yield future.result(), place
+    for future, place in pending:
+        yield future.result(), place
 
 
 def _slabs(tensor: Planned) -> Iterator[tuple[int, int]]:
@@ -161,13 +181,6 @@ def _slabs(tensor: Planned) -> Iterator[tuple[int, int]]:
     step = max(1, SLAB // max(1, 4 * prod(tensor.tensor.shape[1:])))
     for start in range(0, rows, step):
         yield start, min(rows, start + step)
-
-
-def _write_slab(descriptor: int, tensor: Planned, offset: int, start: int, stop: int) -> int:
-    data = convert(tensor, start, stop)
-    per_row = data.nbytes // (stop - start)
-    _put(descriptor, data, offset + start * per_row)
-    return data.nbytes
 
 
 def convert(tensor: Planned, start: int, stop: int) -> NDArray[np.uint8]:

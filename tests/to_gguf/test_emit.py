@@ -191,6 +191,7 @@ def test_two_writers_of_one_name_are_kept_apart(llama: Path, tmp_path: Path) -> 
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(OutputError, match="another process is writing it"):
             convert(llama, tmp_path / "out.gguf")
+    assert (tmp_path / ".out.gguf.part").exists()  # it is the other's
 
 
 @pytest.mark.parametrize(
