@@ -14,6 +14,7 @@ ROOT = Path(__file__).parent.parent
 ALLOWED: dict[str, set[str]] = {
     "ropeconv.errors": set(),
     "ropeconv.registry": {"ropeconv.errors"},
+    "ropeconv.casts": {"ropeconv.errors"},
     "ropeconv.rope": {"ropeconv.errors", "ropeconv.registry"},
     "ropeconv.arch": {"ropeconv.errors"},
     "ropeconv.model": {"ropeconv.errors", "ropeconv.rope", "ropeconv.arch"},
@@ -32,7 +33,15 @@ ALLOWED: dict[str, set[str]] = {
         "ropeconv.extend",
         "ropeconv.prepare",
     },
-    "converters.to_gguf": {"ropeconv", "ropeconv.errors", "ropeconv.rope", "ropeconv.arch", "ropeconv.model", "ropeconv.target"},
+    "converters.to_gguf": {
+        "ropeconv",
+        "ropeconv.casts",
+        "ropeconv.errors",
+        "ropeconv.rope",
+        "ropeconv.arch",
+        "ropeconv.model",
+        "ropeconv.target",
+    },
     "ropeconv.commands": {
         "ropeconv",
         "ropeconv.errors",

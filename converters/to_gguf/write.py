@@ -20,9 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters.to_gguf.container import RawKey, encode_header, padded
-from converters.to_gguf.ggml import FLOATS, BadValueError, cast_rows, quantize_rows, row_bytes
+from converters.to_gguf.ggml import quantize_rows, row_bytes
 from converters.to_gguf.keys import KeyValue
 from converters.to_gguf.plan import Planned
+from ropeconv.casts import FLOATS, BadValueError, cast_rows
 from ropeconv.errors import CannotExpress, CheckpointError, OutputError
 from ropeconv.target import Progress
 

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from converters.to_gguf import ggml
-from converters.to_gguf.ggml import BadValueError, all_finite, cast_rows, dequantize_rows, quantize_rows, row_bytes
+from converters.to_gguf.ggml import dequantize_rows, quantize_rows, row_bytes
 from converters.to_gguf.types import FILE_TYPES
+from ropeconv.casts import BadValueError, _native_casts, all_finite, cast_rows
 from ropeconv.errors import CannotExpress, RopeconvError
 
 llama_cpp = pytest.importorskip("llama_cpp")
@@ -29,9 +30,9 @@ BLOCK_TYPES = sorted({row.base for row in FILE_TYPES.values() if row.quantised})
 def casts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both ways to float16: ggml's, and NumPy's where llama-cpp-python is not installed."""
     if request.param == "numpy":
-        monkeypatch.setattr(ggml, "_native_casts", dict)
+        monkeypatch.setattr("ropeconv.casts._native_casts", dict)
     else:
-        assert set(ggml._native_casts()) == {"widen", "narrow"}
+        assert set(_native_casts()) == {"widen", "narrow"}
     return str(request.param)
 
 

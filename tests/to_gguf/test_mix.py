@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 
 from converters.to_gguf import mix
-from converters.to_gguf.ggml import cast_rows, quantize_rows
+from converters.to_gguf.ggml import quantize_rows
 from converters.to_gguf.types import FILE_TYPES, NEEDS_IMATRIX, PLAIN
+from ropeconv.casts import cast_rows
 
 llama_cpp = pytest.importorskip("llama_cpp")
 
