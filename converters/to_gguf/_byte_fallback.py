@@ -8,7 +8,9 @@ one token stand together in rank. Both are checked. Source: `llm_tokenizer_spm_s
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
+from itertools import groupby
 from typing import Any
 
 from converters.to_gguf._byte_level import check_plain_bpe, merges_reach_all, read_merges
@@ -34,7 +36,7 @@ def read_byte_fallback(source: Source, *, vocab_size: int) -> Vocabulary:
     prefix, limits = _read_prefix(source)
     merges = read_merges(model)
     _check_complete(vocab, merges, source)
-    if model.get("ignore_merges") and not merges_reach_all(model):
+    if model.get("ignore_merges") and not merges_reach_all(source):
         raise TokenizerError(
             "tokenizer.json sets ignore_merges and has tokens that no merge builds; llama.cpp's SentencePiece has no such rule"
         )
@@ -58,14 +60,11 @@ def read_byte_fallback(source: Source, *, vocab_size: int) -> Vocabulary:
 
 def _scores(vocab: Mapping[str, int], merges: list[tuple[str, str]], source: Source) -> list[float]:
     """Minus the place of a token's first merge; tokens without one follow in id order; byte and added tokens get 0."""
-    places: dict[str, int] = {}
     fixed = {token.content for token in source.added.values()}.union(BYTE_TOKENS)
-    for left, right in merges:
-        places.setdefault(left + right, len(places))
+    places = {text: place for place, text in enumerate(dict.fromkeys(map("".join, merges)))}
     by_id = {index: text for text, index in vocab.items()}
     scores = [PAD_SCORE] * (max(by_id, default=-1) + 1)
-    for index in sorted(by_id):
-        text = by_id[index]
+    for index, text in sorted(by_id.items()):
         scores[index] = 0.0 if text in fixed and text not in places else -float(places.setdefault(text, len(places)))
     return scores
 
@@ -79,18 +78,13 @@ def _check_complete(vocab: Mapping[str, int], merges: list[tuple[str, str]], sou
             f"tokenizer.json does not merge {left_out[0]!r} with {left_out[1]!r} into a token that it has, and llama.cpp "
             "would; GGUF carries byte-fallback BPE only when SentencePiece made it (every such pair a merge)"
         )
-    done: set[str] = set()
-    last = ""
-    for left, right in merges:
-        if (joint := left + right) == last or joint in exempt:
-            continue
-        if joint in done:
-            raise TokenizerError(
-                f"tokenizer.json scatters the merges of {joint!r} over several ranks, and GGUF has one score a token; "
-                "retrain the tokenizer or pick another target"
-            )
-        done.add(joint)
-        last = joint
+    runs = [text for text, _ in groupby(map("".join, merges)) if text not in exempt]
+    if len(runs) != len(set(runs)):
+        scattered = Counter(runs).most_common(1)[0][0]
+        raise TokenizerError(
+            f"tokenizer.json scatters the merges of {scattered!r} over several ranks, and GGUF has one score a token; "
+            "retrain the tokenizer or pick another target"
+        )
 
 
 def _left_out(vocab: Mapping[str, int], known: set[tuple[str, str]], exempt: set[str]) -> tuple[str, str] | None:

@@ -20,7 +20,7 @@ def read_byte_level(source: Source, *, vocab_size: int, pre: str | None) -> Voca
     limits = _read_normalizer(source.tokenizer.get("normalizer"))
     name, add_bos = check_name(pre) if pre else "", False
     if not pre:
-        entry = recognise(source.tokenizer, merges_reach_all=lambda: merges_reach_all(model))
+        entry = recognise(source.tokenizer, merges_reach_all=lambda: merges_reach_all(source))
         name, add_bos = entry.name, entry.add_bos
         limits += [entry.limit] if entry.limit else []
     elif pre in BY_NAME:
@@ -59,15 +59,18 @@ def write_merges(model: Mapping[str, Any]) -> list[str]:
     return merges
 
 
-def merges_reach_all(model: Mapping[str, Any]) -> bool:
+def merges_reach_all(source: Source) -> bool:
     """Whether the merges, applied to the characters of each token, build that token.
 
     Then `ignore_merges` changes nothing.
     """
     from tokenizers.models import BPE
 
+    model = source.tokenizer["model"]
+    # added tokens are cut out of the text before any merge
+    words = model["vocab"].keys() - {token.content for token in source.added.values()}
     bpe = BPE(vocab=model["vocab"], merges=read_merges(model))
-    return all(len(bpe.tokenize(token)) == 1 for token in model["vocab"])
+    return all(len(bpe.tokenize(token)) == 1 for token in words)
 
 
 def _read_normalizer(normalizer: Mapping[str, Any] | None) -> list[str]:

@@ -90,15 +90,14 @@ def _add_ends(found: dict[str, int], source: Source, vocabulary: Vocabulary) -> 
 def added_around(source: Source, ids: Mapping[str, int], vocabulary: Vocabulary) -> tuple[bool, bool]:
     """Whether a bos token is put before a text and an eos token after it, as transformers does with add_special_tokens.
 
-    transformers 5 (`TokenizersBackend`): add_bos_token or add_eos_token in tokenizer_config.json goes before the
-    post-processor of tokenizer.json. Without either, SentencePiece folders get the default of their kind.
+    transformers 5 asks the post-processor of tokenizer.json alone where that file exists, and add_bos_token and
+    add_eos_token of tokenizer_config.json where only a tokenizer.model does.
     """
-    settings = source.settings
-    if settings.get("add_bos_token") is not None or settings.get("add_eos_token") is not None:
-        bos = bool(settings.get("add_bos_token")) and "bos" in ids
-        return bos, bool(settings.get("add_eos_token"))
     if not source.tokenizer:
-        return vocabulary.model == "llama" and "bos" in ids, vocabulary.model == "t5"
+        llama = vocabulary.model == "llama"
+        said = {name: source.settings.get(f"add_{name}_token") for name in ("bos", "eos")}
+        before = llama if said["bos"] is None else bool(said["bos"])
+        return before and "bos" in ids, not llama if said["eos"] is None else bool(said["eos"])
     post = source.tokenizer.get("post_processor")
     parts = [] if post is None else post.get("processors", [post])
     bos = eos = False
@@ -107,8 +106,8 @@ def added_around(source: Source, ids: Mapping[str, int], vocabulary: Vocabulary)
             bos, eos = _read_template(part, ids)
         elif part.get("type") != "ByteLevel":
             raise TokenizerError(
-                f"tokenizer.json post_processor {part.get('type')!r} has no counterpart in GGUF; set "
-                "add_bos_token in tokenizer_config.json"
+                f"tokenizer.json post_processor {part.get('type')!r} has no counterpart in GGUF; "
+                "use a TemplateProcessing of bos and eos"
             )
     return bos, eos
 
@@ -125,6 +124,6 @@ def _read_template(part: Mapping[str, Any], ids: Mapping[str, int]) -> tuple[boo
         if len(before) > 1 or len(after) > 1 or said != [ids.get(name)]:
             raise TokenizerError(
                 f"tokenizer.json puts {text!r} around the text, and GGUF can put one bos before and "
-                f"one eos after; set add_{name}_token"
+                f"one eos after: make it the {name}_token or take it out"
             )
     return bool(before), bool(after)

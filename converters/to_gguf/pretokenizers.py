@@ -46,7 +46,7 @@ TEKKEN = _cased(DIGIT, "")
 SEED_CODER = _words(DIGIT).replace(r" ?[^\s\p{L}\p{N}]+[\r\n]*", r" ?[^\s\p{L}\p{N}\r\n]+")
 _HAN_KANA = "[一-龥\u3040-ゟ゠-ヿ]+"
 _DEEPSEEK3 = (
-    r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"
+    r"[!" + '"' + r"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"
     r"| ?[\p{P}\p{S}]+[\r\n]*|" + _TAIL
 )
 _BLOOM = r" ?[^(\s|.,!?…。，、।۔،)]+"
