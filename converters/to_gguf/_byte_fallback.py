@@ -53,7 +53,6 @@ def read_byte_fallback(source: Source, *, vocab_size: int) -> Vocabulary:
         types,
         scores[:vocab_size],
         add_space_prefix=prefix,
-        add_bos_default=True,
         limits=limits,
     )
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from converters.to_gguf._token_table import build_table
 from converters.to_gguf._tokenizer_source import Source, Vocabulary
-from converters.to_gguf.pretokenizers import BY_NAME, check_name, recognise
+from converters.to_gguf.pretokenizers import check_name, recognise
 from ropeconv.errors import TokenizerError
 
 NFC_LIMIT = "tokenizer.json normalises to NFC and llama.cpp does not: decomposed accents get other tokens"
@@ -18,15 +18,13 @@ def read_byte_level(source: Source, *, vocab_size: int, pre: str | None) -> Voca
     model = source.tokenizer["model"]
     check_plain_bpe(model)
     limits = _read_normalizer(source.tokenizer.get("normalizer"))
-    name, add_bos = check_name(pre) if pre else "", False
+    name = check_name(pre) if pre else ""
     if not pre:
         entry = recognise(source.tokenizer, merges_reach_all=lambda: merges_reach_all(source))
-        name, add_bos = entry.name, entry.add_bos
+        name = entry.name
         limits += [entry.limit] if entry.limit else []
-    elif pre in BY_NAME:
-        add_bos = BY_NAME[pre].add_bos
     tokens, types = build_table(source, model["vocab"], vocab_size=vocab_size)
-    return Vocabulary("gpt2", name, tokens, types, merges=write_merges(model), add_bos_default=add_bos, limits=limits)
+    return Vocabulary("gpt2", name, tokens, types, merges=write_merges(model), limits=limits)
 
 
 def check_plain_bpe(model: Mapping[str, Any]) -> None:

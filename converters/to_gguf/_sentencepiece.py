@@ -50,9 +50,9 @@ def read_sentencepiece(source: Source, *, vocab_size: int) -> Vocabulary:
         # llama.cpp looks for these in the text itself, before spaces become U+2581
         if kind == USER_DEFINED:
             tokens[index] = text.replace("▁", " ")
-    found = Vocabulary("llama", "default", tokens, types, scores, add_space_prefix=model.add_dummy_prefix, add_bos_default=True)
+    found = Vocabulary("llama", "default", tokens, types, scores, add_space_prefix=model.add_dummy_prefix)
     if model.model_type == UNIGRAM:
-        found.model, found.charsmap, found.add_bos_default = "t5", model.charsmap or None, False
+        found.model, found.charsmap = "t5", model.charsmap or None
         found.remove_extra_whitespaces = model.remove_extra_whitespaces
     if model.add_dummy_prefix:
         found.limits.append(FRAGMENT_LIMIT)

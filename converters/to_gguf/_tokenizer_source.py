@@ -54,7 +54,6 @@ class Vocabulary:
     add_space_prefix: bool = False
     remove_extra_whitespaces: bool | None = None
     charsmap: bytes | None = None
-    add_bos_default: bool = False
     limits: list[str] = field(default_factory=list)
 
 
