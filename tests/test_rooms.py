@@ -15,6 +15,7 @@ ALLOWED: dict[str, set[str]] = {
     "ropeconv.errors": set(),
     "ropeconv.registry": {"ropeconv.errors"},
     "ropeconv.casts": {"ropeconv.errors"},
+    "ropeconv.output": {"ropeconv.errors"},
     "ropeconv.rope": {"ropeconv.errors", "ropeconv.registry"},
     "ropeconv.arch": {"ropeconv.errors"},
     "ropeconv.model": {"ropeconv.errors", "ropeconv.rope", "ropeconv.arch"},
@@ -36,6 +37,7 @@ ALLOWED: dict[str, set[str]] = {
     "converters.to_gguf": {
         "ropeconv",
         "ropeconv.casts",
+        "ropeconv.output",
         "ropeconv.errors",
         "ropeconv.rope",
         "ropeconv.arch",

@@ -7,12 +7,9 @@ written beside their names and renamed when complete: whatever interrupts, the p
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from math import isfinite, prod
 from pathlib import Path
 
@@ -25,6 +22,7 @@ from converters.to_gguf.keys import KeyValue
 from converters.to_gguf.plan import Planned
 from ropeconv.casts import FLOATS, BadValueError, cast_rows
 from ropeconv.errors import CannotExpress, CheckpointError, OutputError
+from ropeconv.output import Slab, claimed, explain, write_slabs
 from ropeconv.target import Progress
 
 SLAB = 4 << 20  # bytes of float32 a slab: fits the second-level caches' neighbourhood, amortises a call
@@ -92,89 +90,27 @@ def write(parts: Sequence[Part], *, force: bool, threads: int, progress: Progres
     try:
         for part in parts:
             path = part.path.with_name(f".{part.path.name}.part")
-            with _claimed(path, part.path) as descriptor:
+            with claimed(path, part.path) as descriptor:
                 written.append((path, part))
-                for size in _write_part(part, descriptor, threads=threads):
+                for size in write_slabs(descriptor, header=part.header, size=part.size, slabs=_slabs_of(part), threads=threads):
                     done += size
                     if progress is not None:
                         progress(done, total)
         for path, part in written:
             path.replace(part.path)
     except OSError as error:
-        raise OutputError(_explain(parts[0].path, error)) from error
+        raise OutputError(explain(parts[0].path, error)) from error
     finally:
         for path, _ in written:
             with contextlib.suppress(OSError):
                 path.unlink()
 
 
-def _explain(path: Path, error: OSError) -> str:
-    reasons = {
-        errno.ENOSPC: "the disk is full; free space or choose another folder with -o",
-        errno.EDQUOT: "the disk quota is used up; choose another folder with -o",
-        errno.EACCES: "the folder is not writable; choose another with -o",
-        errno.EPERM: "the folder is not writable; choose another with -o",
-        errno.EROFS: "the file system is read-only; choose another folder with -o",
-        errno.ENOENT: "the folder does not exist; create it or choose another with -o",
-        errno.EFBIG: "the file system does not take a file this large; pass --split-max-size",
-    }
-    return f"{path}: not written: {reasons.get(error.errno or 0, error.strerror or str(error))}"
-
-
-@contextlib.contextmanager
-def _claimed(path: Path, final: Path) -> Iterator[int]:
-    """A descriptor of the empty file `path`, which an earlier run may have left when it was killed.
-
-    OutputError while another run is writing it.
-    """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        import fcntl
-
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except ImportError:  # Windows keeps two writers apart by itself
-        pass
-    except BlockingIOError as error:
-        os.close(descriptor)
-        raise OutputError(f"{final}: another process is writing it; wait for it or choose another name with -o") from error
-    try:
-        os.ftruncate(descriptor, 0)
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _write_part(part: Part, descriptor: int, *, threads: int) -> Iterator[int]:
-    """Write one file; yields bytes as they land. The space is claimed first, so a full disk shows at once."""
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(descriptor, 0, part.size)
-    _put(descriptor, part.header, 0)
-    yield len(part.header)
-    with ThreadPoolExecutor(threads) as pool:
-        try:
-            for data, offset in _converted(part, pool, depth=2 * threads):
-                _put(descriptor, data, offset)
-                yield data.nbytes
-        finally:
-            pool.shutdown(cancel_futures=True)
-    os.ftruncate(descriptor, part.size)
-
-
-def _converted(part: Part, pool: ThreadPoolExecutor, *, depth: int) -> Iterator[tuple[NDArray[np.uint8], int]]:
-    """(slab, its byte offset) in file order, `depth` of them in the making.
-
-    The pool converts and this thread writes: two threads that write one file would spin on its lock.
-    """
-    pending: deque[tuple[Future[NDArray[np.uint8]], int]] = deque()
+def _slabs_of(part: Part) -> Iterator[Slab]:
     for tensor, offset in part.tensors:
         per_row = _nbytes(tensor) // tensor.tensor.shape[0]
         for start, stop in _slabs(tensor):
-            pending.append((pool.submit(convert, tensor, start, stop), offset + start * per_row))
-            if len(pending) >= depth:
-                future, place = pending.popleft()
-                yield future.result(), place
-    for future, place in pending:
-        yield future.result(), place
+            yield partial(convert, tensor, start, stop), offset + start * per_row
 
 
 def _slabs(tensor: Planned) -> Iterator[tuple[int, int]]:
@@ -213,10 +149,3 @@ def _gather(tensor: Planned, start: int, stop: int, *, raw: bool) -> NDArray[np.
     if high - low <= 4 * (stop - start):  # a reordering within heads stays close by
         return read(low, high)[order - low]
     return np.concatenate([read(int(row), int(row) + 1) for row in order])
-
-
-def _put(descriptor: int, data: bytes | NDArray[np.uint8], offset: int) -> None:
-    view = memoryview(data if isinstance(data, bytes) else data.data).cast("B")
-    while view:
-        written = os.pwrite(descriptor, view, offset)
-        view, offset = view[written:], offset + written

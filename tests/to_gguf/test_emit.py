@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from converters.to_gguf import write
 from converters.to_gguf.emit import Options, emit
 from converters.to_gguf.run import logits
 from ropeconv.errors import CannotExpress, OutputError
@@ -170,7 +169,7 @@ def test_a_failure_in_the_middle_leaves_the_old_output_and_no_debris(
             raise failure
         return real(*arguments)
 
-    monkeypatch.setattr(write.os, "pwrite", pwrite)
+    monkeypatch.setattr(os, "pwrite", pwrite)
     with pytest.raises((OutputError, KeyboardInterrupt)) as raised:
         convert(llama, out, force=True)
     assert text in str(raised.value)
