@@ -24,7 +24,7 @@ from converters.to_gguf.metadata import (
 from converters.to_gguf.plan import Planned, plan
 from converters.to_gguf.scaling import Encoding, encode
 from converters.to_gguf.source import find_layout, raw_keys, read_headers
-from converters.to_gguf.tokenizer import tokenizer_keys
+from converters.to_gguf.tokenizer import convert_tokenizer
 from converters.to_gguf.types import FILE_TYPES, FileType, file_type
 from converters.to_gguf.write import Part, lay_out, write
 from ropeconv.errors import OutputError
@@ -64,7 +64,7 @@ def emit(
     tensors = plan(model, encoding, kind)
     type_name = kind.name if kind is not None else _source_type(model)
     path = _resolve(out, naming, type_name)
-    keys = _keys(model, encoding, kind, general, options, path, huggingface)
+    keys, limits = _keys(model, encoding, kind, general, options, path, huggingface)
     parts = lay_out(path, keys, tensors, split=options.split)
     if not options.dry_run:
         write(parts, force=options.force, threads=options.threads or os.cpu_count() or 1, progress=progress)
@@ -73,7 +73,7 @@ def emit(
         size=sum(part.size for part in parts),
         carried=encoding.carried,
         type=type_name,
-        details=_details(parts, encoding, tensors),
+        details=_details(parts, encoding, tensors) | {"tokenizer_limits": limits},
     )
 
 
@@ -109,16 +109,19 @@ def _keys(
     options: Options,
     path: Path,
     huggingface: Mapping[str, Any],
-) -> list[KeyValue | RawKey]:
+) -> tuple[list[KeyValue | RawKey], list[str]]:
+    """(every key in file order, where llama.cpp's tokenizer differs from the source's)."""
     arch = encoding.layout.arch
     provenance = provenance_key(model, huggingface, path)
     typed = [] if kind is None else [KeyValue("general.file_type", kind.number, UINT32)]
     if model.checkpoint.metadata:
         own = [*general, *typed]
-        return [*_kept_keys(model, encoding, {key.key for key in own}), *encoding.keys, *own, provenance]
+        return [*_kept_keys(model, encoding, {key.key for key in own}), *encoding.keys, *own, provenance], []
     files = {name: read() for name, read in model.checkpoint.files.items()}
     name = next((str(key.value) for key in general if key.key == "general.name"), "")
-    return [
+    config, vocab_size = model.checkpoint.config, model.dims.vocab_size
+    tokens, limits = convert_tokenizer(files, vocab_size=vocab_size, config=config, pre=options.pre, name=name)
+    keys = [
         KeyValue("general.architecture", arch, STRING),
         KeyValue("general.type", "model", STRING),
         *(key for key in general if key.key != "general.architecture"),
@@ -126,9 +129,10 @@ def _keys(
         KeyValue("general.quantization_version", QUANTIZATION_VERSION, UINT32),
         *hyperparameters(model, encoding.layout),
         *encoding.keys,
-        *tokenizer_keys(files, vocab_size=model.dims.vocab_size, config=model.checkpoint.config, pre=options.pre, name=name),
+        *tokens,
         provenance,
     ]
+    return keys, limits
 
 
 def _kept_keys(model: Model, encoding: Encoding, replaced: set[str]) -> list[KeyValue | RawKey]:

@@ -20,34 +20,31 @@ from ropeconv.errors import TokenizerError
 
 
 @paused_collector()
-def tokenizer_keys(
+def convert_tokenizer(
     files: Mapping[str, bytes], *, vocab_size: int, config: Mapping[str, Any], pre: str | None = None, name: str = ""
-) -> list[KeyValue]:
-    """The tokenizer's keys in file order.
+) -> tuple[list[KeyValue], list[str]]:
+    """(the tokenizer's keys in file order, where llama.cpp's engine gives other tokens: one sentence each).
 
-    `files`: name -> content of the checkpoint's small files. `vocab_size`: rows of the embedding. `config`:
-    config.json. `pre`: a `tokenizer.ggml.pre` name that replaces recognition. `name`: the `general.name` that the file
-    will carry, which llama.cpp reads for one rule of Phi-3. Raises TokenizerError (one line: what, where, what to do).
+    `files`: name -> content of the checkpoint's small files. `vocab_size`: rows of the embedding. `config`: config.json.
+    `pre`: a `tokenizer.ggml.pre` name that replaces recognition. `name`: the `general.name` that the file will carry, which
+    llama.cpp reads for one rule of Phi-3. Raises TokenizerError (one line: what, where, what to do).
     """
     source = read_source(files, config)
     vocabulary = _read_vocabulary(source, vocab_size=vocab_size, pre=pre)
-    strip_limits(source, vocabulary.tokens, name=name)
+    limits = vocabulary.limits + strip_limits(source, vocabulary.tokens, name=name)
     ids = special_ids(source, vocabulary)
     bos, eos = added_around(source, ids, vocabulary)
-    return _vocabulary_keys(vocabulary) + _special_keys(ids, bos=bos, eos=eos) + _template_keys(source)
+    return _vocabulary_keys(vocabulary) + _special_keys(ids, bos, eos) + _template_keys(source), limits
 
 
-@paused_collector()
-def tokenizer_limits(
-    files: Mapping[str, bytes], *, vocab_size: int, config: Mapping[str, Any], pre: str | None = None, name: str = ""
-) -> list[str]:
-    """Where llama.cpp's engine gives other tokens than the original tokenizer.
+def tokenizer_keys(files: Mapping[str, bytes], **options: Any) -> list[KeyValue]:
+    """The keys of `convert_tokenizer`."""
+    return convert_tokenizer(files, **options)[0]
 
-    One sentence each, [] when nowhere known.
-    """
-    source = read_source(files, config)
-    vocabulary = _read_vocabulary(source, vocab_size=vocab_size, pre=pre)
-    return vocabulary.limits + strip_limits(source, vocabulary.tokens, name=name)
+
+def tokenizer_limits(files: Mapping[str, bytes], **options: Any) -> list[str]:
+    """The limits of `convert_tokenizer`: [] when nowhere known."""
+    return convert_tokenizer(files, **options)[1]
 
 
 def _read_vocabulary(source: Source, *, vocab_size: int, pre: str | None) -> Vocabulary:

@@ -62,6 +62,9 @@ def show_conversion(model: Model, emitted: Emitted, *, dry_run: bool) -> None:
         "context": f"{rope.original_context} -> {rope.context} tokens ({rope.kind})",
         "carried as": f"{emitted.carried.how}: {emitted.carried.why}",
     }
+    limits = emitted.details.get("tokenizer_limits", [])
+    if limits:
+        rows["tokens"] = "\n".join(limits)
     for key, value in rows.items():
         table.add_row(f"[bold]{key}[/bold]", value)
     Console(soft_wrap=True).print(table)
