@@ -11,9 +11,9 @@ from typing import Any
 
 from converters.to_gguf.families import Layout
 from converters.to_gguf.keys import KeyValue
-from ropeconv import __version__
 from ropeconv.errors import CheckpointError
 from ropeconv.model import Model
+from ropeconv.provenance import describe_origin, read_origin
 from ropeconv.target import Provenance
 
 UINT32, FLOAT32, BOOL, STRING, ARRAY = 4, 6, 7, 8, 9
@@ -126,24 +126,7 @@ def _describe_gguf(metadata: Mapping[str, Any]) -> Naming:
 
 def provenance_key(model: Model, huggingface: Mapping[str, Any], out: Path) -> KeyValue:
     """One JSON value that lets `ropeconv verify` find and check its reference."""
-    source = model.checkpoint.path
-    value = {
-        "ropeconv": __version__,
-        "source": _relative(source, out.parent),
-        "fingerprint": model.checkpoint.fingerprint,
-        "family": model.arch.name,
-        "config": dict(huggingface),
-    }
-    return KeyValue(PROVENANCE, json.dumps(value, sort_keys=True), STRING)
-
-
-def _relative(source: Path, folder: Path) -> str:
-    import os
-
-    try:
-        return os.path.relpath(source.resolve(), folder.resolve())
-    except ValueError:  # another drive
-        return str(source)
+    return KeyValue(PROVENANCE, json.dumps(describe_origin(model, huggingface, out=out), sort_keys=True), STRING)
 
 
 def read_provenance(metadata: Mapping[str, Any]) -> Provenance | None:
@@ -153,6 +136,6 @@ def read_provenance(metadata: Mapping[str, Any]) -> Provenance | None:
         return None
     try:
         value = json.loads(text)
-        return Provenance(value["ropeconv"], value["source"], value["fingerprint"], value["family"], value["config"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, TypeError) as error:
         raise CheckpointError(f"{PROVENANCE} in the file is unreadable ({error}); pass --reference") from error
+    return read_origin(value, where=PROVENANCE)

@@ -1,0 +1,39 @@
+"""What an artefact says of its own origin, so that `ropeconv verify` alone finds and checks its reference."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ropeconv import __version__
+from ropeconv.errors import CheckpointError
+from ropeconv.model import Model
+from ropeconv.target import Provenance
+
+
+def describe_origin(model: Model, huggingface: Mapping[str, Any], *, out: Path) -> dict[str, Any]:
+    """JSON values for the artefact `out`: the source's place is told relative to the folder that holds `out`."""
+    return {
+        "ropeconv": __version__,
+        "source": _relative(model.checkpoint.path, out.parent),
+        "fingerprint": model.checkpoint.fingerprint,
+        "family": model.arch.name,
+        "config": dict(huggingface),
+    }
+
+
+def _relative(source: Path, folder: Path) -> str:
+    try:
+        return os.path.relpath(source.resolve(), folder.resolve())
+    except ValueError:  # another drive
+        return str(source)
+
+
+def read_origin(value: Any, *, where: str) -> Provenance:
+    """`describe_origin`'s values, read back. CheckpointError, naming `where`, when they are something else."""
+    try:
+        return Provenance(value["ropeconv"], value["source"], value["fingerprint"], value["family"], value["config"])
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{where}: provenance is unreadable ({error}); pass --reference") from error
