@@ -121,7 +121,7 @@ def _keys(
     name = next((str(key.value) for key in general if key.key == "general.name"), "")
     config, vocab_size = model.checkpoint.config, model.dims.vocab_size
     tokens, limits = convert_tokenizer(files, vocab_size=vocab_size, config=config, pre=options.pre, name=name)
-    keys = [
+    keys: list[KeyValue | RawKey] = [
         KeyValue("general.architecture", arch, STRING),
         KeyValue("general.type", "model", STRING),
         *(key for key in general if key.key != "general.architecture"),

@@ -211,7 +211,8 @@ def _gemma_obstacle(model: Model, layout: Layout) -> str | None:
     # src/models/gemma3.cpp: the 27B model (62 layers) divides by sqrt(hidden_size / heads), every other by sqrt(head_dim)
     built_in = dims.hidden_size // dims.num_heads if dims.num_layers == 62 else dims.head_dim
     if dims.query_scale_dim != built_in:
-        return f"llama.cpp's {layout.arch} scales queries by {built_in}, config.json says query_pre_attn_scalar {dims.query_scale_dim}"
+        stated = dims.query_scale_dim
+        return f"llama.cpp's {layout.arch} scales queries by {built_in}, config.json says query_pre_attn_scalar {stated}"
     return None
 
 

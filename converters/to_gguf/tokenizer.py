@@ -34,7 +34,7 @@ def convert_tokenizer(
     limits = vocabulary.limits + strip_limits(source, vocabulary.tokens, name=name)
     ids = special_ids(source, vocabulary)
     bos, eos = added_around(source, ids, vocabulary)
-    return _vocabulary_keys(vocabulary) + _special_keys(ids, bos, eos) + _template_keys(source), limits
+    return _vocabulary_keys(vocabulary) + _special_keys(ids, bos=bos, eos=eos) + _template_keys(source), limits
 
 
 def tokenizer_keys(files: Mapping[str, bytes], **options: Any) -> list[KeyValue]:
