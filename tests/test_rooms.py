@@ -46,6 +46,18 @@ ALLOWED: dict[str, set[str]] = {
         "ropeconv.model",
         "ropeconv.target",
     },
+    "converters.to_safetensors": {
+        "ropeconv",
+        "ropeconv.casts",
+        "ropeconv.output",
+        "ropeconv.provenance",
+        "ropeconv.errors",
+        "ropeconv.rope",
+        "ropeconv.arch",
+        "ropeconv.model",
+        "ropeconv.target",
+        "ropeconv.checkpoint",
+    },
     "ropeconv.commands": {
         "ropeconv",
         "ropeconv.errors",
@@ -53,6 +65,7 @@ ALLOWED: dict[str, set[str]] = {
         "ropeconv.extend",
         "ropeconv.prepare",
         "ropeconv.model",
+        "ropeconv.rope",
         "ropeconv.target",
         "ropeconv.verify",
     },
@@ -62,8 +75,8 @@ ALLOWED: dict[str, set[str]] = {
 # Packages that take long to load: inside functions only, and only where named.
 HEAVY = {"torch", "transformers", "llama_cpp", "onnxruntime", "matplotlib", "sentencepiece", "tokenizers", "gguf", "rich"}
 RUNTIMES = {
-    "torch": {"ropeconv.verify", "ropeconv.checkpoint"},
-    "transformers": {"ropeconv.verify"},
+    "torch": {"ropeconv.verify", "ropeconv.checkpoint", "converters.to_safetensors"},
+    "transformers": {"ropeconv.verify", "converters.to_safetensors"},
     "llama_cpp": {"converters.to_gguf"},
 }
 MODULES = sorted((*ROOT.glob("ropeconv/**/*.py"), *ROOT.glob("converters/**/*.py")))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +14,22 @@ from ropeconv.errors import RopeConfigError
 from ropeconv.extend import ScalingRequest
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
+
+
+class Size(click.ParamType[int]):
+    """Bytes with a decimal unit, as llama.cpp's split tools take them: 300M, 2G."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Parse, or fail with what is accepted."""
+        match = re.fullmatch(r"(\d+)([KMG]?)", str(value).upper())
+        if match is None or int(match[1]) == 0:
+            self.fail(f"{value!r} is no size; write 300M or 2G", param, ctx)
+        return int(match[1]) * UNITS[match[2]]
+
 
 SHORTHANDS = {"pi_factor": "linear", "ntk_factor": "ntk", "yarn_factor": "yarn"}
 SCALING_OPTIONS = (

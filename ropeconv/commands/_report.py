@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from ropeconv.model import Model
+from ropeconv.rope.spec import Rope
 from ropeconv.target import Emitted, Progress
 
 
@@ -39,14 +42,38 @@ def conversion_facts(model: Model, emitted: Emitted, *, dry_run: bool) -> dict[s
         "scaling": rope.kind,
         "original_context": rope.original_context,
         "context": rope.context,
+        "factor": rope.context / rope.original_context,
+        **scaling_numbers(model),
         "carried_as": emitted.carried.how,
         "because": emitted.carried.why,
         **emitted.details,
     }
 
 
-def show_conversion(model: Model, emitted: Emitted, *, dry_run: bool) -> None:
-    """A table for eyes on stdout, and the next step on stderr."""
+def scaling_numbers(model: Model) -> dict[str, Any]:
+    """What the scaling comes to, existing and new together: smallest and largest divisor, and the magnitude."""
+    found = model.frequencies.get("full_attention") or next(f for f in model.frequencies.values() if f is not None)
+    tables = [found.rho] if found.long_rho is None else [found.rho, found.long_rho]
+    rho = [float(value) for table in tables for value in table if math.isfinite(value)]
+    return {"divisors": [min(rho), max(rho)], "attention_factor": found.attention_factor}
+
+
+def _describe_kind(rope: Rope) -> str:
+    """The kind; and its factor where that is not L'/L, as it may be for NTK-aware scaling and for a config's own."""
+    factor, reach = getattr(rope.parameters, "factor", None), rope.context / rope.original_context
+    if factor is None or math.isclose(factor, reach, rel_tol=1e-9):
+        return rope.kind
+    return f"{rope.kind}, factor {factor:g}, which is not {rope.context}/{rope.original_context} = {reach:g}"
+
+
+def _describe_numbers(model: Model) -> str:
+    numbers = scaling_numbers(model)
+    low, high = numbers["divisors"]
+    return f"{low:.4g} to {high:.4g}, cos and sin times {numbers['attention_factor']:.6g}"
+
+
+def show_conversion(model: Model, emitted: Emitted, *, dry_run: bool, artefact: Path | None = None) -> None:
+    """A table for eyes on stdout, and the next step on stderr. artefact: what `verify` takes, when it is not the first file."""
     from rich.console import Console
     from rich.table import Table
 
@@ -59,7 +86,8 @@ def show_conversion(model: Model, emitted: Emitted, *, dry_run: bool) -> None:
         "would write" if dry_run else "wrote": "\n".join(files),
         "size": f"{emitted.size / 1e6:,.1f} MB, {emitted.type} ({types})",
         "model": f"{model.arch.name}, {model.dims.num_layers} layers, as {emitted.details.get('architecture', emitted.type)}",
-        "context": f"{rope.original_context} -> {rope.context} tokens ({rope.kind})",
+        "context": f"{rope.original_context} -> {rope.context} tokens ({_describe_kind(rope)})",
+        "divisors": _describe_numbers(model),
         "carried as": f"{emitted.carried.how}: {emitted.carried.why}",
     }
     limits = emitted.details.get("tokenizer_limits", [])
@@ -70,5 +98,5 @@ def show_conversion(model: Model, emitted: Emitted, *, dry_run: bool) -> None:
     Console(soft_wrap=True).print(table)
     if not dry_run:
         Console(stderr=True, soft_wrap=True).print(
-            f"[dim]prove it: ropeconv verify {shlex.quote(facts['files'][0])}[/dim]", highlight=False
+            f"[dim]prove it: ropeconv verify {shlex.quote(str(artefact or facts['files'][0]))}[/dim]", highlight=False
         )

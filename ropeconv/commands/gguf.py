@@ -4,30 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from pathlib import Path
 from typing import Any
 
 import click
 
 from ropeconv import registry
-from ropeconv.commands._options import scaling_options, scaling_request
+from ropeconv.commands._options import Size, scaling_options, scaling_request
 from ropeconv.commands._report import byte_progress, conversion_facts, show_conversion
-
-UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
-
-
-class Size(click.ParamType[int]):
-    """Bytes with a decimal unit, as llama.cpp's split tools take them: 300M, 2G."""
-
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Parse, or fail with what is accepted."""
-        match = re.fullmatch(r"(\d+)([KMG]?)", str(value).upper())
-        if match is None or int(match[1]) == 0:
-            self.fail(f"{value!r} is no size; write 300M or 2G", param, ctx)
-        return int(match[1]) * UNITS[match[2]]
 
 
 @click.command("gguf", short_help="Write a GGUF file for llama.cpp.")

@@ -1,0 +1,66 @@
+"""Choosing how config.json says the rotary embedding: transformers' own spelling of the kind, else divisors as LongRoPE."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ropeconv.checkpoint.rope_parameters import write_rope_parameters
+from ropeconv.errors import CannotExpress, RopeConfigError
+from ropeconv.model import Model
+from ropeconv.rope.build import find_kind
+from ropeconv.rope.carry import carry_as_longrope
+from ropeconv.rope.spec import Rope
+from ropeconv.target import Carried
+
+# rope_type values that transformers 4.57 and 5 both compute
+BOTH_MAJORS = ("default", "linear", "dynamic", "yarn", "longrope", "llama3")
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """ropes: as they will be written, by layer type. patch: transformers 5's keys for them."""
+
+    ropes: Mapping[str, Rope | None]
+    patch: Mapping[str, Any]
+    carried: Carried
+
+
+def carry(model: Model, bake: str = "auto") -> Spelling:
+    """The spelling of `model`'s rotary embedding. bake: "auto", "metadata" (the kind's own name) or "tables" (divisors).
+
+    Raises CannotExpress with the reason; nothing has been opened for writing by then.
+    """
+    ropes = {layer: None if rope is None else _spell(rope, model, bake) for layer, rope in model.ropes.items()}
+    main = ropes.get("full_attention") or next(rope for rope in ropes.values() if rope is not None)
+    name = _rope_type(main)
+    if model.main_rope.kind != "longrope" and name == "longrope":
+        carried = Carried("tables", "a divisor for each rotary pair, as LongRoPE with one table")
+    elif name == "default":
+        carried = Carried("metadata", "the base says it all")
+    else:
+        carried = Carried("metadata", f"transformers' own {name}")
+    return Spelling(ropes, write_rope_parameters(ropes, nested=model.arch.nested_rope), carried)
+
+
+def _spell(rope: Rope, model: Model, bake: str) -> Rope:
+    accepted = tuple(name for name in BOTH_MAJORS if name in (model.arch.rope_types or BOTH_MAJORS))
+    name = _rope_type(rope)
+    if bake != "tables" and name in accepted and not (bake == "metadata" and name == "longrope" != rope.kind):
+        return rope
+    if bake == "metadata":
+        raise CannotExpress(
+            f"transformers' {model.arch.name} has no rope_type for {rope.kind} in both majors (it has {', '.join(accepted)}); "
+            f"leave --bake out to write divisors as LongRoPE"
+        )
+    if bake == "tables" and name == "default" and rope.context == rope.original_context:
+        return rope  # an unscaled embedding has no divisors to write
+    try:
+        return carry_as_longrope(rope)
+    except RopeConfigError as error:
+        raise CannotExpress(f"transformers' {model.arch.name} in both majors: {error}") from error
+
+
+def _rope_type(rope: Rope) -> str:
+    return str(find_kind(rope.kind).huggingface(rope)["rope_type"])

@@ -1,0 +1,134 @@
+"""config.json that transformers 5 and 4, and what reads either's keys, compute the same frequencies from.
+
+transformers 5 reads `rope_parameters`, and `rope_scaling` over it where that is there; transformers 4 reads `rope_scaling`
+beside `rope_theta` and its kin at the top level. Both are written, complete and equal.
+Sources: modeling_rope_utils.py and the configuration classes of 5.23 and 4.57.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from converters.to_safetensors.carry import Spelling
+from ropeconv.checkpoint.rope_parameters import read_ropes, replace_rope_parameters
+from ropeconv.errors import CannotExpress
+from ropeconv.model import Model
+from ropeconv.rope.solve import solve
+from ropeconv.rope.spec import Array, Frequencies
+
+DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+# model_type -> the top-level keys (theta, share) that its configuration class reads
+SPELLINGS = {"gpt_neox": ("rotary_emb_base", "rotary_pct")}
+COMMON = ("rope_theta", "partial_rotary_factor")
+
+
+def write_config(model: Model, spelling: Spelling, *, dtype: str | None) -> dict[str, Any]:
+    """The config of `model` with its rotary embedding for both majors.
+
+    dtype: what the weights are now stored as, where they were rewritten; None leaves the config's own.
+    Raises CannotExpress when one of the majors has no place for a part of it.
+    """
+    patch = dict(spelling.patch)
+    config = replace_rope_parameters(model.checkpoint.config, patch)
+    if dtype is not None:
+        config = {key: value for key, value in config.items() if key != "dtype"} | {"torch_dtype": DTYPES[dtype]}
+    if patch:
+        older = _older_nested if model.arch.nested_rope else _older_flat
+        config = _simplify_phi3({**config, **older(model, patch["rope_parameters"])}, model)
+    _check_reading(config, model, spelling)
+    return config
+
+
+def _older_flat(model: Model, values: Mapping[str, Any]) -> dict[str, Any]:
+    theta, share = SPELLINGS.get(model.arch.name, COMMON)
+    keys: dict[str, Any] = {theta: values["rope_theta"], "rope_scaling": _older(values)}
+    if model.arch.takes_partial:
+        keys[share] = values["partial_rotary_factor"]
+    return keys
+
+
+def _older_nested(_model: Model, values: Mapping[str, Any]) -> dict[str, Any]:
+    full = values.get("full_attention")
+    sliding = values.get("sliding_attention")
+    keys: dict[str, Any] = {}
+    if sliding is not None:
+        if sliding["rope_type"] != "default":
+            raise CannotExpress(
+                f"transformers 4 cannot scale sliding-window layers ({sliding['rope_type']}); scale the full-attention ones only"
+            )
+        keys["rope_local_base_freq"] = sliding["rope_theta"]
+    if full is not None:
+        outer = {"truncate": values["truncate"]} if "truncate" in values else {}
+        keys |= {"rope_theta": full["rope_theta"], "rope_scaling": _older({**full, **outer})}
+    return keys
+
+
+def _older(values: Mapping[str, Any]) -> dict[str, Any] | None:
+    """`rope_scaling` with both names of the type; None where nothing is scaled."""
+    return None if values["rope_type"] == "default" else {**values, "type": values["rope_type"]}
+
+
+def _simplify_phi3(config: dict[str, Any], model: Model) -> dict[str, Any]:
+    """transformers 4's Phi-3 takes exactly type, short_factor, long_factor, and derives the magnitude by LongRoPE's rule.
+
+    Where that rule is not the model's, the full dict stays: transformers 4 then refuses the folder instead of running it
+    with another magnitude.
+    """
+    scaling = config.get("rope_scaling")
+    if model.arch.rope_types is None or scaling is None or not _is_rule(scaling, model):
+        return config
+    tables = {key: scaling[key] for key in ("short_factor", "long_factor")}
+    newer = {key: value for key, value in config["rope_parameters"].items() if key not in ("factor", "attention_factor")}
+    return {**config, "rope_parameters": newer, "rope_scaling": {"type": scaling["rope_type"], **tables}}
+
+
+def _is_rule(scaling: Mapping[str, Any], model: Model) -> bool:
+    rope = model.main_rope
+    factor = rope.context / rope.original_context
+    rule = 1.0 if factor <= 1 else math.sqrt(1 + math.log(factor) / math.log(rope.original_context))
+    return math.isclose(scaling["attention_factor"], rule, rel_tol=1e-12)
+
+
+def takes_transformers_4(config: Mapping[str, Any], model: Model) -> bool:
+    """Whether transformers 4 computes the same from `config`; where not, it refuses to load it."""
+    return model.arch.rope_types is None or len(config.get("rope_scaling") or "xyz") == 3
+
+
+def _check_reading(config: Mapping[str, Any], model: Model, spelling: Spelling) -> None:
+    """What is written means the model's own numbers; a config that its own reader doubts is not written."""
+    arch = model.arch
+    found = read_ropes(
+        config,
+        layer_types=model.layer_types,
+        head_dim=model.dims.head_dim,
+        default_theta=arch.default_theta,
+        default_partial=arch.default_partial,
+        nested=arch.nested_rope,
+        yarn_is_longrope=arch.rope_types is not None and "yarn" not in arch.rope_types,
+        takes_partial=arch.takes_partial,
+    )
+    for layer, rope in found.items():
+        wanted = model.frequencies[layer]
+        told = spelling.ropes[layer]
+        if rope is None or wanted is None or told is None:
+            same = rope is None and wanted is None
+        else:
+            lengths = (rope.context, rope.original_context) == (told.context, told.original_context)
+            same = lengths and _same(solve(rope), wanted)
+        if not same:
+            raise CannotExpress(f"config.json cannot say this {model.main_rope.kind} rope for {layer} layers exactly")
+
+
+def _same(found: Frequencies, wanted: Frequencies) -> bool:
+    def close(mine: Array | None, theirs: Array | None) -> bool:
+        if mine is None or theirs is None:
+            return mine is theirs
+        return bool(np.allclose(mine, theirs, rtol=1e-12, atol=0.0))
+
+    magnitudes = math.isclose(found.attention_factor, wanted.attention_factor, rel_tol=1e-12)
+    switches = found.switch_context == wanted.switch_context
+    return magnitudes and switches and close(found.inv_freq, wanted.inv_freq) and close(found.long_inv_freq, wanted.long_inv_freq)

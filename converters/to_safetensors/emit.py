@@ -1,0 +1,178 @@
+"""Model in, Hugging Face folder out: every decision and refusal first, then the bytes."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from converters.to_safetensors.carry import carry
+from converters.to_safetensors.config import takes_transformers_4, write_config
+from converters.to_safetensors.plan import INDEX as SHARD_INDEX
+from converters.to_safetensors.plan import Planned, Shard, kept_files, lay_out, parse_dtype, plan, shard_index
+from converters.to_safetensors.write import keep_file, write_shard
+from ropeconv.arch._base import Tag
+from ropeconv.errors import OutputError, TokenizerError
+from ropeconv.model import Model
+from ropeconv.output import check_folder, replacing_folder
+from ropeconv.provenance import describe_origin
+from ropeconv.target import Emitted, Progress
+
+PROVENANCE = "ropeconv.json"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user chose.
+
+    dtype None: as stored, blocks of a GGUF source as F32. max_shard_size: bytes of tensors a file, at most; None keeps the
+    source's files. link: hard links instead of copies of unchanged weight files.
+    """
+
+    dtype: str | None = None
+    bake: str = "auto"
+    max_shard_size: int | None = None
+    link: bool = False
+    force: bool = False
+    dry_run: bool = False
+    threads: int = 0
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Everything that goes into the folder: unchanged files, new weight files, texts by name."""
+
+    kept: list[Path]
+    shards: list[Shard]
+    texts: dict[str, bytes]
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the weight files."""
+        return sum(path.stat().st_size for path in self.kept) + sum(shard.size for shard in self.shards)
+
+
+def emit(
+    model: Model, out: Path, *, huggingface: Mapping[str, Any], options: Options, progress: Progress | None = None
+) -> Emitted:
+    """Write `model` as a folder that transformers 5 and 4 read.
+
+    huggingface: config keys for the reference, kept as provenance. Raises CannotExpress, TokenizerError or OutputError
+    before anything is written; CheckpointError for a weight that is not a number, with nothing left behind.
+    """
+    spelling = carry(model, options.bake)
+    dtype = parse_dtype(options.dtype)
+    kept = kept_files(model, dtype=dtype, max_shard_size=options.max_shard_size)
+    if options.link and not kept:
+        raise OutputError("--link needs weights that stay as they are; leave --link, --dtype and --max-shard-size out")
+    tensors = plan(model, dtype=dtype)
+    config = write_config(model, spelling, dtype=None if kept else _widest(tensors))
+    shards = [] if kept else lay_out(tensors, max_shard_size=options.max_shard_size)
+    origin = describe_origin(model, huggingface, out=out.resolve())
+    contents = Contents(kept, shards, _texts(model, config, origin, shards))
+    if options.dry_run:
+        check_folder(out, force=options.force, source=model.checkpoint.path)
+    else:
+        with replacing_folder(out, force=options.force, source=model.checkpoint.path) as part:
+            _fill(part, contents, options, progress)
+    names = [*contents.texts, *(path.name for path in kept), *(shard.name for shard in shards)]
+    return Emitted(
+        files=tuple(out / name for name in sorted(names)),
+        size=contents.weight_bytes + sum(map(len, contents.texts.values())),
+        carried=spelling.carried,
+        type=_type_name(tensors),
+        details=_details(model, config, tensors, options, contents),
+    )
+
+
+def _fill(part: Path, contents: Contents, options: Options, progress: Progress | None) -> None:
+    done, total = 0, contents.weight_bytes
+    for size in _weights(part, contents, options):
+        done += size
+        if progress is not None:
+            progress(done, total)
+    for name, data in contents.texts.items():
+        path = part / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(data)
+
+
+def _weights(part: Path, contents: Contents, options: Options) -> Iterator[int]:
+    for path in contents.kept:
+        yield from keep_file(path, part, link=options.link)
+    for shard in contents.shards:
+        yield from write_shard(shard, part, threads=options.threads or os.cpu_count() or 1)
+
+
+def _texts(model: Model, config: Mapping[str, Any], origin: Mapping[str, Any], shards: list[Shard]) -> dict[str, bytes]:
+    """File name -> content of everything but the weights."""
+    texts = {name: read() for name, read in model.checkpoint.files.items()}
+    if not any(name.startswith(("tokenizer.", "vocab.json")) for name in texts):
+        raise TokenizerError(f"{model.checkpoint.path}: has no tokenizer files (tokenizer.json); add them")
+    texts["config.json"] = _dump(config)
+    texts[PROVENANCE] = _dump(origin)
+    if len(shards) > 1:
+        texts[SHARD_INDEX] = shard_index(shards)
+    if "tokenizer_config.json" in texts:
+        texts["tokenizer_config.json"] = _raise_limit(texts["tokenizer_config.json"], model)
+    return texts
+
+
+def _raise_limit(data: bytes, model: Model) -> bytes:
+    """tokenizer_config.json whose own limit, at which texts are cut, is no longer below the new context."""
+    try:
+        settings = json.loads(data)
+    except ValueError as error:
+        raise TokenizerError(
+            f"{model.checkpoint.path}: tokenizer_config.json is not JSON ({error}); download it again"
+        ) from error
+    limit = settings.get("model_max_length") if isinstance(settings, dict) else None
+    if not isinstance(limit, int) or limit >= model.main_rope.context:
+        return data
+    return _dump({**settings, "model_max_length": model.main_rope.context})
+
+
+def _dump(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value, indent=2, ensure_ascii=False).encode() + b"\n"
+
+
+def _widest(tensors: list[Planned]) -> str:
+    """The type to load the weights in: theirs when they share one, else the one that holds them all."""
+    types = {tensor.type for tensor in tensors}
+    return types.pop() if len(types) == 1 else "F32"
+
+
+def _type_name(tensors: list[Planned]) -> str:
+    """The coarsest type in the folder."""
+    return next(name for name in ("BF16", "F16", "F32") if any(tensor.type == name for tensor in tensors))
+
+
+def _details(
+    model: Model, config: Mapping[str, Any], tensors: list[Planned], options: Options, contents: Contents
+) -> dict[str, Any]:
+    bytes_by_type: dict[str, int] = {}
+    for tensor in tensors:
+        bytes_by_type[tensor.type] = bytes_by_type.get(tensor.type, 0) + tensor.nbytes
+    return {
+        "tensors": len(tensors),
+        "bytes_by_type": bytes_by_type,
+        "weights": ("linked" if options.link else "copied") if contents.kept else "rewritten",
+        "transformers": ["5", "4"] if takes_transformers_4(config, model) else ["5"],
+        "rounded_norms": _rounded_norms(model),
+    }
+
+
+def _rounded_norms(model: Model) -> int:
+    """Values that a GGUF source stores as 1 + weight and from which 1 cannot be taken without rounding."""
+    count = 0
+    for name, (weight, _) in model.weights.items():
+        native = getattr(model.tensor(name), "native", None)
+        if native is not None and Tag.NORM_PLUS_ONE in weight.tags:
+            rows = model.tensor(name).rows(0, native.shape[0]).astype(np.float64)
+            count += int(np.sum(rows + 1.0 != native.rows(0, native.shape[0]).astype(np.float64)))
+    return count

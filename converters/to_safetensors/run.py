@@ -1,0 +1,185 @@
+"""A finished folder in its own runtime: transformers, loading it as any user would, in float32.
+
+Frequencies are read off what the rotary module does: cos and sin at position 1 are m cos(inv_freq) and m sin(inv_freq).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ropeconv.errors import CheckpointError, TokenizerError
+from ropeconv.rope.spec import Frequencies
+
+CHUNK = 512  # rows of vocabulary-sized logits held at a time
+Array = NDArray[np.float64]
+
+
+class Folder:
+    """A Hugging Face folder; config, rotary module, model and tokenizer are loaded when first asked for."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @cached_property
+    def config(self) -> Any:
+        """transformers' reading of config.json."""
+        from transformers import AutoConfig
+
+        return self._load("config.json", lambda: AutoConfig.from_pretrained(self.path, local_files_only=True))
+
+    @cached_property
+    def model(self) -> Any:
+        """The causal language model, float32."""
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        def load() -> Any:
+            return AutoModelForCausalLM.from_pretrained(
+                self.path, local_files_only=True, dtype=torch.float32, attn_implementation="sdpa", output_loading_info=True
+            )
+
+        model, info = self._load("the weights", load)
+        for what in ("missing_keys", "mismatched_keys"):
+            if info.get(what):
+                raise CheckpointError(f"{self.path}: transformers finds no weight for {min(map(str, info[what]))} ({what})")
+        return model.eval()
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """transformers' tokenizer of the folder."""
+        from transformers import AutoTokenizer
+
+        try:
+            with _quiet():
+                return AutoTokenizer.from_pretrained(self.path, local_files_only=True)
+        except (ValueError, KeyError, TypeError, OSError, AttributeError, ImportError) as error:
+            raise TokenizerError(f"{self.path}: transformers cannot load the tokenizer ({_line(error)})") from error
+
+    def _load(self, what: str, load: Callable[[], Any]) -> Any:
+        try:
+            with _quiet():
+                return load()
+        except (ValueError, KeyError, TypeError, RuntimeError, OSError, AttributeError) as error:
+            raise CheckpointError(f"{self.path}: transformers cannot load {what} ({_line(error)})") from error
+
+    def frequencies(self, layer_types: Sequence[str]) -> dict[str, Frequencies | None]:
+        """Layer type -> what its rotary module computes; without the weights."""
+        import torch
+
+        module = _rotary_module(self.config)
+        with torch.no_grad():
+            return {layer: _read_layer(module, self.config, layer) for layer in dict.fromkeys(layer_types)}
+
+    def logits(self, ids: Sequence[int]) -> Iterator[NDArray[np.float32]]:
+        """(n, vocab) float32 blocks, n <= 512: one pass through the layers, then the model's own head block by block."""
+        import torch
+        from transformers.modeling_outputs import BaseModelOutputWithPast
+
+        model, base = self.model, self.model.base_model
+        tokens = torch.tensor([list(ids)])
+        with torch.no_grad():
+            hidden = base(tokens, use_cache=False).last_hidden_state  # 1 t e
+            layers = base.forward
+            try:
+                for start in range(0, len(ids), CHUNK):
+                    part = slice(start, start + CHUNK)
+                    # the head with its softcap is the model's: only the layers below it are answered from `hidden`
+                    base.forward = _answering(BaseModelOutputWithPast(last_hidden_state=hidden[:, part]))
+                    yield model(tokens[:, part], use_cache=False).logits[0].float().numpy()
+            finally:
+                base.forward = layers
+
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids, special tokens parsed and added as the folder's files say."""
+        return [int(i) for i in self.tokenizer(text, verbose=False)["input_ids"]]
+
+    def vocabulary(self) -> list[str]:
+        """Token text by id; empty where the tokenizer has no token."""
+        known = {int(i): str(token) for token, i in self.tokenizer.get_vocab().items()}
+        return [known.get(i, "") for i in range(max(known, default=-1) + 1)]
+
+    def special_ids(self) -> dict[str, int]:
+        """bos, eos, padding, unknown -> id, where the tokenizer has one."""
+        stems = {"bos": "bos", "eos": "eos", "padding": "pad", "unknown": "unk"}
+        ids = {name: getattr(self.tokenizer, f"{stem}_token_id", None) for name, stem in stems.items()}
+        return {name: int(i) for name, i in ids.items() if i is not None}
+
+
+def _answering(output: Any) -> Callable[..., Any]:
+    return lambda *_args, **_kwargs: output
+
+
+def _rotary_module(config: Any) -> Any:
+    """The rotary module of the configuration's causal language model."""
+    import inspect
+    import sys
+
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    source = sys.modules[MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].__module__]
+    found: list[Any] = [
+        entry
+        for name, entry in vars(source).items()
+        if inspect.isclass(entry) and name.endswith("RotaryEmbedding") and entry.__module__ == source.__name__
+    ]
+    if len(found) != 1:
+        raise CheckpointError(f"transformers' {type(config).__name__} has {len(found)} rotary modules, not one")
+    try:
+        return found[0](config)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"transformers cannot compute the rotary embedding ({type(error).__name__}: {_line(error)})"
+        ) from error
+
+
+def _read_layer(module: Any, config: Any, layer: str) -> Frequencies:
+    values = config.rope_parameters
+    nested = isinstance(values.get(layer), Mapping)
+    values, extra = (values[layer], {"layer_type": layer}) if nested else (values, {})
+    short, magnitude = _angles(module, reach=1, extra=extra)
+    base = values["rope_theta"] ** -(np.arange(len(short)) / len(short))
+    if values["rope_type"] != "longrope":
+        return Frequencies(short, base, magnitude)
+    switch = int(values["original_max_position_embeddings"])
+    before, _ = _angles(module, reach=switch - 1, extra=extra)
+    long, _ = _angles(module, reach=switch, extra=extra)
+    if not np.array_equal(before, short):
+        raise CheckpointError(f"transformers leaves the short factors before position {switch - 1}; expected past it")
+    return Frequencies(short, base, magnitude, long_inv_freq=long, switch_context=switch)
+
+
+def _angles(module: Any, *, reach: int, extra: Mapping[str, str]) -> tuple[Array, float]:
+    """((d/2,) radians a token, magnitude) in a pass whose last position is `reach`."""
+    import torch
+
+    cos, sin = module(torch.zeros(1, dtype=torch.float32), torch.tensor([[1, max(1, reach)]]), **extra)
+    # pairs are (i, i + d/2): the second half repeats the first
+    c, s = (np.asarray(part[0, 0, : part.shape[-1] // 2], np.float64) for part in (cos, sin))
+    return np.arctan2(s, c), float(np.hypot(s, c).mean())
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No bars and no advice on stderr; what matters is checked and raised."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
