@@ -1,4 +1,4 @@
-"""Turn a GGUF file into a Hugging Face folder with ropeconv's own reader, as a checkpoint to convert.
+"""Turn a GGUF file into a Hugging Face folder, as a checkpoint to convert: one call of `ropeconv safetensors`.
 
 usage: python samples/make_checkpoint.py [MODEL.gguf] FOLDER
 
@@ -9,15 +9,10 @@ dequantised and stored as bfloat16, so they are close to the published model's b
 from __future__ import annotations
 
 import importlib.util
-import json
 import sys
 from pathlib import Path
 
-import ml_dtypes
-from safetensors.numpy import save_file
-
-from ropeconv.checkpoint.index import open_checkpoint
-from ropeconv.checkpoint.load import understand
+from ropeconv import cli
 
 
 def packaged_smollm2() -> Path:
@@ -29,20 +24,12 @@ def packaged_smollm2() -> Path:
 
 
 def main(source: Path, folder: Path) -> None:
-    """Read, check that every tensor is accounted for, write."""
-    checkpoint = open_checkpoint(source)
-    model = understand(checkpoint)
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {}
-    for name in model.weights:
-        tensor = checkpoint.tensors[name]
-        tensors[name] = tensor.rows(0, tensor.shape[0]).astype(ml_dtypes.bfloat16)
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    for name, read in checkpoint.files.items():
-        (folder / name).write_bytes(read())
-    config = {**checkpoint.config, "torch_dtype": "bfloat16"}
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    print(f"{source.name}: {len(tensors)} tensors -> {folder}")
+    """Write `folder`; an earlier one is replaced."""
+    try:
+        cli.main(["safetensors", str(source), "--dtype", "BF16", "-o", str(folder), "--force", "--quiet"])
+    except SystemExit as done:
+        if done.code:
+            raise
 
 
 if __name__ == "__main__":

@@ -232,8 +232,8 @@ def _config(
         config["layer_types"] = _window_pattern(metadata, layout, dims)
     config.update(rope_config(metadata, native, layout, arch, dims))
     for special, name in (("bos", "bos"), ("eos", "eos"), ("pad", "padding")):
-        if f"tokenizer.ggml.{name}_token_id" in metadata:
-            config[f"{special}_token_id"] = metadata[f"tokenizer.ggml.{name}_token_id"]
+        # null where the file has none: a config class fills a missing key with an id of its own
+        config[f"{special}_token_id"] = metadata.get(f"tokenizer.ggml.{name}_token_id")
     return config
 
 

@@ -23,6 +23,11 @@ from ropeconv.rope.spec import Array, Frequencies
 DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 # model_type -> the top-level keys (theta, share) that its configuration class reads
 SPELLINGS = {"gpt_neox": ("rotary_emb_base", "rotary_pct")}
+# family -> rope_type -> the fields beside `type` that its class in transformers 4 takes, no more and no fewer
+STRICT_4: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "phi3": {"longrope": ("short_factor", "long_factor")},
+    "olmo2": {"linear": ("factor",), "dynamic": ("factor",)},
+}
 COMMON = ("rope_theta", "partial_rotary_factor")
 
 
@@ -38,7 +43,7 @@ def write_config(model: Model, spelling: Spelling, *, dtype: str | None) -> dict
         config = {key: value for key, value in config.items() if key != "dtype"} | {"torch_dtype": DTYPES[dtype]}
     if patch:
         older = _older_nested if model.arch.nested_rope else _older_flat
-        config = _simplify_phi3({**config, **older(model, patch["rope_parameters"])}, model)
+        config = _narrow({**config, **older(model, patch["rope_parameters"])}, model)
     _check_reading(config, model, spelling)
     return config
 
@@ -72,18 +77,19 @@ def _older(values: Mapping[str, Any]) -> dict[str, Any] | None:
     return None if values["rope_type"] == "default" else {**values, "type": values["rope_type"]}
 
 
-def _simplify_phi3(config: dict[str, Any], model: Model) -> dict[str, Any]:
-    """transformers 4's Phi-3 takes exactly type, short_factor, long_factor, and derives the magnitude by LongRoPE's rule.
+def _narrow(config: dict[str, Any], model: Model) -> dict[str, Any]:
+    """`rope_scaling` with exactly the fields that transformers 4's class of a strict family takes.
 
-    Where that rule is not the model's, the full dict stays: transformers 4 then refuses the folder instead of running it
-    with another magnitude.
+    Where those do not say it all the full dict stays: transformers 4 then refuses the folder instead of running it wrong.
     """
     scaling = config.get("rope_scaling")
-    if model.arch.rope_types is None or scaling is None or not _is_rule(scaling, model):
+    fields = None if scaling is None else STRICT_4.get(model.arch.name, {}).get(scaling["rope_type"])
+    if scaling is None or fields is None or ("attention_factor" in scaling and not _is_rule(scaling, model)):
         return config
-    tables = {key: scaling[key] for key in ("short_factor", "long_factor")}
-    newer = {key: value for key, value in config["rope_parameters"].items() if key not in ("factor", "attention_factor")}
-    return {**config, "rope_parameters": newer, "rope_scaling": {"type": scaling["rope_type"], **tables}}
+    derived = {"factor", "attention_factor"} - set(fields) if "attention_factor" in scaling else set()
+    newer = {key: value for key, value in config["rope_parameters"].items() if key not in derived}
+    narrow = {"type": scaling["rope_type"], **{key: scaling[key] for key in fields}}
+    return {**config, "rope_parameters": newer, "rope_scaling": narrow}
 
 
 def _is_rule(scaling: Mapping[str, Any], model: Model) -> bool:
@@ -95,7 +101,8 @@ def _is_rule(scaling: Mapping[str, Any], model: Model) -> bool:
 
 def takes_transformers_4(config: Mapping[str, Any], model: Model) -> bool:
     """Whether transformers 4 computes the same from `config`; where not, it refuses to load it."""
-    return model.arch.rope_types is None or len(config.get("rope_scaling") or "xyz") == 3
+    scaling = config.get("rope_scaling")
+    return model.arch.name not in STRICT_4 or scaling is None or "rope_type" not in scaling
 
 
 def _check_reading(config: Mapping[str, Any], model: Model, spelling: Spelling) -> None:

@@ -22,6 +22,7 @@ from ropeconv.verify.weights import compare_weights
 
 Progress = Callable[[str, int, int], None]
 LATER = ("frequencies", "tokens", "weights", "logits")
+FOLDER_IDS = ("bos", "eos", "padding", "unknown")  # special ids that the tokenizer files of a folder name
 LONG_SAMPLE = 100_000  # characters of the text that the tokens rung compares, beside the samples
 
 
@@ -67,7 +68,7 @@ def _run_rungs(
     trained = expected.rope.original_context
     torch_side = Reference(expected.model.checkpoint, expected.config)
     rotary = torch_side.frequencies()
-    tokenizer = _find_tokenizer(torch_side, expected)
+    tokenizer = _find_tokenizer(artefact, torch_side, expected)
     rungs = [
         _frequency_rung(artefact, rotary),
         _token_rung(artefact, tokenizer, content),
@@ -78,9 +79,7 @@ def _run_rungs(
     try:
         for run in plan_passes(ids, switch=_find_switch(artefact, rotary), trained=trained):
             part = ids[: run.tokens]
-            measured.append(
-                _measure(artefact, torch_side, part, run=run, gates=gates, trained=trained, progress=progress)
-            )
+            measured.append(_measure(artefact, torch_side, part, run=run, gates=gates, trained=trained, progress=progress))
     except CheckpointError as error:
         return [*rungs, _rung("logits", [str(error)], "")], measured
     rungs.append(_logit_rung(measured, wanted=wanted, trained=trained, context=expected.rope.context))
@@ -109,10 +108,10 @@ def _frequency_rung(artefact: Artefact, rotary: Mapping[str, Rotary]) -> Rung:
     return _rung("frequencies", result.findings, f"{result.pairs} rotary pairs, largest difference {result.worst:.1e}")
 
 
-def _find_tokenizer(torch_side: Reference, expected: Expected) -> Tokenizing:
+def _find_tokenizer(artefact: Artefact, torch_side: Reference, expected: Expected) -> Tokenizing:
     checkpoint = expected.model.checkpoint
     if checkpoint.path.is_file():  # a source of a target's own format brings its own runtime's tokenizer
-        return SourceFile(open_any(checkpoint.path)[1])
+        return SourceFile(open_any(checkpoint.path)[1], ids=None if artefact.path.is_file() else frozenset(FOLDER_IDS))
     if torch_side.tokenizer is None:
         raise TokenizerError(f"{checkpoint.path}: has no tokenizer, so no text can be run; add tokenizer.json")
     return torch_side

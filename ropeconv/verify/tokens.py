@@ -24,9 +24,10 @@ class Tokenizing(Protocol):
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A source of the artefact's own format: its own runtime's tokenizer is the reference."""
+    """A source in one file: its own runtime's tokenizer is the reference. ids: special ids to compare; None = all."""
 
     artefact: Artefact
+    ids: frozenset[str] | None = None
 
     def tokenize(self, text: str) -> list[int]:
         """Token ids of a text."""
@@ -38,7 +39,7 @@ class SourceFile:
 
     def special_ids(self) -> dict[str, set[int]]:
         """bos, eos, padding -> the source's id."""
-        return {name: {token} for name, token in self.artefact.special_ids.items()}
+        return {name: {token} for name, token in self.artefact.special_ids.items() if self.ids is None or name in self.ids}
 
 
 def token_findings(artefact: Artefact, reference: Tokenizing, samples: Mapping[str, str]) -> list[str]:

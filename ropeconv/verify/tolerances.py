@@ -94,6 +94,10 @@ LOGITS: Mapping[tuple[str, str], Gates] = {
     ("gguf", "Q3_K_M"): Gates(1.5, 0.6, 0.5, 0.6),  # 0.31     0.117    0.762   0.141
     ("gguf", "Q3_K_S"): Gates(4.0, 2.0, 0.15, 2.0),  # 1.32     0.713    0.291   0.777
     ("gguf", "Q2_K"): Gates(4.0, 2.0, 0.15, 2.0),  # 1.32     0.713    0.291   0.777
+    # PyTorch on both sides: exact where weights were not rounded. F16, BF16: SmolLM2's dequantised weights, 1024 tokens
+    ("safetensors", "F32"): Gates(1e-10, 1e-9, 1.0, 1e-6),  # 0        0        1.000   0
+    ("safetensors", "F16"): Gates(2e-5, 4e-5, 0.98, 1e-3),  # 2.7e-6   5.7e-6   0.999   3.5e-6
+    ("safetensors", "BF16"): Gates(6e-4, 4e-4, 0.96, 1e-2),  # 6.4e-5   6.0e-5   0.996   9.2e-4
 }
 
 
