@@ -58,6 +58,18 @@ ALLOWED: dict[str, set[str]] = {
         "ropeconv.target",
         "ropeconv.checkpoint",
     },
+    "converters.to_onnx": {
+        "ropeconv",
+        "ropeconv.casts",
+        "ropeconv.output",
+        "ropeconv.provenance",
+        "ropeconv.errors",
+        "ropeconv.rope",
+        "ropeconv.arch",
+        "ropeconv.model",
+        "ropeconv.target",
+        "ropeconv.checkpoint",
+    },
     "ropeconv.commands": {
         "ropeconv",
         "ropeconv.errors",
@@ -78,6 +90,7 @@ RUNTIMES = {
     "torch": {"ropeconv.verify", "ropeconv.checkpoint", "converters.to_safetensors"},
     "transformers": {"ropeconv.verify", "converters.to_safetensors"},
     "llama_cpp": {"converters.to_gguf"},
+    "onnxruntime": {"converters.to_onnx"},
 }
 MODULES = sorted((*ROOT.glob("ropeconv/**/*.py"), *ROOT.glob("converters/**/*.py")))
 
