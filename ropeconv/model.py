@@ -81,8 +81,7 @@ class Model:
     def main_rope(self) -> Rope:
         """The rope that bounds the context: the full-attention layers', else the only one there is."""
         ropes = self.ropes
-        rope = ropes.get("full_attention") or next(r for r in ropes.values() if r is not None)
-        return rope
+        return ropes.get("full_attention") or next(rope for rope in ropes.values() if rope is not None)
 
     def tensor(self, name: str) -> Tensor:
         """The lazy tensor behind a weight."""

@@ -88,7 +88,7 @@ class Target:
 
     recognizes: whether a path is one of its artefacts. carry: (model, bake) -> Carried, or CannotExpress; opens no file.
     emit: (model, out, *, huggingface, options, progress) -> Emitted; the target's own options, see its emit module.
-    open_artefact: (path, families) -> Artefact. open_checkpoint: (path, families) -> Checkpoint, when the format is also a source.
+    open_artefact: (path, families) -> Artefact. open_checkpoint: (path, families) -> Checkpoint, when the format is a source too.
     """
 
     name: str

@@ -130,7 +130,7 @@ SOURCES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "unread config key": (
         lambda p: edit_json(p.with_name("config.json"), logit_scale=2.0),
-        "logit_scale, which ropeconv does not read for llama; if it has no bearing on logits pass --ignore-config-key logit_scale",
+        "logit_scale, which ropeconv does not read for llama; if it has no bearing on logits pass --ignore-config-key",
     ),
     "unread rope key": (
         lambda p: edit_json(p.with_name("config.json"), rope_parameters={"rope_type": "linear", "factor": 2.0, "offset": 1}),
@@ -169,7 +169,7 @@ def long_string(data: bytes) -> bytes:
 
 
 GGUFS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
-    "empty": (lambda d: b"", "not a checkpoint file that ropeconv reads"),
+    "empty": (lambda _: b"", "not a checkpoint file that ropeconv reads"),
     "not GGUF": (lambda d: b"PK" + d[2:], "not a checkpoint file that ropeconv reads"),
     "truncated": (cut_gguf, "corrupt GGUF file (tensor"),
     "cut in the header": (lambda d: d[:2000], "corrupt GGUF file (it ends at byte 2000, an array of 384 strings does not fit"),

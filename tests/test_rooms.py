@@ -153,7 +153,8 @@ def test_files_are_short(path: Path) -> None:
 
 def loaded_by(*arguments: str) -> set[str]:
     """Top-level modules that a fresh interpreter has after the command."""
-    code = "import sys\nfrom ropeconv.cli import main\ntry: main(sys.argv[1:])\nexcept SystemExit: pass\nprint('LOADED', *sys.modules)"
+    code = "import sys\nfrom ropeconv.cli import main\ntry: main(sys.argv[1:])\nexcept SystemExit: pass\n"
+    code += "print('LOADED', *sys.modules)"
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
     line = next(row for row in done.stdout.splitlines() if row.startswith("LOADED"))
     return {module.partition(".")[0] for module in line.split()}

@@ -19,7 +19,7 @@ from typing import Any
 class Role(Enum):
     """What a tensor does in a decoder."""
 
-    TOKEN_EMBEDDING = "token_embedding"
+    TOKEN_EMBEDDING = "token_embedding"  # noqa: S105 - no password
     OUTPUT_NORM = "output_norm"
     OUTPUT = "output"
     ATTN_NORM = "attn_norm"  # before attention
@@ -186,7 +186,7 @@ STANDARD_DIMS: dict[str, Key] = {
     "vocab_size": Key(("vocab_size",)),
     "norm_eps": Key(("rms_norm_eps",)),
     "activation": Key(("hidden_act",)),
-    "tied": Key(("tie_word_embeddings",), False),
+    "tied": Key(("tie_word_embeddings",), default=False),
 }
 
 

@@ -1,4 +1,4 @@
-"""Gemma 3 text: norms around both blocks that multiply by 1 + weight, q/k norms, GELU MLP, sliding layers with their own theta."""
+"""Gemma 3 text: norms (1 + weight) around both blocks, q/k norms, GELU MLP, sliding layers with their own theta."""
 
 from ropeconv.arch._base import (
     LAYER,
@@ -39,7 +39,7 @@ ARCH = Architecture(
         "norm_eps": Key(("rms_norm_eps",), 1e-6),
         "vocab_size": Key(("vocab_size",), 262208),
         "activation": Key(("hidden_activation", "hidden_act"), "gelu_pytorch_tanh"),
-        "tied": Key(("tie_word_embeddings",), True),
+        "tied": Key(("tie_word_embeddings",), default=True),
         "sliding_window": Key(("sliding_window",), 4096),
         "query_scale_dim": Key(("query_pre_attn_scalar",), 256),
         "final_logit_softcap": Key(("final_logit_softcapping",), None),

@@ -30,7 +30,7 @@ ARCH = Architecture(
         "num_kv_heads": Key((), "=num_heads"),
         "head_dim": Key((), "e/h"),
         "norm_eps": Key(("layer_norm_eps",)),
-        "parallel_residual": Key(("use_parallel_residual",), True),
+        "parallel_residual": Key(("use_parallel_residual",), default=True),
     },
     expects={
         "hidden_act": ("gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh"),

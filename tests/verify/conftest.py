@@ -76,9 +76,7 @@ def provenance(folder: Path, family: str, scaling: str) -> str:
         "original_max_position_embeddings": L,
     }
     fingerprint = open_checkpoint(folder).fingerprint
-    return json.dumps(
-        {"ropeconv": "0", "source": str(folder), "fingerprint": fingerprint, "family": family, "config": config}
-    )
+    return json.dumps({"ropeconv": "0", "source": str(folder), "fingerprint": fingerprint, "family": family, "config": config})
 
 
 LINEAR_KEYS = {"rope.scaling.type": "linear", "rope.scaling.factor": 4.0}
