@@ -27,8 +27,8 @@ Float = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 
 CHUNK = 1 << 18  # values worked on at a time: large enough for threads to leave one another alone
-# Products of codes and weights are summed in float32; a weight of this size is damage, not training.
-LARGEST = 1e30
+# Squares of weights are summed in float32; a weight past this is damage, not training.
+LARGEST = 1e16
 # Ranges tried: by how many codes a block's extremes may lie outside the code range, to be clipped (negative: inside). For
 # 4 bits five reach within 2 % of the squared error of sixty; with 8 bits the first is as good.
 OUTSIDE = {4: (-0.5, 0.2, 0.9, 1.6, 2.4), 8: (0.0,)}

@@ -172,7 +172,7 @@ def test_any_cut_into_slabs_gives_the_same_bytes(cut: int, blocks: Blocks, colum
 
 
 @pytest.mark.parametrize("blocks", CASES, ids=str)
-@pytest.mark.parametrize("value", [0.0, 1.0, -3.0, 1e-30, 1e-42, 1e30])
+@pytest.mark.parametrize("value", [0.0, 1.0, -3.0, 1e-30, 1e-42, 1e16])
 def test_rows_of_one_value_stay_finite_and_close(value: float, blocks: Blocks) -> None:
     rows = np.full((2, 64), value, np.float32)
     back = unpack_rows(pack_rows(rows, blocks), blocks, columns=64)
@@ -180,7 +180,7 @@ def test_rows_of_one_value_stay_finite_and_close(value: float, blocks: Blocks) -
     np.testing.assert_allclose(back, rows, rtol=0.07, atol=1e-37)
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 3e38, -2e30])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 3e38, -2e16])
 def test_a_value_that_is_no_weight_is_named(bad: float) -> None:
     rows = weights(64)
     rows[3, 5] = bad
