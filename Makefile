@@ -20,7 +20,7 @@ check: $(VENV)/.installed
 	pytest -q -m "not slow"
 
 # Everything that must hold, as CI runs it.
-test: $(VENV)/.sample clients
+test: $(VENV)/.sample clients build/transformers4/.installed
 	ruff check .
 	ruff format --check .
 	mypy ropeconv converters
