@@ -13,7 +13,7 @@ import os
 import shutil
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 
 from ropeconv.errors import OutputError
 
-Slab = tuple[Callable[[], NDArray[np.uint8]], int]
-"""(what makes the bytes, their offset in the file); made in any thread, written in order."""
+Bytes = NDArray[np.uint8]
+Slab = tuple[Callable[[], Bytes | Sequence[Bytes]], int | Sequence[int]]
+"""(what makes the bytes, their offset in the file), or several pieces made at once; made in any thread, written in order."""
 
 # A folder that --force may replace holds one of these: it is a model's, not a user's home.
 MARKS = ("config.json", "ropeconv.json", "genai_config.json")
@@ -83,15 +84,18 @@ def write_slabs(descriptor: int, *, header: bytes, size: int, slabs: Iterable[Sl
     with ThreadPoolExecutor(threads) as pool:
         try:
             for data, offset in _made(slabs, pool, depth=2 * threads):
-                _put(descriptor, data, offset)
-                yield data.nbytes
+                for piece, place in _pieces(data, offset):
+                    _put(descriptor, piece, place)
+                    yield piece.nbytes
         finally:
             pool.shutdown(cancel_futures=True)
     os.ftruncate(descriptor, size)
 
 
-def _made(slabs: Iterable[Slab], pool: ThreadPoolExecutor, *, depth: int) -> Iterator[tuple[NDArray[np.uint8], int]]:
-    pending: deque[tuple[Future[NDArray[np.uint8]], int]] = deque()
+def _made(
+    slabs: Iterable[Slab], pool: ThreadPoolExecutor, *, depth: int
+) -> Iterator[tuple[Bytes | Sequence[Bytes], int | Sequence[int]]]:
+    pending: deque[tuple[Future[Bytes | Sequence[Bytes]], int | Sequence[int]]] = deque()
     for make, offset in slabs:
         pending.append((pool.submit(make), offset))
         if len(pending) >= depth:
@@ -101,7 +105,14 @@ def _made(slabs: Iterable[Slab], pool: ThreadPoolExecutor, *, depth: int) -> Ite
         yield future.result(), place
 
 
-def _put(descriptor: int, data: bytes | NDArray[np.uint8], offset: int) -> None:
+def _pieces(data: Bytes | Sequence[Bytes], offset: int | Sequence[int]) -> Iterable[tuple[Bytes, int]]:
+    if isinstance(offset, int):
+        assert isinstance(data, np.ndarray)
+        return [(data, offset)]
+    return zip(data, offset, strict=True)
+
+
+def _put(descriptor: int, data: bytes | Bytes, offset: int) -> None:
     view = memoryview(data if isinstance(data, bytes) else data.data).cast("B")
     while view:
         written = os.pwrite(descriptor, view, offset)

@@ -44,6 +44,7 @@ class Graph:
         self._constants: dict[tuple[str, tuple[int, ...], bytes], Value] = {}
         self._initializers: list[Any] = []
         self._taken: set[str] = set()
+        self._declared: set[str] = set()
 
     def fresh(self, name: str) -> Value:
         """`name`, or `name` with a number when it is taken."""
@@ -58,18 +59,17 @@ class Graph:
         """Add a node with one output, whose name starts with `name`."""
         return self.ops(kind, inputs, [name], domain=domain, **attributes)[0]
 
-    def ops(self, kind: str, inputs: Sequence[Value], names: Sequence[str], *, domain: str = "", **attributes: Any) -> list[Value]:
+    def ops(
+        self, kind: str, inputs: Sequence[Value], names: Sequence[str], *, domain: str = "", **attributes: Any
+    ) -> list[Value]:
         """Add a node with several outputs; "" for one that is not wanted, a name of `declare` is kept as it is."""
         from onnx import helper
 
-        outputs = [name if name == "" or name in self._declared() else self.fresh(name) for name in names]
+        outputs = [name if name == "" or name in self._declared else self.fresh(name) for name in names]
         label = next(output for output in outputs if output)
         node = helper.make_node(kind, list(inputs), outputs, name=f"{label}/{kind}", domain=domain, **attributes)
         self.nodes.append(node)
         return outputs
-
-    def _declared(self) -> set[str]:
-        return {output.name for output in self.outputs}
 
     def constant(self, values: Any, dtype: str, *, name: str) -> Value:
         """A small constant inside the model file; equal ones are one."""
@@ -83,6 +83,23 @@ class Graph:
             self._constants[key] = self.fresh(name)
             self._initializers.append(numpy_helper.from_array(array, self._constants[key]))
         return self._constants[key]
+
+    def named(self, name: str, values: Any) -> Value:
+        """A small constant under exactly this name, which a reader of the file looks for."""
+        from onnx import numpy_helper
+
+        if name not in self._taken:
+            self._taken.add(name)
+            self._initializers.append(numpy_helper.from_array(np.asarray(values), name))
+        return name
+
+    def scalar(self, value: int) -> Value:
+        """An int64 constant without axes."""
+        return self.constant(value, "int64", name=f"int_{value}")
+
+    def cast(self, value: Value, dtype: str, *, name: str) -> Value:
+        """`value` as `dtype`."""
+        return self.op("Cast", value, name=name, to=element_type(dtype))
 
     def ints(self, *values: int) -> Value:
         """A one-axis int64 constant."""
@@ -98,7 +115,7 @@ class Graph:
         for key, value in entries.items():
             tensor.external_data.add(key=key, value=str(value))
         self._initializers.append(tensor)
-        return tensor.name
+        return str(tensor.name)
 
     def input(self, name: str, dtype: str, shape: Sequence[int | str]) -> Value:
         """Declare a graph input."""
@@ -112,6 +129,7 @@ class Graph:
         from onnx import helper
 
         self.outputs.append(helper.make_tensor_value_info(self.fresh(name), element_type(dtype), list(shape)))
+        self._declared.add(name)
         return name
 
     def model(self, *, opsets: Mapping[str, int], ir_version: int, metadata: Mapping[str, str], producer: tuple[str, str]) -> Any:

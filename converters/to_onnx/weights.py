@@ -4,7 +4,8 @@ The seam between the decoder (blocks.py), which knows roles and no types, and ty
 roles. `Store` hands out value names while the graph is built and remembers, for every matrix, who makes its bytes: `Rows`,
 by slabs of rows, so that one pass over the source fills codes, scales and zero points alike.
 
-Data file: initializers in the order of their first use, each at a multiple of ALIGN; a quantised matrix is three of them.
+Data file: initializers in the order of their first use; a quantised matrix is three of them. Large ones start at a page,
+so that onnxruntime can map what it does not repack.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from math import isfinite
+from math import isfinite, prod
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +27,7 @@ from ropeconv.casts import FLOATS, BadValueError, cast_rows
 from ropeconv.errors import CannotExpress, CheckpointError
 from ropeconv.model import Model, Tensor
 
-ALIGN = 4096  # a page, so that onnxruntime can map what it does not repack
+PAGE, LINE = 4096, 64  # bytes
 FLOAT_NAMES = {dtype: name for name, dtype in FLOATS.items()}
 Made = Sequence[NDArray[np.uint8]]
 
@@ -54,6 +56,11 @@ class Store:
         self.size = 0
         self._values: dict[str, tuple[Value, ...]] = {}
 
+    @property
+    def names(self) -> list[str]:
+        """Every tensor and table that was asked for."""
+        return list(self._values)
+
     def vector(self, name: str) -> Value:
         """A norm or bias: (n,) in the type of the activations; 1 is added where the family's norm does."""
         if name not in self._values:
@@ -62,11 +69,11 @@ class Store:
             self._floats(name, self.model.tensor(name), shift=shift)
         return self._values[name][0]
 
-    def table(self, name: str, values: NDArray[np.generic]) -> Value:
+    def table(self, name: str, values: NDArray[Any]) -> Value:
         """A table that was made here, in its own type."""
-        rows, width = values.shape[0], values[0].size
         part = self._place(name, str(values.dtype), values.shape)
-        self._add(name, Rows((part,), rows, width, lambda start, stop: (as_bytes(values[start:stop]),)))
+        make = partial(_table_rows, values)
+        self._add(name, Rows((part,), values.shape[0], prod(values.shape[1:]), make))
         return self._values[name][0]
 
     def linear(self, x: Value, name: str, *, bias: str | None, to: str) -> Value:
@@ -82,13 +89,14 @@ class Store:
         blocks = self._table_blocks(name)
         if blocks is None:
             return self.graph.op("Gather", self._matrix(name), ids, name="embedding", axis=0)
-        codes, *rest = self._blocks(name, blocks)
+        _, *rest = self._blocks(name, blocks)
         v, e = self.model.tensor(name).shape
-        flat = codes
-        if self.model.dims.tied:  # the head reads the same codes by blocks, so this node sees them through a reshape
-            flat = self.graph.op("Reshape", codes, self.graph.ints(v, e * blocks.bits // 8), name="embedding_codes")
+        stored = next(rows.parts[0] for rows in self.rows if rows.parts[0].name == f"{name}_codes")
+        # the same bytes with two axes: the head reads them with three
+        flat = Stored(f"{name}_codes_by_row", "uint8", (v, e * blocks.bits // 8), stored.offset)
+        codes = self.graph.external(flat, location=self.location)
         return self.graph.op(
-            "GatherBlockQuantized", flat, ids, *rest, name="embedding", domain=MICROSOFT,
+            "GatherBlockQuantized", codes, ids, *rest, name="embedding", domain=MICROSOFT,
             bits=blocks.bits, block_size=blocks.size, gather_axis=0, quantize_axis=1,
         )  # fmt: skip
 
@@ -120,7 +128,7 @@ class Store:
     def _floats(self, name: str, tensor: Tensor, *, shift: float) -> None:
         part = self._place(name, self.kind.dtype, tuple(tensor.shape))
         make = partial(_float_rows, name, tensor, FLOAT_NAMES[self.kind.dtype], shift)
-        self._add(name, Rows((part,), tensor.shape[0], part.nbytes // 4 // tensor.shape[0] or 1, make))
+        self._add(name, Rows((part,), tensor.shape[0], prod(tensor.shape[1:]), make))
 
     def _blocks(self, name: str, blocks: Blocks) -> tuple[Value, ...]:
         """Codes, scales and, unless symmetric, zero points of a matrix."""
@@ -139,14 +147,18 @@ class Store:
         return self._values[name]
 
     def _place(self, name: str, dtype: str, shape: tuple[int, ...]) -> Stored:
-        part = Stored(name, dtype, shape, self.size)
-        self.size += part.nbytes
-        self.size += -self.size % ALIGN
-        return part
+        nbytes = Stored(name, dtype, shape, 0).nbytes
+        offset = self.size + -self.size % (PAGE if nbytes >= 16 * PAGE else LINE)
+        self.size = offset + nbytes
+        return Stored(name, dtype, shape, offset)
 
     def _add(self, name: str, rows: Rows) -> None:
         self.rows.append(rows)
         self._values[name] = tuple(self.graph.external(part, location=self.location) for part in rows.parts)
+
+
+def _table_rows(values: NDArray[Any], start: int, stop: int) -> Made:
+    return (as_bytes(values[start:stop]),)
 
 
 def _float_rows(name: str, tensor: Tensor, dtype: str, shift: float, start: int, stop: int) -> Made:
@@ -164,7 +176,9 @@ def _packed_rows(name: str, tensor: Tensor, blocks: Blocks, start: int, stop: in
         packed = pack_rows(tensor.rows(start, stop), blocks)
     except BadValueError as error:
         raise _explain(name, error, start) from error
-    parts = [packed.codes, packed.scales, *([] if packed.zero_points is None else [packed.zero_points])]
+    parts: list[NDArray[Any]] = [packed.codes, packed.scales]
+    if packed.zero_points is not None:
+        parts.append(packed.zero_points)
     return [as_bytes(part) for part in parts]
 
 
