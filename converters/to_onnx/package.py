@@ -157,9 +157,11 @@ def _chat_template(model: Model, files: Mapping[str, bytes]) -> Any:
     """The template as tokenizer_config.json holds it: a text, or a list of named ones; None to leave what is there."""
     named = {name.removeprefix(MORE_TEMPLATES).removesuffix(".jinja"): name for name in files if name.startswith(MORE_TEMPLATES)}
     if TEMPLATE in files:
-        default = files[TEMPLATE].decode()
+        default: Any = files[TEMPLATE].decode()
     elif OLDER_TEMPLATE in files:
-        default = _read(model, OLDER_TEMPLATE)["chat_template"]
+        default = _read(model, OLDER_TEMPLATE).get("chat_template")
+        if not isinstance(default, str):
+            raise TokenizerError(f"{model.checkpoint.path}: {OLDER_TEMPLATE} holds no chat_template; remove it or mend it")
     else:
         return None
     if not named:

@@ -1,0 +1,105 @@
+"""Greedy text of three clients against transformers, from the folder that the command wrote."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ropeconv.cli import main
+from tests.checkpoints import save_checkpoint
+from tests.methods import THETA, L
+from tests.to_onnx.clients import CLIENTS, Client, job, transformers_ids, trim
+from tests.verify.tiny import CONFIGS
+
+pytestmark = pytest.mark.slow
+
+LINEAR = {"rope_type": "linear", "factor": 4.0, "rope_theta": THETA}
+PROMPTS = ["The lambda expression yields a function object.", "def", "Names refer to objects. " * 4]
+TOKENS = 24
+# What optimum-onnx 0.1.0 cannot load, whoever wrote the folder, and the words it fails with.
+OPTIMUM_CANNOT: dict[str, str] = {}
+
+
+def convert(source: Path, out: Path, *options: str) -> Path:
+    """`ropeconv onnx source -o out`."""
+    with pytest.raises(SystemExit) as done:
+        main(["onnx", str(source), "-o", str(out), "--quiet", *options])
+    assert done.value.code in (0, None)
+    return out
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], tuple[Path, Path]]:
+    """(family, profile) -> checkpoint and its folder, four times longer by Position Interpolation."""
+    made: dict[tuple[str, str], tuple[Path, Path]] = {}
+
+    def make(family: str, profile: str) -> tuple[Path, Path]:
+        if (family, profile) not in made:
+            base = tmp_path_factory.mktemp(f"{family}-{profile}")
+            source = save_checkpoint(base / "source", family, context=L)
+            made[family, profile] = source, convert(source, base / "onnx", "--pi-factor", "4", "--profile", profile)
+        return made[family, profile]
+
+    return make
+
+
+def linear_config(source: Path) -> dict[str, Any]:
+    """The keys of config.json that say 4 times longer by Position Interpolation, written by hand."""
+    own = json.loads((source / "config.json").read_text())["rope_parameters"]
+    theta = own.get("rope_theta") or own["full_attention"]["rope_theta"]
+    rope: dict[str, Any] = {**LINEAR, "rope_theta": theta}
+    if "partial_rotary_factor" in own:
+        rope["partial_rotary_factor"] = own["partial_rotary_factor"]
+    nested = "full_attention" in own
+    return {
+        "max_position_embeddings": 4 * L,
+        "rope_parameters": {**own, "full_attention": rope} if nested else rope,
+    }
+
+
+@pytest.mark.parametrize("client", CLIENTS.values(), ids=lambda client: client.name)
+@pytest.mark.parametrize("profile", ["ort", "standard"])
+def test_every_family_generates_what_transformers_does(tiny: Any, profile: str, client: Client) -> None:
+    folders = {family: tiny(family, profile) for family in CONFIGS}
+    prompts = PROMPTS if client.batches else PROMPTS[:1]
+    answers = client.generate([job(out, prompts, tokens=TOKENS) for _, out in folders.values()])
+    for (family, (source, _)), found in zip(folders.items(), answers, strict=True):
+        excuse = OPTIMUM_CANNOT.get(family) if client.name == "optimum" else None
+        if excuse is not None:
+            assert excuse in found["error"], family
+            continue
+        wanted = transformers_ids(source, prompts, tokens=TOKENS, config=linear_config(source))
+        assert "error" not in found, (family, found)
+        assert found["prompt"] == wanted["prompt"], family
+        assert [trim(ids, ends=[0]) for ids in found["ids"]] == wanted["ids"], family
+
+
+@pytest.mark.parametrize("client", CLIENTS.values(), ids=lambda client: client.name)
+def test_another_scaling_makes_another_text(tiny: Any, tmp_path: Path, client: Client) -> None:
+    """The comparison can fail: the same weights with a factor of 3 do not give the text of a factor of 4."""
+    source, _ = tiny("llama", "ort")
+    wrong = convert(source, tmp_path / "wrong", "--pi-factor", "3")
+    prompt = PROMPTS[-1:]
+    (found,) = client.generate([job(wrong, prompt, tokens=TOKENS)])
+    assert found["ids"] != transformers_ids(source, prompt, tokens=TOKENS, config=linear_config(source))["ids"]
+
+
+@pytest.fixture(scope="module")
+def long_smollm2(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SmolLM2-135M-Instruct, four times longer, float32."""
+    return convert(smollm2, tmp_path_factory.mktemp("long") / "smollm2", "--pi-factor", "4")
+
+
+@pytest.mark.parametrize("client", CLIENTS.values(), ids=lambda client: client.name)
+def test_smollm2_writes_the_same_64_tokens(smollm2: Path, long_smollm2: Path, client: Client) -> None:
+    prompt = ["<|im_start|>user\nTell me about the sea.<|im_end|>\n<|im_start|>assistant\n"]
+    (found,) = client.generate([job(long_smollm2, prompt, tokens=64)])
+    config = {
+        "max_position_embeddings": 32768,
+        "rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 100000.0},
+    }
+    assert found == transformers_ids(smollm2, prompt, tokens=64, config=config)
