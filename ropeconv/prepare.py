@@ -7,8 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ropeconv.checkpoint.load import load_model
+from ropeconv.checkpoint.index import open_checkpoint
+from ropeconv.checkpoint.load import understand
 from ropeconv.checkpoint.rope_parameters import write_rope_parameters
+from ropeconv.doctor.examine import examine_checkpoint, examine_raw, open_raw, refuse_errors
 from ropeconv.extend import ScalingRequest, extend_ropes
 from ropeconv.model import Model
 from ropeconv.rope.build import find_kind
@@ -23,8 +25,17 @@ def prepare(
     original_context: int | None = None,
     ignore: Collection[str] = (),
 ) -> Model:
-    """The checkpoint at `source` with the scaling of `request`, or with its own when that is None; headers only."""
-    return scale(load_model(source, original_context=original_context, ignore=ignore), request)
+    """The checkpoint at `source` with the scaling of `request`, or with its own when that is None; headers only.
+
+    RopeConfigError, naming the trap, for a source whose rotary settings are not what they seem.
+    """
+    raw = open_raw(Path(source))
+    if raw is not None:
+        refuse_errors(examine_raw(raw, original_context=original_context))
+    checkpoint = open_checkpoint(source)
+    if raw is None:
+        refuse_errors(examine_checkpoint(checkpoint, original_context=original_context))
+    return scale(understand(checkpoint, original_context=original_context, ignore=ignore), request)
 
 
 def scale(model: Model, request: ScalingRequest | None) -> Model:

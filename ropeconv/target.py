@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ropeconv.arch._base import Architecture
-from ropeconv.model import Checkpoint, Model
+from ropeconv.model import Checkpoint, Model, Tensor
 from ropeconv.rope.spec import Frequencies
 
 Progress = Callable[[int, int], None]
@@ -72,6 +72,20 @@ class Artefact:
 
 
 @dataclass(frozen=True)
+class Raw:
+    """A single-file artefact as it lies there, sound or not: what the doctor looks at.
+
+    metadata, tensors: under the format's own names. problems: why its runtime would refuse or misread the rotary settings.
+    frequencies: () -> layer type -> what its runtime computes; ConfigError with the first problem.
+    """
+
+    metadata: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
+    problems: Sequence[str]
+    frequencies: Callable[[], Mapping[str, Frequencies | None]]
+
+
+@dataclass(frozen=True)
 class Emitted:
     """What was written: files in order, bytes in all, how the scaling is carried."""
 
@@ -88,7 +102,8 @@ class Target:
 
     recognizes: whether a path is one of its artefacts. carry: (model, bake) -> Carried, or CannotExpress; opens no file.
     emit: (model, out, *, huggingface, options, progress) -> Emitted; the target's own options, see its emit module.
-    open_artefact: (path, families) -> Artefact. open_checkpoint: (path, families) -> Checkpoint, when the format is a source too.
+    open_artefact: (path, families) -> Artefact. open_checkpoint: (path, families, *, changes) -> Checkpoint, when the format
+    is a source too; changes: metadata keys to take other values for. open_raw: (path) -> Raw, for a single-file format.
     """
 
     name: str
@@ -96,4 +111,5 @@ class Target:
     carry: Callable[[Model, str], Carried]
     emit: Callable[..., Emitted]
     open_artefact: Callable[[Path, Mapping[str, Architecture]], Artefact]
-    open_checkpoint: Callable[[Path, Mapping[str, Architecture]], Checkpoint] | None = None
+    open_checkpoint: Callable[..., Checkpoint] | None = None
+    open_raw: Callable[[Path], Raw] | None = None

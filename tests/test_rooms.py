@@ -23,7 +23,14 @@ ALLOWED: dict[str, set[str]] = {
     "ropeconv.provenance": {"ropeconv", "ropeconv.errors", "ropeconv.model", "ropeconv.target"},
     "ropeconv.checkpoint": {"ropeconv.errors", "ropeconv.registry", "ropeconv.rope", "ropeconv.arch", "ropeconv.model"},
     "ropeconv.extend": {"ropeconv.errors", "ropeconv.rope"},
-    "ropeconv.prepare": {"ropeconv.checkpoint", "ropeconv.extend", "ropeconv.model", "ropeconv.rope"},
+    "ropeconv.doctor": {
+        "ropeconv.errors",
+        "ropeconv.registry",
+        "ropeconv.arch",
+        "ropeconv.model",
+        "ropeconv.target",
+    },
+    "ropeconv.prepare": {"ropeconv.doctor", "ropeconv.checkpoint", "ropeconv.extend", "ropeconv.model", "ropeconv.rope"},
     "ropeconv.verify": {
         "ropeconv.errors",
         "ropeconv.registry",

@@ -13,7 +13,7 @@ from typing import Any
 
 from ropeconv.arch._base import Architecture
 from ropeconv.model import Checkpoint, Model
-from ropeconv.target import Artefact, Carried, Emitted, Target
+from ropeconv.target import Artefact, Carried, Emitted, Raw, Target
 
 
 def _recognizes(path: Path) -> bool:
@@ -35,10 +35,16 @@ def _emit(model: Model, out: Path | None, **options: Any) -> Emitted:
     return emit(model, out, huggingface=huggingface, options=Options(**options), progress=progress)
 
 
-def _open_checkpoint(path: Path, families: Mapping[str, Architecture]) -> Checkpoint:
+def _open_checkpoint(path: Path, families: Mapping[str, Architecture], **options: Any) -> Checkpoint:
     from converters.to_gguf.source import open_checkpoint
 
-    return open_checkpoint(path, families)
+    return open_checkpoint(path, families, **options)
+
+
+def _open_raw(path: Path) -> Raw:
+    from converters.to_gguf.artefact import open_raw
+
+    return open_raw(path)
 
 
 def _open_artefact(path: Path, families: Mapping[str, Architecture]) -> Artefact:
@@ -54,4 +60,5 @@ TARGET = Target(
     emit=_emit,
     open_artefact=_open_artefact,
     open_checkpoint=_open_checkpoint,
+    open_raw=_open_raw,
 )

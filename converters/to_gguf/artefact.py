@@ -14,11 +14,11 @@ from converters.to_gguf import run
 from converters.to_gguf.families import ROPE_TABLES
 from converters.to_gguf.metadata import read_provenance
 from converters.to_gguf.run_rope import frequencies, rope_problems
-from converters.to_gguf.source import GgufTensor, find_layout, open_checkpoint, open_tensors
+from converters.to_gguf.source import GgufTensor, find_layout, open_checkpoint, open_tensors, read_metadata
 from converters.to_gguf.types import FILE_TYPES
 from ropeconv.arch._base import Architecture
 from ropeconv.rope.spec import Frequencies
-from ropeconv.target import Artefact
+from ropeconv.target import Artefact, Raw
 
 
 def open_artefact(path: Path, families: Mapping[str, Architecture]) -> Artefact:
@@ -46,6 +46,12 @@ def open_artefact(path: Path, families: Mapping[str, Architecture]) -> Artefact:
             if key.startswith("tokenizer.ggml.") and key.endswith("_token_id")
         },
     )
+
+
+def open_raw(path: Path) -> Raw:
+    """The file's keys and tensors as they are, and what llama.cpp makes of the rotary ones."""
+    metadata, tensors = read_metadata(path), open_tensors(path)
+    return Raw(metadata, tensors, rope_problems(metadata, tensors), partial(_frequencies, metadata, tensors))
 
 
 def _logits(path: Path, ids: Sequence[int], context: int) -> Iterator[NDArray[np.float32]]:

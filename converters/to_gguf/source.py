@@ -23,6 +23,7 @@ from converters.to_gguf.metadata import NORM_EPS
 from converters.to_gguf.rows import offset, row_map
 from converters.to_gguf.source_rope import rope_config
 from ropeconv.arch._base import Architecture, Dims, Weight
+from ropeconv.arch._unreachable import unreachable
 from ropeconv.errors import CheckpointError, unknown_name
 from ropeconv.model import Checkpoint, Rows, Tensor
 
@@ -154,13 +155,15 @@ def _as_rows(mapped: NDArray[np.uint8], info: TensorInfo) -> NDArray[np.uint8]:
     return part.reshape(info.shape[0], row_bytes(info.type, info.shape[-1]) * int(np.prod(info.shape[1:-1])))
 
 
-def open_checkpoint(path: Path, families: Mapping[str, Architecture]) -> Checkpoint:
+def open_checkpoint(path: Path, families: Mapping[str, Architecture], *, changes: Mapping[str, Any] | None = None) -> Checkpoint:
     """The file as a checkpoint of one of `families`; its fingerprint is the caller's to add.
 
+    changes: metadata keys to take other values for (None: for missing), as a mended copy has them.
     CheckpointError for a damaged file or an architecture that ropeconv does not know.
     """
     headers = read_headers(path)
-    metadata = {name: key.keyvalue.value for name, key in raw_keys(headers).items()}
+    metadata = {name: key.keyvalue.value for name, key in raw_keys(headers).items()} | dict(changes or {})
+    metadata = {name: value for name, value in metadata.items() if value is not None}
     native = _map_tensors(headers)
     layout = find_layout(metadata)
     arch = families[layout.families[0]]
@@ -182,7 +185,7 @@ def find_layout(metadata: Mapping[str, Any]) -> Layout:
     if not isinstance(name, str):
         raise CheckpointError("the GGUF file has no general.architecture; it is not a language model")
     if name not in LAYOUTS:
-        raise CheckpointError(unknown_name("GGUF architecture", name, LAYOUTS))
+        raise CheckpointError(unreachable(name) or unknown_name("GGUF architecture", name, LAYOUTS))
     return LAYOUTS[name]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from ropeconv import registry
 from ropeconv.arch._base import REQUIRED, Architecture, Dims, Key
+from ropeconv.arch._unreachable import unreachable
 from ropeconv.errors import ConfigError, unknown_name
 
 # Keys that transformers' config classes or training tools write and that no decoder's forward pass reads.
@@ -51,7 +52,7 @@ def find_architecture(config: Mapping[str, Any]) -> Architecture:
     if not isinstance(name, str):
         raise ConfigError("config.json has no model_type; is this a language model's folder?")
     if name not in families:
-        raise ConfigError(unknown_name("model family", name, families))
+        raise ConfigError(unreachable(name) or unknown_name("model family", name, families))
     arch: Architecture = families[name]
     classes = config.get("architectures") or list(arch.classes[:1])
     if classes[0] not in arch.classes:

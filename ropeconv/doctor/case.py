@@ -1,0 +1,97 @@
+"""A config.json under examination, and edits of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ropeconv.arch._base import Architecture
+from ropeconv.doctor.finding import Values
+
+LAYERS = ("full_attention", "sliding_attention", "chunked_attention", "linear_attention")
+THETAS = ("rope_theta", "rotary_emb_base")
+NEEDS_ORIGINAL = ("yarn", "longrope", "llama3")
+L, MAX = "original_max_position_embeddings", "max_position_embeddings"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A config under examination. original_context: L as the user states it; tokenizer_limit: model_max_length."""
+
+    config: Values
+    arch: Architecture | None = None
+    original_context: int | None = None
+    tokenizer_limit: int | None = None
+
+    @property
+    def name(self) -> str:
+        """model_type."""
+        return str(self.config.get("model_type"))
+
+    @property
+    def nested(self) -> bool:
+        """Whether rope_parameters are one dict a layer type."""
+        return self.arch.nested_rope if self.arch is not None else any(key in LAYERS for key in self.newer)
+
+    @property
+    def newer(self) -> Values:
+        """rope_parameters, or {}."""
+        return _dict(self.config.get("rope_parameters"))
+
+    @property
+    def older(self) -> Values:
+        """rope_scaling, or {}."""
+        return _dict(self.config.get("rope_scaling"))
+
+    def dicts(self) -> Iterator[tuple[str, Values]]:
+        """(where, what it says) of every dict of rotary parameters."""
+        if self.nested:
+            yield from ((f"rope_parameters.{key}", _dict(value)) for key, value in self.newer.items() if key in LAYERS)
+        elif self.newer:
+            yield "rope_parameters", self.newer
+        if self.older:
+            yield "rope_scaling", self.older
+
+    @property
+    def top_theta(self) -> Any:
+        """theta beside the dicts."""
+        return next((self.config[key] for key in THETAS if self.config.get(key) is not None), None)
+
+    @property
+    def theta_key(self) -> str:
+        """The key beside the dicts that the family's class reads."""
+        return "rotary_emb_base" if self.name == "gpt_neox" else "rope_theta"
+
+    @property
+    def default_theta(self) -> float:
+        """What a class takes where no theta is."""
+        return 10000.0 if self.arch is None else self.arch.default_theta.get("full_attention", 10000.0)
+
+
+def _dict(value: Any) -> Values:
+    return value if isinstance(value, Mapping) else {}
+
+
+def kind_of(values: Values) -> str:
+    """rope_type, or its older name."""
+    return str(values.get("rope_type", values.get("type", "default")))
+
+
+def without(config: Values, *keys: str) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key not in keys}
+
+
+def edit_dicts(config: Values, change: Callable[[dict[str, Any]], dict[str, Any]], *, nested: bool) -> dict[str, Any]:
+    """`config` with every dict of rotary parameters changed."""
+    out = dict(config)
+    for key in ("rope_parameters", "rope_scaling"):
+        values = out.get(key)
+        if not isinstance(values, Mapping) or not values:
+            continue
+        if nested and key == "rope_parameters":
+            inner = {name: change(dict(value)) for name, value in values.items() if name in LAYERS and isinstance(value, Mapping)}
+            out[key] = {**values, **inner}
+        else:
+            out[key] = change(dict(values))
+    return out

@@ -1,0 +1,236 @@
+"""Traps of config.json that transformers itself falls into: T1 to T9, one function each, and the table of them.
+
+The effects are those of transformers 5.23 (`modeling_rope_utils.py`), transformers 4.57 and the runtimes that are named.
+T3 (a config changed after its model was built) is one of running programs: no file shows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from ropeconv.arch._unreachable import UNREACHABLE
+from ropeconv.doctor.case import MAX, NEEDS_ORIGINAL, THETAS, Case, L, edit_dicts, kind_of, without
+from ropeconv.doctor.finding import ERROR, NOTE, WARNING, Finding, Values
+
+ROPE_KEYS = ("rope_parameters", "rope_scaling", "rope_theta", "rope_local_base_freq")
+# Their generation drops the cache when it crosses L; every other class goes on with keys of the other table.
+DROPS_CACHE = ("phi3", "phimoe", "phi4_multimodal")
+
+
+def _lost_theta(case: Case) -> Finding | None:
+    theta = case.newer.get("rope_theta")
+    if case.nested or not case.older or theta is None or case.top_theta is not None or "rope_theta" in case.older:
+        return None
+    if theta == case.default_theta:
+        return None
+
+    def mend(config: Values) -> dict[str, Any]:
+        return without(config, "rope_parameters") | {"rope_scaling": {**case.older, "rope_theta": theta}, "rope_theta": theta}
+
+    effect = f"rope_scaling wins, and the base becomes {case.default_theta:g}"
+    return Finding(
+        "T1",
+        ERROR,
+        f"rope_scaling ({kind_of(case.older)}) was added to a config whose rope_theta {theta:g} is inside rope_parameters",
+        {"transformers 5": effect, "transformers 4": f"never reads rope_parameters: the base becomes {case.default_theta:g}"},
+        "keep rope_scaling's method and write the base where both majors read it",
+        mend,
+    )
+
+
+def _null_theta(case: Case) -> Finding | None:
+    holes = [where for where, values in case.dicts() if "rope_theta" in values and values["rope_theta"] is None]
+    holes += [key for key in THETAS if key in case.config and case.config[key] is None]
+    if not holes:
+        return None
+    others = {values["rope_theta"] for _, values in case.dicts() if values.get("rope_theta") is not None} | {case.top_theta}
+    known = others - {None}
+
+    def mend(config: Values) -> dict[str, Any]:
+        (theta,) = known
+        filled = edit_dicts(config, lambda values: {**values, "rope_theta": theta}, nested=False)
+        return without(filled, *THETAS) | {case.theta_key: theta}
+
+    return Finding(
+        "T2",
+        ERROR,
+        f"{holes[0]} has a rope_theta of null: the scaling was set on a loaded config, which then forgot its base",
+        {"transformers 5": "TypeError when the model is built", "transformers 4": "TypeError, or the base of the class"},
+        "write the number that the model was trained with as rope_theta",
+        mend if len(known) == 1 and not case.nested else None,
+    )
+
+
+def _missing_theta(case: Case) -> Finding | None:
+    if not case.newer or case.nested or case.older or "rope_theta" in case.newer or case.top_theta is not None:
+        return None
+    theta = case.default_theta
+    if "rope_theta" in case.config:
+        return None
+    return Finding(
+        "T2",
+        WARNING if kind_of(case.newer) != "default" else NOTE,
+        f"rope_parameters has no rope_theta, and transformers always saves one: {theta:g} is the class's, not the file's",
+        {"transformers 5": f"takes {theta:g}", "llama.cpp's converter": "takes 10000"},
+        "make sure that this is the base that the model was trained with, and write it down",
+        lambda config: {**config, "rope_parameters": {**case.newer, "rope_theta": theta}},
+    )
+
+
+def _yarn_without_length(case: Case) -> Finding | None:
+    limit = case.config.get(MAX)
+    for where, values in case.dicts():
+        if kind_of(values) != "yarn" or values.get(L) is not None or (case.config.get(L) is not None and not case.nested):
+            continue
+        if case.nested and case.config.get(L) is not None:
+            return None  # T7 says it
+        stated, factor = case.original_context, values.get("factor")
+        either = f" ({limit}, or {limit / factor:g} if that was multiplied already)" if limit and factor else ""
+        return Finding(
+            "T4",
+            ERROR if stated is None else WARNING,
+            f"{where}: yarn without {L}",
+            {
+                "transformers 5": f"takes {MAX} {limit}: if that is the extended length, frequencies are off by up to 2.2 times",
+                "transformers 4": "the same",
+                "onnxruntime-genai": "takes the extended length",
+            },
+            f"give the trained length with --original-context N{either}",
+            None if stated is None else partial(_state_length, length=stated, nested=case.nested),
+        )
+    return None
+
+
+def _state_length(config: Values, *, length: int, nested: bool) -> dict[str, Any]:
+    """L written into every dict that needs it, and beside them; the limit never below it."""
+
+    def change(values: dict[str, Any]) -> dict[str, Any]:
+        return {**values, L: length} if kind_of(values) in NEEDS_ORIGINAL else values
+
+    return {**edit_dicts(config, change, nested=nested), L: length}
+
+
+def _bumped_dynamic(case: Case) -> Finding | None:
+    limit = case.config.get(MAX)
+    for where, values in case.dicts():
+        stated = [values.get(L), case.config.get(L), case.original_context]
+        trained = next((value for value in stated if isinstance(value, int)), None)
+        if kind_of(values) != "dynamic" or trained is None or limit is None or trained == limit:
+            continue
+        return Finding(
+            "T5",
+            ERROR,
+            f"{where}: dynamic with {MAX} {limit} raised above the trained {trained}",
+            {
+                "transformers 5": f"takes {limit} for the trained length: nothing is scaled below it",
+                "transformers 4": "the same",
+                "vLLM": "builds one table for the maximum",
+            },
+            f"set {MAX} back to {trained}",
+            partial(_lower_limit, length=trained, nested=case.nested),
+        )
+    return None
+
+
+def _lower_limit(config: Values, *, length: int, nested: bool) -> dict[str, Any]:
+    inner = edit_dicts(config, lambda values: without(values, L), nested=nested)
+    return without(inner, L) | {MAX: length}
+
+
+def _inner_truncate(case: Case) -> Finding | None:
+    if not case.nested:
+        return None
+    outer = case.newer.get("truncate", True)
+    inner = {values["truncate"] for _, values in case.dicts() if "truncate" in values and kind_of(values) == "yarn"}
+    if inner <= {outer}:
+        return None
+
+    def mend(config: Values) -> dict[str, Any]:
+        bare = edit_dicts(config, lambda values: without(values, "truncate"), nested=True)
+        (meant,) = inner
+        return {**bare, "rope_parameters": {**bare["rope_parameters"], "truncate": meant}}
+
+    return Finding(
+        "T6",
+        ERROR,
+        f"truncate {sorted(inner)[0]} inside a layer type's dict",
+        {
+            "transformers 5": f"reads it beside the layer types only, so {outer} acts",
+            "transformers 4": "reads it in rope_scaling",
+        },
+        "move it into rope_parameters itself",
+        mend if len(inner) == 1 else None,
+    )
+
+
+def _outer_length(case: Case) -> Finding | None:
+    length = case.config.get(L)
+    if not case.nested or not isinstance(length, int) or length == case.config.get(MAX):
+        return None
+    holes = [where for where, values in case.dicts() if kind_of(values) in NEEDS_ORIGINAL and values.get(L) is None]
+    if not holes:
+        return None
+    return Finding(
+        "T7",
+        ERROR,
+        f"{holes[0]} has no {L}, only config.json itself has ({length})",
+        {
+            "transformers 5": f"does not look there for a nested dict: takes {MAX} {case.config.get(MAX)}",
+            "transformers 4": "the same",
+        },
+        "move it into the layer type's dict",
+        partial(_state_length, length=length, nested=True),
+    )
+
+
+def _never_read(case: Case) -> Finding | None:
+    present = [key for key in ROPE_KEYS if case.config.get(key)]
+    if case.name != "gptj" or not present:
+        return None
+    return Finding(
+        "T8",
+        ERROR,
+        f"{', '.join(present)} on a gptj model: {UNREACHABLE['gptj']}",
+        {"transformers 5": "stores the keys and runs unscaled", "transformers 4": "the same"},
+        "remove the keys; the model stays at its trained length",
+        lambda config: without(config, *ROPE_KEYS),
+    )
+
+
+def _stale_cache(case: Case) -> Finding | None:
+    for where, values in case.dicts():
+        two = kind_of(values) == "longrope" and values.get("short_factor") != values.get("long_factor")
+        if not two or case.name in DROPS_CACHE:
+            continue
+        return Finding(
+            "T9",
+            WARNING,
+            f"{where}: longrope with two tables on a {case.name} model",
+            {
+                "transformers 5": "generation that crosses the trained length goes on with cached keys of the short table",
+                "transformers 4": "the same",
+                "llama.cpp": "takes the long table for every token once more than the trained length is allocated",
+            },
+            "one table for all lengths (short_factor = long_factor) keeps generation sound, at a price for short texts",
+            partial(edit_dicts, change=_pin, nested=case.nested),
+        )
+    return None
+
+
+def _pin(values: dict[str, Any]) -> dict[str, Any]:
+    return {**values, "short_factor": values["long_factor"]} if kind_of(values) == "longrope" else values
+
+
+CONFIG_TRAPS: tuple[Callable[[Case], Finding | None], ...] = (
+    _lost_theta,
+    _null_theta,
+    _missing_theta,
+    _yarn_without_length,
+    _bumped_dynamic,
+    _inner_truncate,
+    _outer_length,
+    _never_read,
+    _stale_cache,
+)
