@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,8 @@ from ropeconv import __version__
 from ropeconv.errors import CheckpointError
 from ropeconv.model import Model
 from ropeconv.target import Provenance
+
+ORIGIN_FILE = "ropeconv.json"  # of a folder; a key of config.json would be unknown to its other readers
 
 
 def describe_origin(model: Model, huggingface: Mapping[str, Any], *, out: Path) -> dict[str, Any]:
@@ -37,3 +40,15 @@ def read_origin(value: Any, *, where: str) -> Provenance:
         return Provenance(value["ropeconv"], value["source"], value["fingerprint"], value["family"], value["config"])
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"{where}: provenance is unreadable ({error}); pass --reference") from error
+
+
+def read_folder_origin(folder: Path) -> Provenance | None:
+    """What the folder's ropeconv.json says, or None where there is none. CheckpointError when it is unreadable."""
+    file = folder / ORIGIN_FILE
+    if not file.is_file():
+        return None
+    try:
+        value = json.loads(file.read_bytes())
+    except ValueError as error:
+        raise CheckpointError(f"{file}: provenance is unreadable ({error}); pass --reference") from error
+    return read_origin(value, where=str(file))

@@ -8,14 +8,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.to_safetensors.emit import PROVENANCE
 from converters.to_safetensors.run import Folder
 from ropeconv.checkpoint.config import find_architecture, layer_types, read_dims
-from ropeconv.checkpoint.index import open_checkpoint, read_json
+from ropeconv.checkpoint.index import open_checkpoint
 from ropeconv.errors import CheckpointError
 from ropeconv.model import Checkpoint
-from ropeconv.provenance import read_origin
-from ropeconv.target import Artefact, Provenance
+from ropeconv.provenance import read_folder_origin
+from ropeconv.target import Artefact
 
 TYPES = ("BF16", "F16", "F32")  # coarsest first
 
@@ -36,7 +35,7 @@ def open_artefact(path: Path) -> Artefact:
     return Artefact(
         path=path,
         type=_type_name(checkpoint),
-        provenance=_provenance(path),
+        provenance=read_folder_origin(path),
         checkpoint=checkpoint,
         original_context=checkpoint.config.get("original_max_position_embeddings", context),
         context=context,
@@ -53,8 +52,3 @@ def _type_name(checkpoint: Checkpoint) -> str:
     """The coarsest type of the weights."""
     found = {tensor.dtype for tensor in checkpoint.tensors.values()}
     return next((name for name in TYPES if name in found), ", ".join(sorted(found)))
-
-
-def _provenance(path: Path) -> Provenance | None:
-    file = path / PROVENANCE
-    return read_origin(read_json(file, missing="no provenance"), where=str(file)) if file.is_file() else None

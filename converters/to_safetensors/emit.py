@@ -20,10 +20,8 @@ from ropeconv.arch._base import Tag
 from ropeconv.errors import OutputError, TokenizerError
 from ropeconv.model import Model
 from ropeconv.output import check_folder, replacing_folder
-from ropeconv.provenance import describe_origin
+from ropeconv.provenance import ORIGIN_FILE, describe_origin
 from ropeconv.target import Emitted, Progress
-
-PROVENANCE = "ropeconv.json"
 
 
 @dataclass(frozen=True)
@@ -115,7 +113,7 @@ def _texts(model: Model, config: Mapping[str, Any], origin: Mapping[str, Any], s
     if not any(name.startswith(("tokenizer.", "vocab.json")) for name in texts):
         raise TokenizerError(f"{model.checkpoint.path}: has no tokenizer files (tokenizer.json); add them")
     texts["config.json"] = _dump(config)
-    texts[PROVENANCE] = _dump(origin)
+    texts[ORIGIN_FILE] = _dump(origin)
     if len(shards) > 1:
         texts[SHARD_INDEX] = shard_index(shards)
     if "tokenizer_config.json" in texts:

@@ -1,0 +1,119 @@
+"""One look at a source: what it is, what is wrong with it, what can be done with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ropeconv import registry
+from ropeconv.arch._unreachable import unreachable
+from ropeconv.checkpoint.index import open_checkpoint
+from ropeconv.checkpoint.load import understand
+from ropeconv.doctor.examine import examine_checkpoint, examine_config, examine_raw, open_raw
+from ropeconv.doctor.finding import ERROR, Finding
+from ropeconv.errors import CheckpointError, RopeconvError
+from ropeconv.extend import ScalingRequest
+from ropeconv.inspect.facts import model_facts, weight_bytes
+from ropeconv.inspect.methods import FACTOR, carry_table
+from ropeconv.model import Model
+from ropeconv.prepare import scale
+from ropeconv.provenance import read_folder_origin
+from ropeconv.target import Artefact, Target
+
+
+@dataclass(frozen=True)
+class Look:
+    """facts: JSON values. model: the source understood, None where it is refused; scaled: as a request makes it.
+
+    refusal: why the source cannot be converted, one line.
+    """
+
+    path: str
+    facts: dict[str, Any]
+    findings: Sequence[Finding]
+    model: Model | None = None
+    scaled: Model | None = None
+    refusal: str | None = None
+
+    @property
+    def sound(self) -> bool:
+        """Whether no finding makes the numbers doubtful and the source can be converted."""
+        return self.refusal is None and all(finding.severity != ERROR for finding in self.findings)
+
+
+def look(source: str | Path, request: ScalingRequest | None = None, *, original_context: int | None = None) -> Look:
+    """A checkpoint folder, a GGUF file, a hub id, or an artefact of any target; headers only.
+
+    request: a scaling to show the source with. Raises RopeconvError for what is none of these.
+    """
+    path = Path(source)
+    other = _other_artefact(path)
+    if other is not None:
+        return _look_at_artefact(path, *other)
+    raw = open_raw(path)
+    findings = [] if raw is None else examine_raw(raw, original_context=original_context)
+    try:
+        checkpoint = open_checkpoint(source)
+    except RopeconvError as error:
+        if raw is None or not findings:
+            raise
+        metadata = {key: value for key, value in raw.metadata.items() if "rope" in key or key.endswith("context_length")}
+        found: dict[str, Any] = {"format": "gguf", "keys": metadata, "weight_bytes": weight_bytes(raw.tensors)}
+        return Look(str(source), found, findings, refusal=str(error))
+    if raw is None:
+        findings = examine_checkpoint(checkpoint, original_context=original_context)
+    facts: dict[str, Any] = {"format": checkpoint.format, "provenance": _provenance(checkpoint.path)}
+    try:
+        model = understand(checkpoint, original_context=original_context)
+    except RopeconvError as error:
+        reason = unreachable(str(checkpoint.config.get("model_type"))) or str(error)
+        facts |= {"family": checkpoint.config.get("model_type"), "weight_bytes": weight_bytes(checkpoint.tensors)}
+        return Look(str(source), facts, findings, refusal=reason)
+    scaled = scale(model, request)
+    reach = scaled.main_rope.context / scaled.main_rope.original_context
+    table = carry_table(model, factor=reach if reach > 1 else FACTOR)
+    return Look(str(source), facts | model_facts(scaled) | {"carries": table}, findings, model, scaled)
+
+
+def _other_artefact(path: Path) -> tuple[Target, Artefact] | None:
+    """An artefact that is no checkpoint at the same time: an ONNX folder."""
+    for target in registry.targets().values():
+        if target.name not in ("gguf", "safetensors") and path.exists() and target.recognizes(path):
+            return target, target.open_artefact(path, registry.architectures())
+    return None
+
+
+def _look_at_artefact(path: Path, target: Target, artefact: Artefact) -> Look:
+    ropes = {
+        layer: None if found is None else {"pairs": len(found.inv_freq), "attention_factor": found.attention_factor}
+        for layer, found in artefact.frequencies.items()
+    }
+    facts = {
+        "format": target.name,
+        "type": artefact.type,
+        "family": artefact.checkpoint.config.get("model_type"),
+        "original_context": artefact.original_context,
+        "context": artefact.context,
+        "rope": ropes,
+        "weight_bytes": weight_bytes(artefact.checkpoint.tensors),
+        "provenance": None if artefact.provenance is None else asdict(artefact.provenance),
+    }
+    refusal = next(iter(artefact.problems), None)
+    return Look(str(path), facts, examine_config(artefact.checkpoint.config), refusal=refusal)
+
+
+def _provenance(path: Path) -> dict[str, Any] | None:
+    """What the source says of its own origin, where ropeconv wrote it."""
+    if path.is_dir():
+        origin = read_folder_origin(path)
+        return None if origin is None else asdict(origin)
+    for target in registry.targets().values():
+        if target.recognizes(path):
+            try:
+                found = target.open_artefact(path, registry.architectures()).provenance
+            except CheckpointError:
+                return None
+            return None if found is None else asdict(found)
+    return None
