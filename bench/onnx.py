@@ -1,0 +1,125 @@
+"""`ropeconv onnx` against the onnxruntime-genai builder and optimum-onnx: time, memory, size, tokens per second, in one run.
+
+usage: python bench/onnx.py [--runs 3] [--work build/bench] [--skip-large]
+
+Writing: the median of the runs, taken in turn, every output removed before the next; memory is the peak of anonymous pages
+of the process tree. Speed: speed.py in a process of its own for each graph, in turn, the best of the rounds; through plain
+onnxruntime, and through onnxruntime-genai as each folder's own genai_config.json says. Peers run with their defaults but
+for the output type.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from race import THREADS, Contestant, compare, random_checkpoint, remove, run
+
+OPTIMUM = Path("build/optimum/bin/python")
+Record = Callable[[dict[str, Any]], None]
+
+
+def ropeconv(source: Path, out: Path, *options: str) -> Contestant:
+    """Four times longer by Position Interpolation."""
+    command = ("ropeconv", "onnx", str(source), "--pi-factor", "4", "-o", str(out), "--quiet", *options)
+    return Contestant(" ".join(("ropeconv onnx", *options)), (command,), (out,))
+
+
+def genai_builder(source: Path, out: Path, *, precision: str) -> Contestant:
+    """onnxruntime-genai's builder; it knows no context extension."""
+    command = (sys.executable, "-m", "onnxruntime_genai.models.builder", "-m", str(source), "-o", str(out))
+    return Contestant(f"onnxruntime-genai builder {precision}", ((*command, "-p", precision, "-e", "cpu"),), (out,))
+
+
+def optimum_export(source: Path, out: Path) -> list[Contestant]:
+    """optimum-onnx, where it is installed."""
+    if not OPTIMUM.exists():
+        print("build/optimum is not there: optimum-onnx is left out (make clients)")
+        return []
+    command = (str(OPTIMUM), "-m", "optimum.commands.optimum_cli", "export", "onnx", "--task", "text-generation-with-past")
+    return [Contestant("optimum-onnx fp32", ((*command, "--model", str(source), str(out)),), (out,))]
+
+
+def writing(source: Path, work: Path, *, runs: int, record: Record) -> None:
+    """SmolLM2 to fp32 and to int4."""
+    full = [ropeconv(source, work / "ours"), genai_builder(source, work / "genai", precision="fp32")]
+    compare("SmolLM2-135M to fp32", [*full, *optimum_export(source, work / "optimum")], runs=runs, record=record)
+    small = [ropeconv(source, work / "ours", "--type", "int4"), genai_builder(source, work / "genai", precision="int4")]
+    compare("SmolLM2-135M to int4", small, runs=runs, record=record)
+
+
+def measure(folder: Path, *options: str) -> dict[str, float]:
+    """One process of speed.py; -P because this folder holds an onnx.py."""
+    command = [sys.executable, "-P", "bench/speed.py", str(folder), "--threads", str(THREADS), *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def race(job: str, entrants: dict[str, tuple[Path, tuple[str, ...]]], *, rounds: int, record: Record) -> None:
+    """The best of the rounds for each, and the ratio to the last, the peer."""
+    best: dict[str, dict[str, float]] = {name: {} for name in entrants}
+    for _ in range(rounds):
+        for name, (folder, options) in entrants.items():
+            for key, value in measure(folder, *options).items():
+                best[name][key] = max(value, best[name].get(key, 0.0))
+    peer = best[list(entrants)[-1]]
+    print(f"\n{job} (best of {rounds}, {THREADS} threads; x: the peer's)")
+    for name, found in best.items():
+        columns = [f"{key} {value:7.1f} tokens/s {value / peer[key]:5.2f} x" for key, value in found.items()]
+        print(f"  {name:<34} {'   '.join(columns)}")
+        record({"job": job, "name": name, **found})
+
+
+def running(source: Path, work: Path, *, rounds: int, record: Record) -> None:
+    """Speed of the graphs in float32 and in 4 bits; the peer comes last."""
+    for kind in ("fp32", "int4"):
+        ours = {profile: work / f"speed-{kind}-{profile}" for profile in ("ort", "standard")}
+        peer = work / f"speed-{kind}-genai"
+        for profile, folder in ours.items():
+            run(ropeconv(source, folder, "--type", kind, "--profile", profile, "--force"), keep=True)
+        run(genai_builder(source, peer, precision=kind), keep=True)
+        plain = {f"ropeconv {profile}": (folder, ()) for profile, folder in ours.items()}
+        served = {f"ropeconv {profile}": (folder, ("--genai",)) for profile, folder in ours.items()}
+        name = "onnxruntime-genai builder"
+        race(f"{kind} in onnxruntime", plain | {name: (peer, ("--graph", "model.onnx"))}, rounds=rounds, record=record)
+        race(f"{kind} in onnxruntime-genai", served | {name: (peer, ("--genai",))}, rounds=rounds, record=record)
+        for folder in (*ours.values(), peer):
+            remove(folder)
+
+
+def large(source: Path, work: Path, *, record: Record) -> None:
+    """1.1 billion parameters to int4, once."""
+    entrants = [ropeconv(source, work / "ours", "--type", "int4"), genai_builder(source, work / "genai", precision="int4")]
+    compare("1.1 billion parameters to int4", entrants, runs=1, record=record)
+
+
+def main() -> None:
+    """All jobs in one run; the figures also as JSON beside the work folder."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--work", type=Path, default=Path("build/bench"))
+    parser.add_argument("--skip-large", action="store_true")
+    arguments = parser.parse_args()
+    work: Path = arguments.work
+    results: list[dict[str, Any]] = []
+    work.mkdir(parents=True, exist_ok=True)
+    small = work / "smollm2"
+    if not (small / "config.json").exists():
+        subprocess.run([sys.executable, "samples/make_checkpoint.py", str(small)], check=True)
+    for file in small.glob("*.safetensors"):  # the same warm cache for everyone
+        file.read_bytes()
+    writing(small, work, runs=arguments.runs, record=results.append)
+    running(small, work, rounds=arguments.runs, record=results.append)
+    if not arguments.skip_large:
+        large(random_checkpoint(work / "large", small), work, record=results.append)
+    (work / "onnx.json").write_text(json.dumps(results, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
