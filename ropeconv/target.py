@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ropeconv.arch._base import Architecture
 from ropeconv.model import Checkpoint, Model, Tensor
 from ropeconv.rope.spec import Frequencies
 
@@ -46,6 +45,23 @@ class Provenance:
 
 
 @dataclass(frozen=True)
+class Probe:
+    """One call of the artefact's runtime that a pass over a text does not make.
+
+    input_ids, position_ids, attention_mask: (b, s) int64, the mask 1 for real tokens, 0 for padding, whose logits mean nothing.
+    run: () -> (b, s, vocab) float32 logits, by whatever calls the name says; CheckpointError with the runtime's reason.
+    refused: the runtime must refuse it: numbers for it would be wrong.
+    """
+
+    name: str
+    input_ids: NDArray[np.int64]
+    position_ids: NDArray[np.int64]
+    attention_mask: NDArray[np.int64]
+    run: Callable[[], NDArray[np.float32]]
+    refused: bool = False
+
+
+@dataclass(frozen=True)
 class Artefact:
     """A finished file or folder, opened for the proof; numbers are read or computed only when asked for.
 
@@ -55,6 +71,7 @@ class Artefact:
     logits: (ids, context) -> iterator of (n, vocab) float32 blocks in order, one row a token, by the artefact's own runtime;
     context is the length that the runtime allocates (LongRoPE in llama.cpp switches on it).
     tokenize: (text) -> ids by the artefact's own runtime, special tokens parsed, BOS/EOS added as the file says.
+    probes: further calls to compare, cheap ones.
     """
 
     path: Path
@@ -69,6 +86,7 @@ class Artefact:
     tokenize: Callable[[str], list[int]]
     vocabulary: Callable[[], list[str]]
     special_ids: Mapping[str, int]
+    probes: Sequence[Probe] = ()
 
 
 @dataclass(frozen=True)
@@ -102,14 +120,16 @@ class Target:
 
     recognizes: whether a path is one of its artefacts. carry: (model, bake) -> Carried, or CannotExpress; opens no file.
     emit: (model, out, *, huggingface, options, progress) -> Emitted; the target's own options, see its emit module.
-    open_artefact: (path, families) -> Artefact. open_checkpoint: (path, families, *, changes) -> Checkpoint, when the format
-    is a source too; changes: metadata keys to take other values for. open_raw: (path) -> Raw, for a single-file format.
+    open_artefact: (path, families) -> Artefact, with provider=NAME when one of `providers`, its runtime's devices, was asked
+    for. open_checkpoint: (path, families, *, changes) -> Checkpoint, when the format is a source too; changes: metadata keys
+    to take other values for. open_raw: (path) -> Raw, for a single-file format.
     """
 
     name: str
     recognizes: Callable[[Path], bool]
     carry: Callable[[Model, str], Carried]
     emit: Callable[..., Emitted]
-    open_artefact: Callable[[Path, Mapping[str, Architecture]], Artefact]
+    open_artefact: Callable[..., Artefact]
     open_checkpoint: Callable[..., Checkpoint] | None = None
     open_raw: Callable[[Path], Raw] | None = None
+    providers: tuple[str, ...] = ()

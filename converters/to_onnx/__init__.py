@@ -32,11 +32,22 @@ def _emit(model: Model, out: Path, **options: Any) -> Emitted:
     return emit(model, out, huggingface=huggingface, options=Options(**options), progress=progress)
 
 
-def _open_artefact(path: Path, families: Mapping[str, Architecture]) -> Artefact:  # noqa: ARG001 - the contract's signature
+def _open_artefact(
+    path: Path,
+    families: Mapping[str, Architecture],  # noqa: ARG001 - the contract's signature
+    provider: str = "cpu",
+) -> Artefact:
     from converters.to_onnx.artefact import open_artefact
 
-    return open_artefact(path)
+    return open_artefact(path, provider=provider)
 
 
-TARGET = Target(name="onnx", recognizes=_recognizes, carry=_carry, emit=_emit, open_artefact=_open_artefact)
+TARGET = Target(
+    name="onnx",
+    recognizes=_recognizes,
+    carry=_carry,
+    emit=_emit,
+    open_artefact=_open_artefact,
+    providers=("cpu", "cuda"),
+)
 """The declaration that the registry finds."""

@@ -21,10 +21,8 @@ from ropeconv import __version__
 from ropeconv.errors import CheckpointError, RopeconvError, unknown_name
 from ropeconv.model import Model
 from ropeconv.output import check_folder, replacing_folder
-from ropeconv.provenance import describe_origin
+from ropeconv.provenance import ORIGIN_FILE, describe_origin
 from ropeconv.target import Emitted, Progress
-
-PROVENANCE = "ropeconv.json"
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ def emit(
     )
     store, graph = build(model, encoding, profile, kind)
     texts = client_files(model, huggingface=huggingface, kind=kind, shares_buffer=profile.shares_buffer)
-    texts[PROVENANCE] = _dump(describe_origin(model, huggingface, out=out.resolve()))
+    texts[ORIGIN_FILE] = _dump(describe_origin(model, huggingface, out=out.resolve()))
     texts[GRAPH] = graph
     if options.dry_run:
         check_folder(out, force=options.force, source=model.checkpoint.path)

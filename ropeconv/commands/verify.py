@@ -25,6 +25,7 @@ WIDTH = 160  # of the report in a file or a pipe
     metavar="FILE",
     help="Text to run on (UTF-8). Default: Python's own documentation.",
 )
+@click.option("--provider", metavar="NAME", help="Device for an ONNX graph: cpu or cuda. Default: cpu.")
 @scaling_options
 @click.option("--json", "as_json", is_flag=True, help="Report as JSON on stdout.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
@@ -35,6 +36,7 @@ def command(
     reference: str | None,
     tokens: int | None,
     text: Path | None,
+    provider: str | None,
     as_json: bool,
     quiet: bool,
     debug: bool,  # noqa: ARG001 - read by cli.main
@@ -51,6 +53,7 @@ def command(
     Examples:
       ropeconv verify model-x4.gguf
       ropeconv verify model-x4.gguf --tokens 2048 --json
+      ropeconv verify model-onnx
       ropeconv verify other.gguf --reference model/ --pi-factor 4
     """
     from rich.console import Console
@@ -67,6 +70,7 @@ def command(
             original_context=original_context,
             tokens=tokens,
             text=text,
+            provider=provider,
             progress=progress,
         )
     if as_json:

@@ -124,6 +124,19 @@ class Reference:
                 hook.remove()
         return kept[0][0], out.logits[0, -1]
 
+    def run(self, ids: NDArray[np.int64], positions: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
+        """(b, s, vocab) logits of ids (b, s) at positions (b, s); mask (b, s): 0 for padding.
+
+        The mask is always given: without one transformers takes a jump of the positions for the start of another text.
+        """
+        import torch
+
+        with torch.no_grad():
+            tokens, places, seen = (torch.from_numpy(np.ascontiguousarray(array)) for array in (ids, positions, mask))
+            out = self.model(tokens, position_ids=places, attention_mask=seen, use_cache=False)
+        logits: NDArray[np.float32] = out.logits.float().numpy()
+        return logits
+
     def _head(self, hidden: Any) -> Any:
         import torch
 

@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ropeconv import registry
-from ropeconv.errors import CheckpointError, TokenizerError
+from ropeconv.errors import CheckpointError, ConfigError, TokenizerError
 from ropeconv.extend import ScalingRequest
 from ropeconv.target import Artefact, Target
 from ropeconv.verify.compare import Band, compare_logits
 from ropeconv.verify.frequencies import compare_frequencies, switches
+from ropeconv.verify.probes import compare_probes
 from ropeconv.verify.reference import Reference, Rotary
 from ropeconv.verify.report import FAIL, OK, SKIPPED, Measured, Report, Rung
 from ropeconv.verify.scripts_text import SCRIPT_SAMPLES
@@ -34,16 +35,17 @@ def verify(
     original_context: int | None = None,
     tokens: int | None = None,
     text: Path | None = None,
+    provider: str | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Check the artefact at `path` against transformers in float32.
 
     reference: the source, where provenance does not find it. request: the scaling that the artefact should carry, where
     it has no provenance or another is meant. original_context: L where the source's config does not say. tokens: length
-    of the text; text: a file to read it from. progress: (stage, done, total).
+    of the text; text: a file to read it from. provider: device for the artefact's runtime. progress: (stage, done, total).
     Raises RopeconvError for what is no artefact, has no reference, or cannot be run; a disagreement is in the Report.
     """
-    target, artefact = open_any(path)
+    target, artefact = open_any(path, provider=provider)
     expected = find_expected(artefact, reference=reference, request=request, original_context=original_context)
     gates = logit_gates(target.name, artefact.type, activation=expected.model.dims.activation)
     wanted = wanted_tokens(tokens, trained=expected.rope.original_context, context=expected.rope.context)
@@ -76,6 +78,8 @@ def _run_rungs(
     ]
     ids = tokenizer.tokenize(content)[:wanted]
     measured: list[Measured] = []
+    if artefact.probes:
+        rungs.append(_probe_rung(artefact, torch_side, gates, progress))
     try:
         for run in plan_passes(ids, switch=_find_switch(artefact, rotary), trained=trained):
             part = ids[: run.tokens]
@@ -86,14 +90,21 @@ def _run_rungs(
     return rungs, measured
 
 
-def open_any(path: Path) -> tuple[Target, Artefact]:
-    """The target whose artefact `path` is, and the artefact; CheckpointError when it is none's."""
+def open_any(path: Path, *, provider: str | None = None) -> tuple[Target, Artefact]:
+    """The target whose artefact `path` is, and the artefact; CheckpointError when it is none's.
+
+    provider: device for its runtime, None = the runtime's own choice; ConfigError when the target has no such device.
+    """
     if not path.exists():
         raise CheckpointError(f"{path}: no such file or folder")
     targets: Mapping[str, Target] = registry.targets()
     for target in targets.values():
         if target.recognizes(path):
-            return target, target.open_artefact(path, registry.architectures())
+            if provider is not None and provider not in target.providers:
+                known = ", ".join(target.providers) or "it has no choice"
+                raise ConfigError(f"--provider {provider}: not for {target.name} ({known}); leave it out")
+            choice = {} if provider is None else {"provider": provider}
+            return target, target.open_artefact(path, registry.architectures(), **choice)
     raise CheckpointError(f"{path}: not a file that ropeconv writes ({', '.join(targets)})")
 
 
@@ -135,6 +146,16 @@ def _weight_rung(artefact: Artefact, expected: Expected, progress: Progress | No
     result = compare_weights(artefact.checkpoint.tensors, model.checkpoint.tensors, model.weights, progress=report)
     blocks = "".join(f"; {name} within {rms:.1%} RMS" for name, rms in sorted(result.blocks.items()))
     return _rung("weights", result.findings, f"{result.tensors} tensors, {result.exact} exact{blocks}")
+
+
+def _probe_rung(artefact: Artefact, torch_side: Reference, gates: Gates, progress: Progress | None) -> Rung:
+    def report(done: int, total: int) -> None:
+        if progress is not None:
+            progress("probes", done, total)
+
+    result = compare_probes(artefact.probes, torch_side, gates, progress=report)
+    summary = f"{len(artefact.probes)} calls beside the text, worst NMSE {result.worst:.1e} ({result.worst_name})"
+    return _rung("probes", result.findings, summary)
 
 
 def _find_switch(artefact: Artefact, rotary: Mapping[str, Rotary]) -> int | None:

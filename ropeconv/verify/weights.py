@@ -72,8 +72,8 @@ def _compare_exact(name: str, mine: Tensor, theirs: Tensor, *, shifted: bool) ->
         with np.errstate(over="ignore"):
             expected = source.astype(np.float32).astype(FLOATS.get(mine.dtype, np.float32)).astype(np.float64)
         found = stored.astype(np.float64)
-        # llama.cpp stores 1 + w: one rounding at that size, undone by the view
-        slack = NORM_ULP * (1.0 + np.abs(expected)) if shifted else 0.0
+        # 1 + w is stored: one rounding at that size, undone by the view
+        slack = NORM_ULP[mine.dtype] * (1.0 + np.abs(expected)) if shifted else 0.0
         wrong = ~(np.abs(found - expected) <= slack)
         if wrong.any():
             at = tuple(int(i) for i in np.argwhere(wrong)[0])

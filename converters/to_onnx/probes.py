@@ -1,0 +1,81 @@
+"""What one pass over a text does not show: far positions, decoding with a cache, padding on either side, the table's end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import numpy as np
+
+from converters.to_onnx.run import Floats, Ints, Runner
+from ropeconv.target import Probe
+
+SCATTERED = 512  # tokens: enough that their positions' differences reach every length
+BATCH, PADDING, STEPS = 24, 5, 3
+
+
+def make_probes(runner: Runner, *, vocab_size: int, context: int, switch: int | None, rows: int | None) -> list[Probe]:
+    """switch: LongRoPE's, in tokens; rows: of the cos table, past which a position must be refused, or None."""
+    random = np.random.default_rng(0)
+
+    def ids(*shape: int) -> Ints:
+        return random.integers(0, vocab_size, shape)
+
+    found = []
+    for name, reach in _reaches(context, switch):
+        places = _scatter(min(SCATTERED, reach), reach)[None]
+        found.append(_probe(runner, f"scattered positions up to {reach - 1}", ids(1, places.shape[1]), places))
+        places = _tail(min(64, reach - 1), reach)[None]
+        found.append(
+            _probe(runner, f"decoding with a cache up to {reach - 1}{name}", ids(1, places.shape[1]), places, steps=STEPS)
+        )
+    count = min(BATCH, context)
+    left = np.ones((2, count), np.int64)
+    left[0, :PADDING] = 0
+    middle = np.ones((2, count), np.int64)
+    middle[1, count - STEPS - PADDING : count - STEPS] = 0
+    for name, mask in (("left", left), ("right", middle)):
+        places = np.where(mask, np.cumsum(mask, axis=1) - 1, 1)
+        found.append(_probe(runner, f"rows padded on the {name}, then decoded", ids(2, count), places, mask=mask, steps=STEPS))
+    if rows is not None:
+        found.append(_probe(runner, f"position {rows}, past the table", ids(1, 2), np.array([[rows - 1, rows]]), refused=True))
+    return found
+
+
+def _reaches(context: int, switch: int | None) -> Iterator[tuple[str, int]]:
+    """How far positions go: to the end, and for LongRoPE to the end of the short table too."""
+    yield "", context
+    if switch is not None and switch < context:
+        yield " (short factors)", switch
+
+
+def _scatter(count: int, reach: int) -> Ints:
+    """`count` different positions from 0 to reach - 1 in order, both ends among them, gaps of every size."""
+    if count >= reach:
+        return np.arange(reach)
+    inner = np.random.default_rng(1).choice(np.arange(1, reach - 1), count - 2, replace=False)
+    return np.concatenate([[0], np.sort(inner), [reach - 1]]).astype(np.int64)
+
+
+def _tail(count: int, reach: int) -> Ints:
+    """Scattered positions whose last ones are the last of all."""
+    places = _scatter(count, reach - STEPS)
+    return np.concatenate([places, np.arange(reach - STEPS, reach)])
+
+
+def _probe(
+    runner: Runner, name: str, ids: Ints, places: Ints, *, mask: Ints | None = None, steps: int = 0, refused: bool = False
+) -> Probe:
+    mask = np.ones_like(ids) if mask is None else mask
+    return Probe(name, ids, places, mask, partial(_run, runner, ids, places, mask, steps), refused)
+
+
+def _run(runner: Runner, ids: Ints, places: Ints, mask: Ints, steps: int) -> Floats:
+    """(b, s, v): all but the last `steps` tokens in one call, those one by one with the cache."""
+    cut = ids.shape[1] - steps
+    logits, past = runner.step(ids[:, :cut], places[:, :cut], mask[:, :cut])
+    parts: Sequence[Floats] = [logits]
+    for at in range(cut, ids.shape[1]):
+        one, past = runner.step(ids[:, at : at + 1], places[:, at : at + 1], mask[:, : at + 1], past)
+        parts = [*parts, one]
+    return np.concatenate(parts, axis=1)

@@ -1,0 +1,109 @@
+"""A finished graph in its own runtime: onnxruntime.
+
+A long text runs in chunks with the cache, as a client would. transformers chooses LongRoPE's table by the length of its
+one pass; so that every chunk takes that table too, a last token is appended at the text's last position, and dropped again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ropeconv.errors import CannotExpress, CheckpointError
+
+CHUNK = 512
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float32]
+
+
+class Runner:
+    """One graph in onnxruntime; loaded when first run. provider: a key of PROVIDERS."""
+
+    def __init__(self, graph: Path, *, provider: str = "cpu") -> None:
+        self.graph, self.provider = graph, provider
+
+    @cached_property
+    def session(self) -> Any:
+        """The loaded session. CheckpointError with onnxruntime's reason; CannotExpress without the provider."""
+        import onnxruntime as ort
+
+        wanted = PROVIDERS[self.provider]
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        try:
+            session = ort.InferenceSession(str(self.graph), options, providers=[wanted])
+        except Exception as error:
+            raise CheckpointError(f"{self.graph}: onnxruntime does not load it ({_line(error)}); convert it again") from error
+        if wanted not in session.get_providers():
+            raise CannotExpress(f"onnxruntime cannot use {self.provider} here; leave --provider out")
+        return session
+
+    @cached_property
+    def caches(self) -> list[tuple[str, str, Any, int, int]]:
+        """Every cache: input, output, NumPy type, key/value heads, head size."""
+        found = []
+        for value in self.session.get_inputs():
+            if value.name.startswith("past_key_values."):
+                dtype = np.float16 if "float16" in value.type else np.float32
+                output = value.name.replace("past_key_values", "present")
+                found.append((value.name, output, dtype, value.shape[1], value.shape[3]))
+        return found
+
+    def step(self, ids: Ints, positions: Ints, mask: Ints, past: Sequence[Any] | None = None) -> tuple[Floats, list[Any]]:
+        """((b, s, v) logits, cache) of new tokens ids (b, s) at positions (b, s) under mask (b, past + s)."""
+        import onnxruntime as ort
+
+        if past is None:
+            empty = [np.zeros((len(ids), heads, 0, size), dtype) for _, _, dtype, heads, size in self.caches]
+            past = [ort.OrtValue.ortvalue_from_numpy(array) for array in empty]
+        feeds = {"input_ids": ids, "position_ids": positions, "attention_mask": mask}
+        values = {name: ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array, np.int64)) for name, array in feeds.items()}
+        values |= {name: value for (name, *_), value in zip(self.caches, past, strict=True)}
+        outputs = ["logits", *(output for _, output, *_ in self.caches)]
+        try:
+            logits, *present = self.session.run_with_ort_values(outputs, values)
+        except Exception as error:
+            raise CheckpointError(f"{self.graph}: onnxruntime stops ({_line(error)})") from error
+        return logits.numpy(), list(present)
+
+    def logits(self, ids: Sequence[int], *, switch: int | None) -> Iterator[Floats]:
+        """(n, v) blocks in order, n <= 512, one row a token. switch: LongRoPE's, in tokens, or None."""
+        self._check_ids(ids)
+        total = len(ids)
+        marked = switch is not None and total > switch
+        past: list[Any] | None = None
+        for start in range(0, total, CHUNK):
+            stop = min(total, start + CHUNK)
+            tokens, places = list(ids[start:stop]), list(range(start, stop))
+            extra = marked and stop < total
+            if extra:
+                tokens, places = [*tokens, tokens[-1]], [*places, total - 1]
+            mask = np.ones((1, start + len(tokens)), np.int64)
+            logits, past = self.step(np.array([tokens]), np.array([places]), mask, past)
+            if extra:
+                logits, past = logits[:, :-1], [_without_last(value) for value in past]
+            yield logits[0]
+
+    def _check_ids(self, ids: Sequence[int]) -> None:
+        size = self.session.get_outputs()[0].shape[-1]
+        outside = [i for i in ids if not 0 <= i < size]
+        if outside:
+            raise CheckpointError(f"{self.graph}: token {outside[0]} is outside its vocabulary of {size}; check --reference")
+
+
+def _without_last(value: Any) -> Any:
+    import onnxruntime as ort
+
+    return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value.numpy()[:, :, :-1]))
+
+
+def _line(error: Exception) -> str:
+    """onnxruntime's text without its source lines."""
+    text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return text.rsplit("Status Message: ", 1)[-1].split(" : FAIL : ")[-1]
