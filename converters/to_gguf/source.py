@@ -21,6 +21,7 @@ from converters.to_gguf.families import LAYOUTS, NAMES, ROPE_TABLES, Layout
 from converters.to_gguf.ggml import row_bytes
 from converters.to_gguf.metadata import NORM_EPS
 from converters.to_gguf.rows import offset, row_map
+from converters.to_gguf.source_family import find_family
 from converters.to_gguf.source_rope import rope_config
 from ropeconv.arch._base import Architecture, Dims, Weight
 from ropeconv.arch._unreachable import unreachable
@@ -166,7 +167,7 @@ def open_checkpoint(path: Path, families: Mapping[str, Architecture], *, changes
     metadata = {name: value for name, value in metadata.items() if value is not None}
     native = _map_tensors(headers)
     layout = find_layout(metadata)
-    arch = families[layout.families[0]]
+    arch = find_family(native, layout, families)
     dims = _dims(metadata, native, layout, arch)
     return Checkpoint(
         path=path,

@@ -118,13 +118,14 @@ def _check_reading(config: Mapping[str, Any], model: Model, spelling: Spelling) 
         yarn_is_longrope=arch.rope_types is not None and "yarn" not in arch.rope_types,
         takes_partial=arch.takes_partial,
     )
+    main = "full_attention" if "full_attention" in found else next(iter(found))
     for layer, rope in found.items():
         wanted = model.frequencies[layer]
         told = spelling.ropes[layer]
         if rope is None or wanted is None or told is None:
             same = rope is None and wanted is None
-        else:
-            lengths = (rope.context, rope.original_context) == (told.context, told.original_context)
+        else:  # an unscaled embedding beside a scaled one computes with neither length
+            lengths = layer != main or (rope.context, rope.original_context) == (told.context, told.original_context)
             same = lengths and _same(solve(rope), wanted)
         if not same:
             raise CannotExpress(f"config.json cannot say this {model.main_rope.kind} rope for {layer} layers exactly")

@@ -12,7 +12,7 @@ from typing import Any
 from ropeconv import registry
 from ropeconv.checkpoint.index import fingerprint, open_checkpoint
 from ropeconv.checkpoint.load import understand
-from ropeconv.doctor.examine import examine_checkpoint, examine_raw, open_raw
+from ropeconv.doctor.examine import examine_checkpoint, examine_raw, open_raw, refuse_errors
 from ropeconv.doctor.finding import Finding
 from ropeconv.doctor.gguf_traps import INTENT, changes
 from ropeconv.errors import CheckpointError, ConfigError, RopeconvError
@@ -70,9 +70,9 @@ def _cure(
         values = next_one.mend(values)
         done.append(next_one.name)
     left = [finding for finding in found if finding.name not in done]
+    refuse_errors(left)
     if not done:
-        advice = f"; {left[0].name}: {left[0].advice}" if left else ""
-        raise ConfigError(f"{where}: nothing that the file says enough to mend{advice}")
+        raise ConfigError(f"{where}: shows no trap that a copy could be mended of")
     return values, done, left
 
 
