@@ -1,0 +1,98 @@
+"""Folders of ropeconv's in onnxruntime, and the same tokens in transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from converters.to_onnx.emit import Options, emit
+from converters.to_onnx.run import Runner
+from ropeconv.extend import ScalingRequest
+from ropeconv.prepare import huggingface_patch, prepare
+from ropeconv.target import Emitted
+
+PI = ScalingRequest(kind="linear", factor=4)
+
+
+def convert(source: Path, out: Path, request: ScalingRequest | None = PI, **options: Any) -> Emitted:
+    """The command's own path."""
+    model = prepare(source, request)
+    return emit(model, out, huggingface=huggingface_patch(model), options=Options(force=True, **options))
+
+
+def folder_runner(out: Path) -> Runner:
+    """The folder's graph."""
+    return Runner(out / "onnx" / "model.onnx")
+
+
+def in_onnxruntime(
+    out: Path, ids: np.ndarray, *, positions: np.ndarray | None = None, mask: np.ndarray | None = None, cuts: tuple[int, ...] = ()
+) -> np.ndarray:
+    """(b, s, v) logits: calls of the tokens up to each of `cuts` and to the end, with the cache between them."""
+    runner, past, parts = folder_runner(out), None, []
+    positions = np.arange(ids.shape[1])[None].repeat(len(ids), 0) if positions is None else positions
+    mask = np.ones_like(ids) if mask is None else mask
+    for start, stop in zip((0, *cuts), (*cuts, ids.shape[1]), strict=True):
+        logits, past = runner.step(ids[:, start:stop], positions[:, start:stop], mask[:, :stop], past)
+        parts.append(logits)
+    return np.concatenate(parts, axis=1)
+
+
+def in_transformers(
+    model: Any, ids: np.ndarray, *, positions: np.ndarray | None = None, mask: np.ndarray | None = None
+) -> np.ndarray:
+    """(b, s, v) logits of one pass."""
+    import torch
+
+    positions = np.arange(ids.shape[1])[None].repeat(len(ids), 0) if positions is None else positions
+    mask = np.ones_like(ids) if mask is None else mask
+    with torch.no_grad():
+        arrays = [torch.from_numpy(np.ascontiguousarray(a)) for a in (ids, positions, mask)]
+        return np.asarray(model(arrays[0], position_ids=arrays[1], attention_mask=arrays[2], use_cache=False).logits)
+
+
+def relative(got: np.ndarray, wanted: np.ndarray) -> float:
+    """Largest difference over the largest logit; infinite for what is not a number."""
+    worst = float(np.abs(got - wanted).max() / np.abs(wanted).max())
+    return worst if np.isfinite(worst) else float("inf")
+
+
+def load(source: Path, **changes: Any) -> Any:
+    """The checkpoint in transformers, float32, with other config values."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(source)
+    for key, value in changes.items():
+        setattr(config, key, value)
+    return AutoModelForCausalLM.from_pretrained(source, config=config, dtype="float32").eval()
+
+
+def linear_rope(theta: float = 20000.0) -> Mapping[str, Any]:
+    """PI x 4 in transformers' keys."""
+    return {"rope_type": "linear", "factor": 4.0, "rope_theta": theta}
+
+
+def edit_graph(out: Path, change: Any) -> None:
+    """Apply `change(ModelProto)` to the folder's graph."""
+    import onnx
+
+    path = out / "onnx" / "model.onnx"
+    model = onnx.load(str(path), load_external_data=False)
+    change(model)
+    path.write_bytes(model.SerializeToString())
+
+
+def writable(out: Path, name: str) -> np.ndarray:
+    """An external initializer, mapped for writing."""
+    import onnx
+
+    model = onnx.load(str(out / "onnx" / "model.onnx"), load_external_data=False)
+    tensor = next(t for t in model.graph.initializer if t.name == name)
+    place = {entry.key: entry.value for entry in tensor.external_data}
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    return np.memmap(
+        out / "onnx" / place["location"], dtype=dtype, mode="r+", offset=int(place["offset"]), shape=tuple(tensor.dims)
+    )

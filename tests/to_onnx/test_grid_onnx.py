@@ -1,0 +1,100 @@
+"""Every family x every method x profile x bake: logits equal transformers' at 4 x the trained context, or a refusal.
+
+What transformers is told is written by hand (tests/methods.py); nothing of ropeconv's is in the reference. Each cell runs the
+text in one call and again in three with the cache.
+"""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ropeconv.errors import CannotExpress, RopeConfigError
+from ropeconv.extend import ScalingRequest
+from tests.checkpoints import save_checkpoint
+from tests.methods import FACTOR, METHODS, L
+from tests.to_gguf.test_grid import FAMILIES, extra, reference
+from tests.to_onnx.onnx_folders import convert, in_onnxruntime, in_transformers, relative
+from tests.verify.tiny import random_ids
+
+LIMIT = 1e-4
+VARIANTS = tuple(itertools.product(("ort", "standard"), ("metadata", "tables")))
+# p-RoPE spreads exponents over the head; GPT-NeoX rotates a quarter of it
+REFUSED = {(family, "dynamic"): "dynamic scaling changes with the running length" for family in FAMILIES} | {
+    ("gpt_neox", "proportional"): "proportional"
+}
+QUICK = [("llama", "yarn attention_factor"), ("gemma3_text", "linear"), ("phi3", "longrope")]
+CELLS = [pytest.param(*cell, marks=[] if cell in QUICK else pytest.mark.slow) for cell in itertools.product(FAMILIES, METHODS)]
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("grid")
+    return {family: save_checkpoint(root / f"model-{n}", family, context=L, **extra(family)) for n, family in enumerate(FAMILIES)}
+
+
+def request_of(method: str) -> ScalingRequest | None:
+    asked = METHODS[method]
+    return None if asked is None else ScalingRequest(kind=asked[0], factor=asked[1], parameters=asked[2])
+
+
+def lengths(method: str) -> tuple[int, ...]:
+    """LongRoPE on both sides of its switch; an unscaled checkpoint within its context."""
+    return {"longrope": (L - 6, L * FACTOR), "none": (L,)}.get(method, (L * FACTOR,))
+
+
+def worst_of(out: Path, wanted: dict[int, np.ndarray]) -> float:
+    """The largest relative difference over lengths and ways to run."""
+    found = []
+    for length, logits in wanted.items():
+        ids = np.array([random_ids(length)])
+        for cuts in ((), (length - 20, length - 1)):
+            found.append(relative(in_onnxruntime(out, ids, cuts=cuts), logits))
+    return max(found)
+
+
+@pytest.mark.parametrize(("family", "method"), CELLS)
+def test_cell_is_exact_or_refused(family: str, method: str, sources: dict[str, Path], tmp_path: Path) -> None:
+    if (family, method) in REFUSED:
+        for profile, bake in VARIANTS:
+            with pytest.raises((CannotExpress, RopeConfigError), match=REFUSED[family, method]) as refusal:
+                convert(sources[family], tmp_path / "out", request_of(method), profile=profile, bake=bake)
+            assert "\n" not in str(refusal.value)
+        assert not list(tmp_path.iterdir())
+        return
+    model = reference(sources[family], family, method)
+    wanted = {n: in_transformers(model, np.array([random_ids(n)])) for n in lengths(method)}
+    for profile, bake in VARIANTS:
+        emitted = convert(sources[family], tmp_path / "out", request_of(method), profile=profile, bake=bake)
+        assert emitted.carried.how == bake
+        worst = worst_of(tmp_path / "out", wanted)
+        assert worst <= LIMIT, f"{profile} {bake}: {worst:.1e}"
+
+
+def test_a_wrong_cell_is_seen(sources: dict[str, Path], tmp_path: Path) -> None:
+    """The comparison is no rubber stamp: another method, a dropped magnitude and another table are far outside the limit."""
+    wanted = {L * FACTOR: in_transformers(reference(sources["llama"], "llama", "yarn"), np.array([random_ids(L * FACTOR)]))}
+    for method in ("linear", "yarn attention_factor", "yarn truncate"):
+        convert(sources["llama"], tmp_path / "out", request_of(method))
+        assert worst_of(tmp_path / "out", wanted) > 100 * LIMIT
+
+
+def test_the_alternative_to_dynamic_is_taken(sources: dict[str, Path], tmp_path: Path) -> None:
+    """The refusal's own words give a graph that equals transformers' dynamic scaling at the length that they name."""
+    with pytest.raises(CannotExpress) as refusal:
+        convert(sources["llama"], tmp_path / "out", request_of("dynamic"))
+    words = str(refusal.value).split()
+    factor, length = float(words[words.index("--factor") + 1]), int(words[words.index("at") + 1])
+    convert(sources["llama"], tmp_path / "out", ScalingRequest(kind="ntk", factor=factor, context=length))
+    rope: dict[str, Any] = {"rope_type": "dynamic", "factor": float(FACTOR), "rope_theta": 20000.0}
+    from tests.to_onnx.onnx_folders import load
+
+    ids = np.array([random_ids(length)])
+    assert (
+        relative(in_onnxruntime(tmp_path / "out", ids), in_transformers(load(sources["llama"], rope_parameters=rope), ids))
+        <= LIMIT
+    )
