@@ -45,7 +45,7 @@ def rope_facts(model: Model, layer: str) -> dict[str, Any] | None:
     if rope is None or found is None:
         return None
     count = sum(kind == layer for kind in model.layer_types)
-    return {"layers": count, "kind": rope.kind, "theta": rope.theta, **_parameters(rope), **frequency_facts(found, rope)}
+    return {"layers": count, "kind": rope.kind, "theta": rope.theta, **_parameters(rope), **_numbers(found, rope)}
 
 
 def _parameters(rope: Rope) -> dict[str, Any]:
@@ -53,7 +53,11 @@ def _parameters(rope: Rope) -> dict[str, Any]:
     return {} if factor is None else {"factor": factor}
 
 
-def frequency_facts(found: Frequencies, rope: Rope) -> dict[str, Any]:
+def _numbers(found: Frequencies, rope: Rope) -> dict[str, Any]:
+    return frequency_facts(found, trained=rope.original_context, context=rope.context)
+
+
+def frequency_facts(found: Frequencies, *, trained: int, context: int) -> dict[str, Any]:
     """Wavelengths 2 pi / inv_freq in tokens, divisors, magnitude.
 
     incomplete: pairs that never complete a turn inside the trained context, unscaled; what they say of a distance past it
@@ -65,8 +69,8 @@ def frequency_facts(found: Frequencies, rope: Rope) -> dict[str, Any]:
     return {
         "pairs": len(found.inv_freq),
         "wavelengths": [float(2 * math.pi / turning.max()), float(2 * math.pi / turning.min())],
-        "incomplete": _incomplete(found.base_inv_freq, rope.original_context),
-        "incomplete_after": _incomplete(tables[-1], rope.context),
+        "incomplete": _incomplete(found.base_inv_freq, trained),
+        "incomplete_after": _incomplete(tables[-1], context),
         "divisors": [min(rho), max(rho)],
         "attention_factor": found.attention_factor,
         "switch_context": found.switch_context,

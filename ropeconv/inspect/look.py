@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,11 @@ from ropeconv import registry
 from ropeconv.arch._unreachable import unreachable
 from ropeconv.checkpoint.index import open_checkpoint
 from ropeconv.checkpoint.load import understand
-from ropeconv.doctor.examine import examine_checkpoint, examine_config, examine_raw, open_raw
+from ropeconv.doctor.examine import examine_checkpoint, examine_raw, open_raw
 from ropeconv.doctor.finding import ERROR, Finding
 from ropeconv.errors import CheckpointError, RopeconvError
 from ropeconv.extend import ScalingRequest
-from ropeconv.inspect.facts import model_facts, weight_bytes
+from ropeconv.inspect.facts import frequency_facts, model_facts, weight_bytes
 from ropeconv.inspect.methods import FACTOR, carry_table
 from ropeconv.model import Model
 from ropeconv.prepare import scale
@@ -86,22 +86,26 @@ def _other_artefact(path: Path) -> tuple[Target, Artefact] | None:
 
 
 def _look_at_artefact(path: Path, target: Target, artefact: Artefact) -> Look:
-    ropes = {
-        layer: None if found is None else {"pairs": len(found.inv_freq), "attention_factor": found.attention_factor}
-        for layer, found in artefact.frequencies.items()
-    }
-    facts = {
+    """The artefact's own frequencies and bytes; sizes from its config.json. Its numbers are in it, so no config is misread."""
+    checkpoint = artefact.checkpoint
+    facts: dict[str, Any] = {
         "format": target.name,
         "type": artefact.type,
-        "family": artefact.checkpoint.config.get("model_type"),
-        "original_context": artefact.original_context,
-        "context": artefact.context,
-        "rope": ropes,
-        "weight_bytes": weight_bytes(artefact.checkpoint.tensors),
         "provenance": None if artefact.provenance is None else asdict(artefact.provenance),
     }
-    refusal = next(iter(artefact.problems), None)
-    return Look(str(path), facts, examine_config(artefact.checkpoint.config), refusal=refusal)
+    model = understand(checkpoint, ignore=checkpoint.config.keys())
+    facts |= model_facts(model)
+    facts["original_context"], facts["context"] = artefact.original_context, artefact.context
+    for layer, found in artefact.frequencies.items():
+        told = model.frequencies.get(layer)
+        if found is None or told is None:
+            facts["rope"][layer] = None
+            continue
+        measured = replace(found, base_inv_freq=told.base_inv_freq)  # a graph does not know what it was scaled from
+        own = frequency_facts(measured, trained=artefact.original_context, context=artefact.context)
+        facts["rope"][layer] = {**facts["rope"][layer], **own}
+    facts["weight_bytes"] = weight_bytes(checkpoint.tensors)
+    return Look(str(path), facts, [], refusal=next(iter(artefact.problems), None))
 
 
 def _provenance(path: Path) -> dict[str, Any] | None:

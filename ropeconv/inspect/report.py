@@ -53,7 +53,7 @@ def render(look: Look, console: Console) -> None:
 def _lines(look: Look) -> dict[str, str]:
     facts = look.facts
     lines = {"path": f"{look.path} ({' '.join(str(facts[key]) for key in ('format', 'type') if facts.get(key))})"}
-    if look.model is not None:
+    if "parameters" in facts:
         lines["model"] = (
             f"{facts['family']}, {facts['parameters'] / 1e6:,.1f} M parameters, {facts['layers']} layers, "
             f"hidden {facts['hidden_size']}, heads {facts['heads']}/{facts['kv_heads']} of {facts['head_dim']}, "
