@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.grid_report import GRID, table
+from tests.grid_report import TITLES, table
 
 ROOT = Path(__file__).parent.parent
 
@@ -22,8 +22,9 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Print the grid when it was run."""
-    cells = config.stash.get(GRID, {})
-    if cells:
-        terminalreporter.section("GGUF logits in llama.cpp against transformers, NMSE at 4 x the trained context")
-        terminalreporter.write_line(table(cells))
+    """Print the grids that were run."""
+    for grid, title in TITLES.items():
+        cells = config.stash.get(grid, {})
+        if cells:
+            terminalreporter.section(title)
+            terminalreporter.write_line(table(cells))

@@ -1,10 +1,15 @@
-"""The grid of families and methods as a table: filled by tests/to_gguf/test_grid.py, printed after the tests."""
+"""The grids of families and methods as tables: filled by the targets' grid tests, printed after the tests."""
 
 from __future__ import annotations
 
 import pytest
 
 GRID = pytest.StashKey[dict[tuple[str, str], str]]()
+ONNX_GRID = pytest.StashKey[dict[tuple[str, str], str]]()
+TITLES = {
+    GRID: "GGUF logits in llama.cpp against transformers, NMSE at 4 x the trained context",
+    ONNX_GRID: "ONNX logits in onnxruntime against transformers, largest difference over largest logit, worst of the variants",
+}
 
 
 def table(cells: dict[tuple[str, str], str]) -> str:
