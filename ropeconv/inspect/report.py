@@ -118,8 +118,8 @@ def _print_finding(finding: Finding, console: Console) -> None:
     console.print(Text(f"\n{finding.name} {finding.severity}: ", style=STYLES[finding.severity]) + Text(finding.what))
     for runtime, effect in finding.effects.items():
         console.print(Text(f"   {runtime}: {effect}"))
-    fix = " (--fix)" if finding.mend is not None else ""
-    console.print(Text(f"   mend: {finding.advice}{fix}", style="dim"))
+    advice = f"mend: {finding.advice} (--fix)" if finding.mend is not None else finding.advice
+    console.print(Text(f"   {advice}", style="dim"))
 
 
 def render_mend(mended: Mended, console: Console) -> None:

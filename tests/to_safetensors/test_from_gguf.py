@@ -17,6 +17,7 @@ from ropeconv.target import Emitted
 from tests.checkpoints import save_checkpoint
 from tests.methods import FACTOR, L
 from tests.to_gguf.test_grid import FAMILIES, extra, reference
+from tests.to_safetensors.test_grid import load_in
 from tests.verify.tiny import model_logits, random_ids
 
 IDS = random_ids(FACTOR * L)
@@ -55,6 +56,20 @@ def test_weights_and_logits_are_the_checkpoints(family: str, sources: dict[str, 
     wanted = model_logits(reference(sources[family], family, "linear"), IDS)
     # llama.cpp has no word for attention biases that are absent or an unscaled partial rotation: the class must agree
     assert np.abs(model_logits(model, IDS) - wanted).max() <= 2e-5 * np.abs(wanted).max()
+
+
+@pytest.mark.slow
+def test_transformers_4_takes_them_too(sources: dict[str, Path], tmp_path: Path) -> None:
+    """A config made from GGUF keys: both majors find the same model in it."""
+    folders = [tmp_path / family for family in FAMILIES]
+    for family, folder in zip(FAMILIES, folders, strict=True):
+        gguf = to_gguf(sources[family], tmp_path / "plain.gguf")
+        to_folder(gguf, folder, ScalingRequest(kind="ntk", factor=FACTOR))
+        gguf.unlink()
+    newer, older = (load_in(major, folders, tmp_path) for major in (5, 4))
+    for folder in folders:
+        found, wanted = (numbers[f"{folder}|logits {FACTOR * L}"] for numbers in (older, newer))
+        assert np.abs(found - wanted).max() <= 1e-4 * np.abs(wanted).max(), folder.name
 
 
 @pytest.mark.parametrize("kind", ["F32", "F16"])
