@@ -74,7 +74,7 @@ build/node/.installed: tests/to_onnx/package.json
 # optimum-onnx 0.1.0 needs transformers 4, so it has an environment of its own.
 build/optimum/.installed:
 	$(PYTHON) -m venv build/optimum
-	build/optimum/bin/pip install --progress-bar off optimum-onnx==0.1.0 transformers==4.57.6 onnxruntime==1.31.1 onnx==1.23.2
+	build/optimum/bin/pip install --progress-bar off torch==2.13.0 optimum-onnx==0.1.0 transformers==4.57.6 onnxruntime==1.31.1 onnx==1.23.2
 	touch $@
 
 # The last transformers of the older major, beside the new one: what it shares with it (torch above all) is not doubled.
