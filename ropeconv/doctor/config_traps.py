@@ -27,7 +27,11 @@ def _lost_theta(case: Case) -> Finding | None:
         return None
 
     def mend(config: Values) -> dict[str, Any]:
-        return without(config, "rope_parameters") | {"rope_scaling": {**case.older, "rope_theta": theta}, "rope_theta": theta}
+        share = {key: case.newer[key] for key in ("partial_rotary_factor",) if key in case.newer}
+        return without(config, "rope_parameters") | {
+            "rope_scaling": {**share, **case.older, "rope_theta": theta},
+            "rope_theta": theta,
+        }
 
     effect = f"rope_scaling wins, and the base becomes {case.default_theta:g}"
     return Finding(
