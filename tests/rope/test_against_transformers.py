@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from rope_grid import BLENDED, Case, cases
-from rope_reference import FAMILIES, build_config, compare, tables
 
 from ropeconv.checkpoint.rope_parameters import read_ropes, write_rope_parameters
 from ropeconv.rope.build import find_kind, make_parameters
 from ropeconv.rope.carry import carry_as_longrope
 from ropeconv.rope.solve import solve
 from ropeconv.rope.spec import Rope
+from tests.rope.rope_grid import BLENDED, Case, cases
+from tests.rope.rope_reference import FAMILIES, build_config, compare, tables
 
 GRID = settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 FLAT = [name for name, family in FAMILIES.items() if not family.nested]

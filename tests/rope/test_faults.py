@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from rope_reference import build_config, compare, tables
 
 from ropeconv.checkpoint.rope_parameters import write_rope_parameters
 from ropeconv.rope.build import find_kind, make_parameters
 from ropeconv.rope.solve import solve
 from ropeconv.rope.spec import Rope
+from tests.rope.rope_reference import build_config, compare, tables
 
 L = 8192
 PAIRS = tuple(1.0 + i / 3 for i in range(32))

@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 import pytest
-from rope_reference import build_config, compare, tables
 
 from ropeconv.checkpoint.rope_parameters import write_rope_parameters
 from ropeconv.errors import RopeConfigError
@@ -14,6 +13,7 @@ from ropeconv.rope.build import find_kind, make_parameters
 from ropeconv.rope.carry import carry_as_longrope
 from ropeconv.rope.solve import is_scaled, solve
 from ropeconv.rope.spec import Rope
+from tests.rope.rope_reference import build_config, compare, tables
 
 L = 8192
 

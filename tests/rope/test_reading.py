@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from rope_grid import BLENDED, cases
-from rope_reference import FAMILIES, build_config, compare, tables
 
 from ropeconv.checkpoint.rope_parameters import mark_nope_layers, read_ropes, replace_rope_parameters
 from ropeconv.rope.solve import solve
 from ropeconv.rope.spec import Rope
+from tests.rope.rope_grid import BLENDED, cases
+from tests.rope.rope_reference import FAMILIES, build_config, compare, tables
 
 GRID = settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 L = 4096

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rope_reference import FAMILIES, build_config, tables
 
 from ropeconv.checkpoint.rope_parameters import mark_nope_layers, read_ropes, write_rope_parameters
 from ropeconv.errors import RopeConfigError
 from ropeconv.rope.build import find_kind, make_parameters
 from ropeconv.rope.solve import solve, validate
 from ropeconv.rope.spec import Rope
+from tests.rope.rope_reference import FAMILIES, build_config, tables
 
 L = 4096
 LINEAR = {"rope_type": "linear", "factor": 2.0}
