@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ropeconv.errors import CheckpointError
 from ropeconv.target import Probe
 from ropeconv.verify.reference import Reference
-from ropeconv.verify.tolerances import Gates
+from ropeconv.verify.tolerances import PROBE_SLACK, Gates
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def _judge(probe: Probe, mine: NDArray[np.float32], reference: Reference, gates:
     a, b = theirs[real].astype(np.float64), mine[real].astype(np.float64)  # (n, vocab)
     errors, powers = ((b - a) ** 2).sum(axis=1), ((a - a.mean(axis=1, keepdims=True)) ** 2).sum(axis=1)
     nmse = float(errors.sum() / powers.sum())
-    limit = gates.at(int(probe.position_ids.max()) + 1).nmse
+    limit = PROBE_SLACK * gates.at(int(probe.position_ids.max()) + 1).nmse
     if nmse <= limit:
         return [], nmse
     row = int(np.argmax(np.where(np.isnan(errors), np.inf, errors / powers)))
