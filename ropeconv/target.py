@@ -48,16 +48,15 @@ class Provenance:
 class Probe:
     """One call of the artefact's runtime that a pass over a text does not make.
 
-    input_ids, position_ids, attention_mask: (b, s) int64, the mask 1 for real tokens, 0 for padding, whose logits mean nothing.
-    run: () -> (b, s, vocab) float32 logits, by whatever calls the name says; CheckpointError with the runtime's reason.
+    position_ids, attention_mask: (b, s) int64, the mask 1 for real tokens, 0 for padding, whose logits mean nothing.
+    run: ids (b, s) -> (b, s, vocab) float32 logits, by whatever calls the name says; CheckpointError with the runtime's reason.
     refused: the runtime must refuse it: numbers for it would be wrong.
     """
 
     name: str
-    input_ids: NDArray[np.int64]
     position_ids: NDArray[np.int64]
     attention_mask: NDArray[np.int64]
-    run: Callable[[], NDArray[np.float32]]
+    run: Callable[[NDArray[np.int64]], NDArray[np.float32]]
     refused: bool = False
 
 

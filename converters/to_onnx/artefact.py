@@ -59,7 +59,7 @@ def open_artefact(path: Path, *, provider: str = "cpu") -> Artefact:
         tokenize=texts.tokenize,
         vocabulary=texts.vocabulary,
         special_ids=texts.special_ids(),
-        probes=make_probes(runner, vocab_size=dims.vocab_size, context=context, switch=switch, rows=read.rows),
+        probes=make_probes(runner, context=context, switch=switch, rows=read.rows),
     )
 
 

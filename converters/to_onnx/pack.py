@@ -61,13 +61,15 @@ def pack_rows(rows: NDArray[Any], blocks: Blocks) -> Packed:
     step = max(1, CHUNK // (b * blocks.size))
     for start in range(0, n, step):
         stop = min(n, start + step)
-        part = np.zeros((stop - start, b * blocks.size), np.float32)
-        part[:, :c] = numbers[start:stop]
+        # a lone block would be summed in another order than one among many
+        part = np.zeros((max(stop - start, 2), b * blocks.size), np.float32)
+        part[: stop - start, :c] = numbers[start:stop]
         x = np.ascontiguousarray(part.reshape(-1, blocks.size).T)  # (s, m): a sum over a block adds long rows
         scale, zero, q = _fit(x, blocks)
-        scales[start:stop], zeros[start:stop] = scale.reshape(-1, b), zero.reshape(-1, b)
+        rows_here = stop - start
+        scales[start:stop], zeros[start:stop] = scale.reshape(-1, b)[:rows_here], zero.reshape(-1, b)[:rows_here]
         np.add(q, zero, out=q)
-        codes[start:stop] = _join(q.astype(np.uint8), blocks.bits).T.reshape(-1, b, blocks.block_bytes)
+        codes[start:stop] = _join(q.astype(np.uint8), blocks.bits).T.reshape(-1, b, blocks.block_bytes)[:rows_here]
     return Packed(codes, scales, None if blocks.symmetric else _join_zero_points(zeros, blocks.bits))
 
 

@@ -14,21 +14,14 @@ SCATTERED = 512  # tokens: enough that their positions' differences reach every 
 BATCH, PADDING, STEPS = 24, 5, 3
 
 
-def make_probes(runner: Runner, *, vocab_size: int, context: int, switch: int | None, rows: int | None) -> list[Probe]:
+def make_probes(runner: Runner, *, context: int, switch: int | None, rows: int | None) -> list[Probe]:
     """switch: LongRoPE's, in tokens; rows: of the cos table, past which a position must be refused, or None."""
-    random = np.random.default_rng(0)
-
-    def ids(*shape: int) -> Ints:
-        return random.integers(0, vocab_size, shape)
-
     found = []
     for name, reach in _reaches(context, switch):
         places = _scatter(min(SCATTERED, reach), reach)[None]
-        found.append(_probe(runner, f"scattered positions up to {reach - 1}", ids(1, places.shape[1]), places))
+        found.append(_probe(runner, f"scattered positions up to {reach - 1}", places))
         places = _tail(min(64, reach - 1), reach)[None]
-        found.append(
-            _probe(runner, f"decoding with a cache up to {reach - 1}{name}", ids(1, places.shape[1]), places, steps=STEPS)
-        )
+        found.append(_probe(runner, f"decoding with a cache up to {reach - 1}{name}", places, steps=STEPS))
     count = min(BATCH, context)
     left = np.ones((2, count), np.int64)
     left[0, :PADDING] = 0
@@ -36,9 +29,9 @@ def make_probes(runner: Runner, *, vocab_size: int, context: int, switch: int | 
     middle[1, count - STEPS - PADDING : count - STEPS] = 0
     for name, mask in (("left", left), ("right", middle)):
         places = np.where(mask, np.cumsum(mask, axis=1) - 1, 1)
-        found.append(_probe(runner, f"rows padded on the {name}, then decoded", ids(2, count), places, mask=mask, steps=STEPS))
+        found.append(_probe(runner, f"rows padded on the {name}, then decoded", places, mask=mask, steps=STEPS))
     if rows is not None:
-        found.append(_probe(runner, f"position {rows}, past the table", ids(1, 2), np.array([[rows - 1, rows]]), refused=True))
+        found.append(_probe(runner, f"position {rows}, past the table", np.array([[rows - 1, rows]]), refused=True))
     return found
 
 
@@ -63,14 +56,12 @@ def _tail(count: int, reach: int) -> Ints:
     return np.concatenate([places, np.arange(reach - STEPS, reach)])
 
 
-def _probe(
-    runner: Runner, name: str, ids: Ints, places: Ints, *, mask: Ints | None = None, steps: int = 0, refused: bool = False
-) -> Probe:
-    mask = np.ones_like(ids) if mask is None else mask
-    return Probe(name, ids, places, mask, partial(_run, runner, ids, places, mask, steps), refused)
+def _probe(runner: Runner, name: str, places: Ints, *, mask: Ints | None = None, steps: int = 0, refused: bool = False) -> Probe:
+    mask = np.ones_like(places) if mask is None else mask
+    return Probe(name, places, mask, partial(_run, runner, places, mask, steps), refused)
 
 
-def _run(runner: Runner, ids: Ints, places: Ints, mask: Ints, steps: int) -> Floats:
+def _run(runner: Runner, places: Ints, mask: Ints, steps: int, ids: Ints) -> Floats:
     """(b, s, v): all but the last `steps` tokens in one call, those one by one with the cache."""
     cut = ids.shape[1] - steps
     logits, past = runner.step(ids[:, :cut], places[:, :cut], mask[:, :cut])

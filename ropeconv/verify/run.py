@@ -78,8 +78,8 @@ def _run_rungs(
     ]
     ids = tokenizer.tokenize(content)[:wanted]
     measured: list[Measured] = []
-    if artefact.probes:
-        rungs.append(_probe_rung(artefact, torch_side, gates, progress))
+    if artefact.probes and ids:
+        rungs.append(_probe_rung(artefact, torch_side, ids, gates, progress))
     try:
         for run in plan_passes(ids, switch=_find_switch(artefact, rotary), trained=trained):
             part = ids[: run.tokens]
@@ -148,12 +148,14 @@ def _weight_rung(artefact: Artefact, expected: Expected, progress: Progress | No
     return _rung("weights", result.findings, f"{result.tensors} tensors, {result.exact} exact{blocks}")
 
 
-def _probe_rung(artefact: Artefact, torch_side: Reference, gates: Gates, progress: Progress | None) -> Rung:
+def _probe_rung(
+    artefact: Artefact, torch_side: Reference, ids: Sequence[int], gates: Gates, progress: Progress | None
+) -> Rung:
     def report(done: int, total: int) -> None:
         if progress is not None:
             progress("probes", done, total)
 
-    result = compare_probes(artefact.probes, torch_side, gates, progress=report)
+    result = compare_probes(artefact.probes, torch_side, ids, gates, progress=report)
     summary = f"{len(artefact.probes)} calls beside the text, worst NMSE {result.worst:.1e} ({result.worst_name})"
     return _rung("probes", result.findings, summary)
 

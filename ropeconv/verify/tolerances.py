@@ -19,11 +19,14 @@ class BlockType:
     the intervals hold every measurement with a third to spare. Each is narrow enough to catch a tensor scaled by 1.01,
     but for Q5_1 (weights that lie on a 4-bit grid already come out up to 1.9 % larger) and Q2_K (-2.2 % to -0.9 % by
     distribution), where 1 % can pass and 3 % cannot.
+    projected: every scale is the best in least squares for its codes, which makes the slope 1 - rms^2; the interval is of
+    what is left of it, whatever the block size.
     """
 
     rms: float
     slope_low: float
     slope_high: float
+    projected: bool = False
 
 
 BLOCK_TYPES: Mapping[str, BlockType] = {
@@ -39,6 +42,9 @@ BLOCK_TYPES: Mapping[str, BlockType] = {
     "Q4_0": BlockType(0.20, -0.010, 0.001),
     "Q3_K": BlockType(0.30, -0.0125, -0.001),
     "Q2_K": BlockType(0.50, -0.026, -0.004),
+    # onnxruntime's blocks of 16 to 256, with and without zero points: rms 0.003 to 0.024 and 0.05 to 0.29, rest 1e-5
+    "int8": BlockType(0.03, -0.001, 0.001, projected=True),
+    "int4": BlockType(0.32, -0.001, 0.001, projected=True),
 }
 
 
@@ -64,7 +70,7 @@ class Gates:
 
 
 ANGLES_PART = 4096
-# Probes are short and of random tokens, so one ill-conditioned row weighs: SmolLM2 1.5e-8 up to position 32767
+# Probes are a few tokens at scattered positions, and noisier than a band of text: medians up to 8 times its NMSE
 PROBE_SLACK = 10.0
 GELU = frozenset({"gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh"})
 # ggml reads GELU from a float16 table: random Gemma 3 and GPT-NeoX models measure 2e-7, 1.3e-7, 0.984 (one position), 1e-4
@@ -76,8 +82,11 @@ GELU_FLOOR = (1e-5, 1e-5, 0.98, 1e-3)
 # this small moves so much that these limits see a broken file and no fine fault: those are the business of the frequency
 # and weight rungs. Positions 8192-9215: F32 4.6e-10, 7.2e-10, 1.000, 3.3e-6; F16 as before, its rounding covers the angles'.
 LOGITS: Mapping[tuple[str, str], Gates] = {
-    # onnxruntime on the CPU, SmolLM2 as above, 1024 tokens; both sides in float32
+    # onnxruntime on the CPU, SmolLM2 as above, 1024 tokens; blocks as ropeconv's defaults have them
     ("onnx", "fp32"): Gates(2e-9, 2e-9, 0.998, 1e-5, grows=True),  # 2.4e-11  2.9e-11  1.000   4.6e-7
+    ("onnx", "fp16"): Gates(1e-4, 5e-5, 0.98, 2e-3),  # 1.7e-5   8.4e-6   0.996   4.8e-4
+    ("onnx", "int8"): Gates(2e-2, 2e-2, 0.85, 0.08),  # 5.4e-3   5.8e-3   0.898   0.025
+    ("onnx", "int4"): Gates(2.0, 0.8, 0.45, 1.0),  # 0.75     0.27     0.602   0.33
     #                     nmse  kl    top1  loss        measured: nmse     kl       top1    loss
     ("gguf", "F32"): Gates(1e-7, 1e-7, 0.998, 2e-5, grows=True),  # 2.8e-11  3.9e-11  1.000   5.8e-7
     ("gguf", "F16"): Gates(4e-5, 2e-5, 0.98, 1e-3),  # 4.0e-6   1.5e-6   0.998   1.3e-4

@@ -98,6 +98,7 @@ def _compare_blocks(name: str, mine: Tensor, theirs: Tensor, *, report: WeightRe
     limit = BLOCK_TYPES[mine.dtype]
     if not rms <= limit.rms:
         return f"{name} ({mine.dtype}) is off by {rms:.2%} RMS, {mine.dtype} is good for {limit.rms:.0%}"
+    slope += rms**2 if limit.projected else 0.0
     if not limit.slope_low <= slope <= limit.slope_high:
         allowed = f"{limit.slope_low:+.2%} to {limit.slope_high:+.2%}"
         return f"{name} ({mine.dtype}) is {slope:+.2%} too large on the whole, {mine.dtype} rounds within {allowed}"

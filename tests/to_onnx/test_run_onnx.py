@@ -14,7 +14,7 @@ from ropeconv.extend import ScalingRequest
 from ropeconv.verify.run import open_any, verify
 from tests.checkpoints import save_checkpoint
 from tests.methods import LONG, ramp
-from tests.to_onnx.onnx_folders import convert, in_transformers, load, relative
+from tests.to_onnx.onnx_folders import convert, in_transformers, load, relative, writable
 from tests.verify.tiny import random_ids
 
 L, LIMIT = 256, 1e-4
@@ -91,6 +91,20 @@ def test_devices(source: Path, tmp_path: Path) -> None:
         open_any(tmp_path / "out", provider="metal")
     with pytest.raises(ConfigError, match=r"not for safetensors \(it has no choice\)"):
         open_any(source, provider="cuda")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "profile"), [("fp16", "standard"), ("int8", "ort"), ("int4", "ort")])
+def test_other_types_keep_their_limits_and_a_scaled_one_does_not(kind: str, profile: str, smollm2: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    convert(smollm2, out, ScalingRequest(kind="linear", factor=4), type=kind, profile=profile)
+    report = verify(out, reference=smollm2, tokens=1024)
+    assert report.ok, report.verdict
+    part = "" if kind == "fp16" else "_scales"
+    values = writable(out, f"model.layers.3.mlp.down_proj.weight{part}")
+    values[:] = values * 1.01
+    spoilt = verify(out, reference=smollm2, tokens=300)
+    assert [rung.status for rung in spoilt.rungs if rung.name == "weights"] == ["fail"]
 
 
 @pytest.mark.slow

@@ -243,7 +243,7 @@ def test_a_norm_stored_as_one_plus_w_may_round_there() -> None:
 UNSEEN = {"Q5_1", "Q2_K"}  # 1 % can pass: see BlockType
 
 
-@pytest.mark.parametrize("kind", BLOCK_TYPES)
+@pytest.mark.parametrize("kind", [kind for kind, limit in BLOCK_TYPES.items() if not limit.projected])
 def test_block_types_pass_as_ggml_writes_them_and_fail_scaled(kind: str) -> None:
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, quants
 
@@ -256,6 +256,23 @@ def test_block_types_pass_as_ggml_writes_them_and_fail_scaled(kind: str) -> None
     assert weight_findings(stored(source), Rows(source)) == []
     scale = np.float32(1.03 if kind in UNSEEN else 1.01)
     for fault in (source * scale, source[:, ::-1].copy(), source * np.float32(0)):
+        assert len(weight_findings(stored(fault), Rows(source))) == 1
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize(("size", "symmetric"), [(16, False), (32, True), (256, False), (256, True)])
+def test_blocks_of_onnxruntime_pass_whatever_their_size_and_fail_scaled(bits: int, size: int, symmetric: bool) -> None:
+    from converters.to_onnx.pack import pack_rows, unpack_rows
+    from converters.to_onnx.types import Blocks
+
+    blocks = Blocks(bits, size, symmetric=symmetric)
+    source = np.random.default_rng(1).laplace(scale=0.02, size=(96, 512)).astype(np.float32)
+
+    def stored(values: np.ndarray) -> Rows:
+        return Rows(unpack_rows(pack_rows(values, blocks), blocks, columns=512), f"int{bits}")
+
+    assert weight_findings(stored(source), Rows(source)) == []
+    for fault in (source * np.float32(1.01), source[:, ::-1].copy(), source * np.float32(0)):
         assert len(weight_findings(stored(fault), Rows(source))) == 1
 
 
