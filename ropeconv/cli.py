@@ -59,6 +59,12 @@ def main(arguments: list[str] | None = None) -> Any:
     except (click.Abort, KeyboardInterrupt):
         click.echo("ropeconv: interrupted; the previous output, if any, is as it was", err=True)
         sys.exit(2)
+    except Exception as error:
+        if "--debug" in arguments:
+            raise
+        text = " ".join(str(error).split())
+        click.echo(f"ropeconv: unexpected {type(error).__name__}: {text}; please report it with --debug's output", err=True)
+        sys.exit(2)
     sys.exit(status if isinstance(status, int) else 0)
 
 

@@ -121,6 +121,10 @@ def _compose(rope: Rope, request: ScalingRequest) -> Rope:
     before = solve(rope)
     if before.long_inv_freq is not None or not find_kind(rope.kind).static:
         raise RopeConfigError(f"{rope.kind} has no single table to compose with; use --on-existing replace")
+    if rope.context == rope.original_context and is_scaled(rope):
+        raise RopeConfigError(
+            f"the checkpoint is scaled ({rope.kind}) without saying its trained context; give --original-context"
+        )
     bare = Rope("default", rope.theta, rope.head_dim, rope.original_context, rope.original_context, DefaultParameters())
     bare = replace(bare, partial_rotary_factor=rope.partial_rotary_factor)
     factor, context = _settle(request, _request_kind(request), trained=rope.context)

@@ -11,10 +11,12 @@ from ropeconv.checkpoint.index import open_checkpoint
 from ropeconv.checkpoint.load import understand
 from ropeconv.checkpoint.rope_parameters import write_rope_parameters
 from ropeconv.doctor.examine import examine_checkpoint, examine_raw, open_raw, refuse_errors
+from ropeconv.errors import RopeConfigError
 from ropeconv.extend import ScalingRequest, extend_ropes
 from ropeconv.model import Model
 from ropeconv.rope.build import find_kind
 from ropeconv.rope.carry import carry_as_longrope
+from ropeconv.rope.solve import is_scaled
 from ropeconv.rope.spec import Rope
 
 
@@ -42,12 +44,23 @@ def scale(model: Model, request: ScalingRequest | None) -> Model:
     """`model` with the scaling of `request`."""
     if request is None:
         return model
+    _refuse_unknown_trained_context(model)
     full = model.ropes.get("full_attention")
     if full is None or model.arch.nested_rope:
         return replace(model, ropes=extend_ropes(model.ropes, request, sliding_window=model.dims.sliding_window))
     # one rope_parameters speaks for every layer of such a family, so its sliding layers are scaled with the others
     scaled = extend_ropes({"full_attention": full}, request)["full_attention"]
     return replace(model, ropes={layer: None if rope is None else scaled for layer, rope in model.ropes.items()})
+
+
+def _refuse_unknown_trained_context(model: Model) -> None:
+    """A GGUF file may be scaled without saying from which length: other converters write Llama 3 so."""
+    metadata = model.checkpoint.metadata
+    key = f"{metadata.get('general.architecture')}.rope.scaling.original_context_length"
+    if metadata and key not in metadata and is_scaled(model.main_rope):
+        raise RopeConfigError(
+            f"the GGUF file is scaled and has no {key}, so its trained context is not known; convert the original checkpoint"
+        )
 
 
 def huggingface_patch(model: Model) -> dict[str, Any]:

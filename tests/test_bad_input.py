@@ -106,6 +106,15 @@ def drop_tensor(path: Path) -> None:
     save_file(weights, path, metadata={"format": "pt"})
 
 
+def untie_by_hand(path: Path) -> None:
+    edit_json(path.with_name("config.json"), tie_word_embeddings=True)
+
+
+def single_file_beside_shards(path: Path) -> None:
+    index = {"weight_map": {"lm_head.weight": "model-00001-of-00001.safetensors"}}
+    path.with_name("model.safetensors.index.json").write_text(json.dumps(index))
+
+
 SOURCES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no config": (lambda p: p.with_name("config.json").unlink(), "not a checkpoint folder (no config.json)"),
     "broken config": (lambda p: p.with_name("config.json").write_text("{"), "config.json: not readable as JSON"),
@@ -116,6 +125,12 @@ SOURCES: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing shard": (missing_shard, "shard model-00002-of-00002.safetensors is missing (1 of 2)"),
     "path out of the folder": (path_out_of_the_folder, "shard '../../etc/passwd' is not a file name inside the folder"),
     "missing tensor": (drop_tensor, "tensor model.layers.1.mlp.up_proj.weight is missing (1 of 21)"),
+    "two sets of weights": (single_file_beside_shards, "holds both model.safetensors and model.safetensors.index.json"),
+    "tied and not tied": (untie_by_hand, "config.json says tie_word_embeddings, and lm_head.weight differs"),
+    "model card that is no YAML": (
+        lambda p: p.with_name("README.md").write_text("---\nversion: 1.5\nlicense: {a: 1}\n---\n"),
+        "README.md: its front matter cannot be read",
+    ),
     "unread tensor": (add_tensor, "no place for: model.layers.0.self_attn.sinks"),
     "missing tokenizer": (lambda p: p.with_name("tokenizer.json").unlink(), "tokenizer"),
     "broken tokenizer": (lambda p: p.with_name("tokenizer.json").write_text("[]"), "tokenizer.json"),

@@ -15,7 +15,7 @@ from converters.to_gguf.families import ROPE_TABLES
 from converters.to_gguf.metadata import read_provenance
 from converters.to_gguf.run_rope import frequencies, rope_problems
 from converters.to_gguf.source import GgufTensor, find_layout, open_checkpoint, open_tensors, read_metadata
-from converters.to_gguf.types import FILE_TYPES
+from converters.to_gguf.types import FILE_TYPES, PLAIN
 from ropeconv.arch._base import Architecture
 from ropeconv.rope.spec import Frequencies
 from ropeconv.target import Artefact, Raw
@@ -69,13 +69,23 @@ def _type_name(metadata: Mapping[str, Any]) -> str:
 
 def _problems(metadata: Mapping[str, Any], tensors: Mapping[str, GgufTensor]) -> list[str]:
     """What keeps llama.cpp from loading the file, or from meaning what it says, beside the rotary keys."""
-    problems = []
+    problems, arch = [], metadata["general.architecture"]
     tokens = metadata.get("tokenizer.ggml.tokens")
     embedding = tensors.get("token_embd.weight")
     if tokens is None:
         problems.append("tokenizer.ggml.tokens is missing: the file has no vocabulary")
     elif embedding is not None and len(tokens) != embedding.shape[0]:
         problems.append(f"tokenizer.ggml.tokens has {len(tokens)} entries, token_embd.weight {embedding.shape[0]} rows")
+    claimed = next((row for row in FILE_TYPES.values() if row.number == metadata.get("general.file_type")), None)
+    if claimed is not None:
+        blocks = any(tensor.dtype not in PLAIN for tensor in tensors.values())
+        if blocks != claimed.quantised and any(len(tensor.shape) > 1 for tensor in tensors.values()):
+            stored = ", ".join(sorted({tensor.dtype for tensor in tensors.values()}))
+            problems.append(f"general.file_type says {claimed.name}, the tensors are {stored}")
+    if metadata.get(f"{arch}.expert_count"):
+        problems.append(f"{arch}.expert_count is {metadata[f'{arch}.expert_count']}; ropeconv knows dense models only")
+    epsilons = [value for key, value in metadata.items() if key.endswith("_epsilon")]
+    problems += [f"a norm's epsilon is {value}; llama.cpp aborts on it" for value in epsilons if not value >= 0]
     for name, tensor in tensors.items():
         wants_f32 = len(tensor.shape) == 1 or name in ROPE_TABLES
         if wants_f32 and tensor.dtype != "F32":

@@ -63,7 +63,7 @@ def emit(
     naming, general = describe(model, name=options.name)
     tensors = plan(model, encoding, kind)
     type_name = kind.name if kind is not None else _source_type(model)
-    path = _resolve(out, naming, type_name)
+    path = _resolve(out, naming, type_name, source=model.checkpoint.path)
     keys, limits = _keys(model, encoding, kind, general, options, path, huggingface)
     parts = lay_out(path, keys, tensors, split=options.split)
     if not options.dry_run:
@@ -88,12 +88,14 @@ def _source_type(model: Model) -> str:
     return next((row.name for row in FILE_TYPES.values() if row.number == number), "as-is")
 
 
-def _resolve(out: Path | None, naming: Naming, type_name: str) -> Path:
+def _resolve(out: Path | None, naming: Naming, type_name: str, *, source: Path) -> Path:
     path = Path(out) if out is not None else Path()
     if out is None or path.is_dir():
         path = path / naming.file_name(type_name)
     if path.suffix != ".gguf":
         raise OutputError(f"{path}: a GGUF file's name ends in .gguf; give such a name or an existing folder with -o")
+    if path.exists() and source.exists() and path.samefile(source):
+        raise OutputError(f"{path}: is the source itself; choose another name with -o")
     if not path.parent.is_dir():
         raise OutputError(f"{path.parent}: no such folder; create it or choose another with -o")
     if not os.access(path.parent, os.W_OK):

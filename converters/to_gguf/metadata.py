@@ -11,7 +11,7 @@ from typing import Any
 
 from converters.to_gguf.families import Layout
 from converters.to_gguf.keys import KeyValue
-from ropeconv.errors import CheckpointError
+from ropeconv.errors import CheckpointError, ConfigError
 from ropeconv.model import Model
 from ropeconv.provenance import describe_origin, read_origin
 from ropeconv.target import Provenance
@@ -74,19 +74,24 @@ def describe(model: Model, *, name: str | None = None) -> tuple[Naming, list[Key
     name: the user's own; then nothing is guessed from the folder's.
     """
     import gguf
+    from yaml import YAMLError
 
     checkpoint = model.checkpoint
     if checkpoint.metadata:
         own = [] if name is None else [KeyValue("general.name", name, STRING)]
-        return _describe_gguf(checkpoint.metadata), own
+        return _describe_gguf(checkpoint.metadata, model), own
     folder = checkpoint.path.resolve()
     total = sum(prod(checkpoint.tensors[name].shape) for name in model.weights)
-    info = gguf.Metadata.load(None, folder, name, total)
-    if info.size_label is None:
-        info.size_label = gguf.size_label(total, total, 0, 0)
-    naming = Naming(info.name, info.basename, _finetune(info.finetune, model), info.version, info.size_label)
-    info.finetune = naming.finetune
-    return naming, _general_keys(info)
+    try:
+        info = gguf.Metadata.load(None, folder, name, total)
+        if info.size_label is None:
+            info.size_label = gguf.size_label(total, total, 0, 0)
+        naming = Naming(info.name, info.basename, _finetune(info.finetune, model), info.version, info.size_label)
+        info.finetune = naming.finetune
+        return naming, _general_keys(info)
+    except (AttributeError, TypeError, ValueError, KeyError, IndexError, YAMLError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ConfigError(f"{folder / 'README.md'}: its front matter cannot be read ({reason}); mend it") from error
 
 
 def _finetune(finetune: str | None, model: Model) -> str | None:
@@ -105,7 +110,12 @@ def _general_keys(info: Any) -> list[KeyValue]:
     writer = gguf.GGUFWriter(None, "")
     writer.kv_data[0].clear()
     info.set_gguf_meta_model(writer)
-    return [KeyValue(key, v.value, int(v.type), _element_type(v)) for key, v in writer.kv_data[0].items()]
+    keys = [KeyValue(key, v.value, int(v.type), _element_type(v)) for key, v in writer.kv_data[0].items()]
+    for key in keys:
+        texts = key.value if key.type == ARRAY and key.sub_type == STRING else [key.value] if key.type == STRING else []
+        if not all(isinstance(text, str) for text in texts):
+            raise TypeError(f"{key.key} is {key.value!r}, not text")
+    return keys
 
 
 def _element_type(value: Any) -> int | None:
@@ -116,12 +126,12 @@ def _element_type(value: Any) -> int | None:
     return int(value.sub_type) if value.sub_type is not None else int(gguf.GGUFValueType.get_type(value.value[0]))
 
 
-def _describe_gguf(metadata: Mapping[str, Any]) -> Naming:
+def _describe_gguf(metadata: Mapping[str, Any], model: Model) -> Naming:
     def get(key: str) -> str | None:
         value = metadata.get(f"general.{key}")
         return None if value is None else str(value)
 
-    return Naming(get("name"), get("basename"), get("finetune"), get("version"), get("size_label"))
+    return Naming(get("name"), get("basename"), _finetune(get("finetune"), model), get("version"), get("size_label"))
 
 
 def provenance_key(model: Model, huggingface: Mapping[str, Any], out: Path) -> KeyValue:

@@ -220,11 +220,12 @@ def _refuse_dynamic(model: Model) -> None:
     rope = model.main_rope
     if rope.kind != "dynamic":
         return
-    s, stretch = float(rope.parameters.factor), rope.parameters.factor
-    frozen = s * stretch - (s - 1)
+    s = float(rope.parameters.factor)
+    length = f"{rope.original_context * s:g}"
     raise CannotExpress(
         f"dynamic scaling changes with the running length and a GGUF file holds one set of frequencies; "
-        f"freeze it at {rope.original_context * stretch:g} tokens with --on-existing replace --scaling ntk --factor {frozen:g}"
+        f"freeze it at {length} tokens with --scaling ntk --factor {s * s - (s - 1):g} --context {length} "
+        f"(and --on-existing replace where the config says dynamic)"
     )
 
 

@@ -195,6 +195,8 @@ def _dims(metadata: Mapping[str, Any], native: Mapping[str, Tensor], layout: Lay
         return metadata.get(f"{layout.arch}.{key}", default)
 
     missing = [key for key in REQUIRED if not isinstance(get(key), int) or get(key) <= 0]
+    if not isinstance(get(NORM_EPS[arch.norm]), float):
+        missing.append(NORM_EPS[arch.norm])
     if missing:
         raise CheckpointError(f"the GGUF file has no usable {layout.arch}.{missing[0]}; convert it again")
     hidden, heads, layers = get("embedding_length"), get("attention.head_count"), get("block_count")

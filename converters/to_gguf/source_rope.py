@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from converters.to_gguf.families import ROPE_FREQS, ROPE_LONG, ROPE_SHORT, Layout
+from converters.to_gguf.families import ROPE_TABLES, Layout
 from converters.to_gguf.run_rope import frequencies
 from ropeconv.arch._base import Architecture, Dims
 from ropeconv.errors import CheckpointError
@@ -26,7 +26,10 @@ def rope_config(
         raise CheckpointError(f"the GGUF file has no {layout.arch}.context_length; its trained context is unknown")
     trained = get("rope.scaling.original_context_length", context)
     rotary_dim = get("rope.dimension_count", dims.head_dim)
-    scaling = _scaling(get, tensors, trained=trained, context=context, pairs=rotary_dim // 2)
+    if any(name in tensors for name in ROPE_TABLES):
+        scaling = _as_divisors(metadata, tensors, trained=trained, context=context)
+    else:
+        scaling = _scaling(get, trained=trained, context=context, pairs=rotary_dim // 2)
     if arch.rope_types is not None and scaling["rope_type"] not in arch.rope_types:
         scaling = _as_divisors(metadata, tensors, trained=trained, context=context)
     full = {"rope_theta": _short_theta(get("rope.freq_base", 10000.0)), **scaling}
@@ -42,16 +45,10 @@ def rope_config(
     return {**keys, "rope_parameters": {"full_attention": full, "sliding_attention": sliding}}
 
 
-def _scaling(get: Any, tensors: Mapping[str, Tensor], *, trained: int, context: int, pairs: int) -> dict[str, Any]:
+def _scaling(get: Any, *, trained: int, context: int, pairs: int) -> dict[str, Any]:
     kind = get("rope.scaling.type", "linear")
     factor = float(get("rope.scaling.factor", get("rope.scale_linear", 1.0)) or 1.0)
     rest = float(get("rope.scaling.attn_factor", 1.0))
-    if ROPE_FREQS in tensors:
-        rho = [factor * value for value in _values(tensors[ROPE_FREQS])]
-        return _longrope(rho, rho, trained=trained, context=context, magnitude=rest)
-    if ROPE_LONG in tensors and ROPE_SHORT in tensors:
-        long, short = _values(tensors[ROPE_LONG]), _values(tensors[ROPE_SHORT])
-        return _longrope(short, long, trained=trained, context=context, magnitude=rest)
     if kind == "yarn" and factor != 1.0:
         magnitude = rest * (1 + 0.1 * math.log(factor) if factor > 1 else 1.0)
         own = {} if rest == 1.0 else {"attention_factor": magnitude}
@@ -78,14 +75,11 @@ def _longrope(short: list[float], long: list[float], *, trained: int, context: i
 
 
 def _as_divisors(metadata: Mapping[str, Any], tensors: Mapping[str, Tensor], *, trained: int, context: int) -> dict[str, Any]:
-    """LongRoPE with one table, for a family whose transformers class takes no other scaling: llama.cpp's own numbers."""
+    """LongRoPE with the numbers that llama.cpp computes from tables, type and factor together."""
     solved = frequencies(metadata, tensors)["full_attention"]
-    rho = [float(value) for value in solved.rho]
-    return _longrope(rho, rho, trained=trained, context=context, magnitude=solved.attention_factor)
-
-
-def _values(tensor: Tensor) -> list[float]:
-    return [float(value) for value in tensor.rows(0, tensor.shape[0])]
+    short = [float(value) for value in solved.rho]
+    long = short if solved.long_rho is None else [float(value) for value in solved.long_rho]
+    return _longrope(short, long, trained=trained, context=context, magnitude=solved.attention_factor)
 
 
 def _short_theta(value: float) -> float:

@@ -132,8 +132,12 @@ def convert(tensor: Planned, start: int, stop: int) -> NDArray[np.uint8]:
         if tensor.shift:
             rows = rows.astype(np.float32) + np.float32(tensor.shift)
         if tensor.type in FLOATS:
-            return np.ascontiguousarray(cast_rows(rows, tensor.type)).reshape(stop - start, -1).view(np.uint8)
-        return quantize_rows(cast_rows(rows, "F32"), tensor.type)
+            data = np.ascontiguousarray(cast_rows(rows, tensor.type)).reshape(stop - start, -1).view(np.uint8)
+        else:
+            data = quantize_rows(cast_rows(rows, "F32"), tensor.type)
+        if not data.any() and rows.any():
+            raise CannotExpress(f"tensor {tensor.source}: its values are too small for {tensor.type}; take BF16 or F32")
+        return data
     except BadValueError as error:
         place = f"tensor {tensor.source}, row {error.row + start}, column {error.column}"
         kind = CannotExpress if isfinite(error.value) else CheckpointError

@@ -83,9 +83,11 @@ def _refuse_dynamic(rope: Rope) -> None:
     if rope.kind != "dynamic":
         return
     s = float(rope.parameters.factor)
+    length = f"{rope.original_context * s:g}"
     raise CannotExpress(
         f"dynamic scaling changes with the running length and a graph holds one set of frequencies; "
-        f"freeze it at {rope.original_context * s:g} tokens with --on-existing replace --scaling ntk --factor {s * s - (s - 1):g}"
+        f"freeze it at {length} tokens with --scaling ntk --factor {s * s - (s - 1):g} --context {length} "
+        f"(and --on-existing replace where the config says dynamic)"
     )
 
 

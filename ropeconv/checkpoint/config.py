@@ -71,6 +71,9 @@ def read_dims(config: Mapping[str, Any], arch: Architecture) -> Dims:
         value = getattr(dims, field)
         if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
             raise ConfigError(f"config.json: {field} must be a positive integer, not {value!r}")
+    for field in ("tied", "parallel_residual"):
+        if not isinstance(getattr(dims, field), bool):
+            raise ConfigError(f"config.json: {field} must be true or false, not {getattr(dims, field)!r}")
     if not isinstance(dims.norm_eps, float | int) or not math.isfinite(dims.norm_eps) or dims.norm_eps < 0:
         raise ConfigError(f"config.json: the norm's epsilon must be a small positive number, not {dims.norm_eps!r}")
     if dims.num_heads % dims.num_kv_heads:
@@ -80,8 +83,9 @@ def read_dims(config: Mapping[str, Any], arch: Architecture) -> Dims:
 
 def _read_key(config: Mapping[str, Any], field: str, key: Key, values: Mapping[str, Any]) -> Any:
     for name in key.names:
-        if name in config and (config[name] is not None or key.default is REQUIRED or key.default is None):
-            return config[name]
+        derived = isinstance(key.default, str) and key.default in ("e/h", "=num_heads")
+        if name in config and (config[name] is not None or not derived):
+            return config[name]  # a null is what transformers' class is given; only derived sizes are filled in there
     if key.default is REQUIRED:
         raise ConfigError(f"config.json has no {key.names[0]} ({field}); it cannot be guessed")
     if key.default == "e/h":
@@ -115,6 +119,8 @@ def check_keys(config: Mapping[str, Any], arch: Architecture, *, ignore: Collect
 def layer_types(config: Mapping[str, Any], arch: Architecture, dims: Dims) -> tuple[str, ...]:
     """Attention type of each layer: full_attention or sliding_attention."""
     types = LAYER_RULES[arch.layers](config, dims)
+    if "sliding_attention" in types and (not isinstance(dims.sliding_window, int) or dims.sliding_window < 1):
+        raise ConfigError(f"config.json: sliding layers need a sliding_window, not {dims.sliding_window!r}")
     stated = config.get("layer_types")
     if stated is not None and tuple(stated) != types:
         raise ConfigError(f"config.json: layer_types does not fit {arch.name}'s other keys; mend the config")
@@ -141,12 +147,18 @@ def _window_from(config: Mapping[str, Any], dims: Dims) -> tuple[str, ...]:
 def _pattern(config: Mapping[str, Any], dims: Dims) -> tuple[str, ...]:
     stated = config.get("layer_types")
     if stated is not None:
-        if len(stated) != dims.num_layers or set(stated) - {"full_attention", "sliding_attention"}:
+        if (
+            not isinstance(stated, list)
+            or len(stated) != dims.num_layers
+            or set(stated) - {"full_attention", "sliding_attention"}
+        ):
             raise ConfigError(
                 f"config.json: layer_types must give full_attention or sliding_attention for {dims.num_layers} layers"
             )
         return tuple(stated)
-    every = config.get("sliding_window_pattern", config.get("_sliding_window_pattern", 6))
+    every = config.get("sliding_window_pattern", 6)
+    if not isinstance(every, int) or isinstance(every, bool) or every < 1:
+        raise ConfigError(f"config.json: sliding_window_pattern must be a positive integer, not {every!r}")
     return tuple("sliding_attention" if (n + 1) % every else "full_attention" for n in range(dims.num_layers))
 
 

@@ -83,6 +83,8 @@ def _open_weights(folder: Path) -> tuple[str, dict[str, Tensor]]:
     for form, name, reader in WEIGHTS:
         index = folder / f"{name}.index.json"
         names = shard_names(index) if index.exists() else [name]
+        if index.exists() and (folder / name).exists() and name not in names:
+            raise CheckpointError(f"{folder}: holds both {name} and {index.name}; remove the one that is stale")
         if not index.exists() and not (folder / name).exists():
             continue
         return form, _read_shards(folder, names, reader)

@@ -15,6 +15,8 @@ from ropeconv.checkpoint.rope_parameters import read_ropes
 from ropeconv.errors import CheckpointError
 from ropeconv.model import Checkpoint, Model, Tensor
 
+TIE_ROWS = 4096
+
 
 def load_model(source: str | Path, *, original_context: int | None = None, ignore: Collection[str] = ()) -> Model:
     """Open `source` and understand it; headers only. See `understand`."""
@@ -65,6 +67,8 @@ def account(
         if tuple(tensors[name].shape) != shape:
             raise CheckpointError(f"tensor {name} has shape {tuple(tensors[name].shape)}, config.json says {shape}")
         _check_dtype(name, tensors[name])
+    if dims.tied:
+        _check_tie(tensors, arch)
     drops = [_pattern(template) for template in arch.drops] + ([_pattern(_head(arch))] if dims.tied else [])
     stray = [name for name in tensors if name not in wanted and not any(drop.fullmatch(name) for drop in drops)]
     if stray:
@@ -78,13 +82,30 @@ def _expand(arch: Architecture, dims: Dims, config: Mapping[str, Any]) -> dict[s
         if weight.when is not None and not config.get(weight.when, arch.expects[weight.when][0]):
             continue
         if weight.role is Role.OUTPUT and dims.tied:
-            continue  # transformers uses the embedding whatever the file holds under this name
+            continue  # `account` sees to it that a head in the file is the embedding
         if not weight.per_layer:
             wanted[weight.template] = (weight, None)
             continue
         for layer in range(dims.num_layers):
             wanted[weight.template.format(n=layer)] = (weight, layer)
     return wanted
+
+
+def _check_tie(tensors: Mapping[str, Tensor], arch: Architecture) -> None:
+    """transformers leaves a head that differs from the embedding untied, whatever tie_word_embeddings says."""
+    embedding = next(weight.template for weight in arch.weights if weight.role is Role.TOKEN_EMBEDDING)
+    head, table = tensors.get(_head(arch)), tensors[embedding]
+    if head is None:
+        return
+    same = tuple(head.shape) == tuple(table.shape) and head.dtype == table.dtype
+    for start in range(0, table.shape[0] if same else 0, TIE_ROWS):
+        stop = min(start + TIE_ROWS, table.shape[0])
+        same = same and bool((head.raw_rows(start, stop) == table.raw_rows(start, stop)).all())
+    if not same:
+        raise CheckpointError(
+            f"config.json says tie_word_embeddings, and {_head(arch)} differs from {embedding}; "
+            f"set tie_word_embeddings to false or remove the tensor"
+        )
 
 
 def _check_dtype(name: str, tensor: Tensor) -> None:

@@ -45,7 +45,9 @@ SCALING_OPTIONS = (
         metavar="FILE.json",
         help="Scaling as Hugging Face's rope_parameters.",
     ),
-    click.option("--context", type=int, metavar="N", help="Target context in tokens; gives the factor when none is given."),
+    click.option(
+        "--context", type=int, metavar="N", help="Target context in tokens: gives the factor; alone, by Position Interpolation."
+    ),
     click.option("--original-context", type=int, metavar="N", help="Trained context, when the config does not say."),
     click.option(
         "--on-existing",
@@ -77,6 +79,8 @@ def scaling_request(options: dict[str, Any]) -> ScalingRequest | None:
     if kind is None and (factor is not None or parameters):
         raise click.UsageError("--factor and --set belong to --scaling KIND")
     if ways == 0 and context is None:
+        if existing != "refuse":
+            raise click.UsageError("--on-existing belongs to a scaling option")
         return None
     if given:
         kind, factor = given[0]

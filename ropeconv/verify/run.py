@@ -148,9 +148,7 @@ def _weight_rung(artefact: Artefact, expected: Expected, progress: Progress | No
     return _rung("weights", result.findings, f"{result.tensors} tensors, {result.exact} exact{blocks}")
 
 
-def _probe_rung(
-    artefact: Artefact, torch_side: Reference, ids: Sequence[int], gates: Gates, progress: Progress | None
-) -> Rung:
+def _probe_rung(artefact: Artefact, torch_side: Reference, ids: Sequence[int], gates: Gates, progress: Progress | None) -> Rung:
     def report(done: int, total: int) -> None:
         if progress is not None:
             progress("probes", done, total)

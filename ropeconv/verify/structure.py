@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 from ropeconv.checkpoint.index import open_checkpoint
 from ropeconv.checkpoint.load import understand
 from ropeconv.checkpoint.rope_parameters import replace_rope_parameters
-from ropeconv.errors import CheckpointError
+from ropeconv.errors import CheckpointError, RopeconvError
 from ropeconv.extend import ScalingRequest
 from ropeconv.model import Checkpoint, Model
 from ropeconv.prepare import huggingface_patch, scale
@@ -101,7 +102,7 @@ class Findings:
 def structure_findings(artefact: Artefact, expected: Expected) -> Findings:
     """What is wrong with the artefact as it lies there; empty = sound."""
     blocking = [*artefact.problems, *_tensor_findings(artefact, expected.model)]
-    others = _length_findings(artefact, expected.rope)
+    others = [*_length_findings(artefact, expected.rope), *_size_findings(artefact, expected)]
     if artefact.provenance is not None and artefact.provenance.family != expected.model.arch.name:
         family = artefact.provenance.family
         others.append(f"provenance says family {family}, the reference is {expected.model.arch.name}")
@@ -116,6 +117,30 @@ def _length_findings(artefact: Artefact, rope: Rope) -> list[str]:
         found = artefact.original_context
         findings.append(f"original context length is {found}, the model was trained on {rope.original_context}")
     return findings
+
+
+# Sizes and constants of the forward pass that an artefact states beside its tensors' shapes.
+STATED = ("num_layers", "num_heads", "num_kv_heads", "head_dim", "norm_eps", "parallel_residual", "final_logit_softcap")
+
+
+def _size_findings(artefact: Artefact, expected: Expected) -> list[str]:
+    """Sizes and constants that the artefact states and the source has otherwise."""
+    try:
+        found = _understand(artefact.checkpoint, original_context=None)
+    except RopeconvError as error:
+        return [f"the artefact's own sizes cannot be read: {error}"]
+    mine, theirs = found.dims, expected.model.dims
+    pairs = [(name, getattr(mine, name), getattr(theirs, name)) for name in STATED]
+    window = theirs.sliding_window
+    if window is not None and window < expected.rope.context:  # a longer one changes nothing
+        pairs.append(("sliding_window", mine.sliding_window, window))
+        pairs.append(("layer_types", found.layer_types, expected.model.layer_types))
+    return [f"{name} is {a}, the source's is {b}" for name, a, b in pairs if not _equal(a, b)]
+
+
+def _equal(a: Any, b: Any) -> bool:
+    both = isinstance(a, float) and isinstance(b, float)
+    return math.isclose(a, b, rel_tol=1e-6) if both else bool(a == b)  # files keep constants in float32
 
 
 def _tensor_findings(artefact: Artefact, model: Model) -> list[str]:

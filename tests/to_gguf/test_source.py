@@ -11,6 +11,7 @@ import pytest
 from converters.to_gguf.emit import Options, emit
 from ropeconv import registry
 from ropeconv.checkpoint.load import load_model
+from ropeconv.errors import RopeConfigError
 from ropeconv.extend import ScalingRequest
 from ropeconv.model import Model
 from ropeconv.prepare import huggingface_patch, prepare
@@ -104,3 +105,57 @@ def compare(wrote: Model, read: Model) -> None:
         assert found.switch_context == wanted.switch_context
         if wanted.long_inv_freq is not None:
             assert np.allclose(found.long_inv_freq, wanted.long_inv_freq, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"llama.rope.scaling.type": "yarn", "llama.rope.scaling.factor": 4.0},
+        {"llama.rope.scaling.type": "none", "llama.rope.scaling.factor": 2.0},
+        {"llama.rope.scaling.factor": 2.0, "llama.rope.scaling.attn_factor": 1.2},
+    ],
+)
+def test_a_table_beside_a_factor_is_read_as_llama_cpp_computes_it(
+    keys: dict[str, Any], sources: dict[str, Path], tmp_path: Path
+) -> None:
+    from converters.to_gguf.run import logits
+    from tests.verify.tiny import random_ids
+
+    _, out = convert(sources["llama"], TABLES["llama3"], tmp_path / "table.gguf")
+    edited = edit(out, tmp_path / "edited.gguf", keys)
+    model = prepare(edited, None)
+    copy = emit(model, tmp_path / "copy.gguf", huggingface=huggingface_patch(model), options=Options()).files[0]
+    ids = random_ids(600)
+    before, after, plain = (np.concatenate(list(logits(p, ids, 4 * L))) for p in (edited, copy, out))
+    assert ((after - before) ** 2).mean() / before.var() < 1e-9
+    ignored = keys.get("llama.rope.scaling.type") == "none"  # then llama.cpp ignores the factor
+    assert (((plain - before) ** 2).mean() / before.var() > 1e-3) != ignored
+
+
+def test_a_scaled_file_that_hides_its_trained_length_is_not_scaled_again(sources: dict[str, Path], tmp_path: Path) -> None:
+    _, out = convert(sources["llama"], TABLES["llama3"], tmp_path / "table.gguf")
+    edited = edit(out, tmp_path / "edited.gguf", {"llama.rope.scaling.original_context_length": None})
+    for existing in ("replace", "compose"):
+        with pytest.raises(RopeConfigError, match="trained context is not known"):
+            prepare(edited, ScalingRequest(kind="yarn", factor=8, on_existing=existing))
+
+
+def edit(source: Path, out: Path, keys: dict[str, Any]) -> Path:
+    """A copy with other keys, by gguf-py's reader and writer; None removes one."""
+    from gguf import GGUFReader, GGUFWriter
+
+    reader = GGUFReader(source)
+    writer = GGUFWriter(out, "llama")
+    for name, field in reader.fields.items():
+        if not name.startswith("GGUF.") and name != "general.architecture" and name not in keys:
+            writer.add_key_value(name, field.contents(), field.types[0], field.types[-1] if len(field.types) > 1 else None)
+    for name, value in keys.items():
+        if value is not None:
+            (writer.add_string if isinstance(value, str) else writer.add_float32)(name, value)
+    for tensor in reader.tensors:
+        writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return out

@@ -73,7 +73,7 @@ OPTIONS: dict[str, tuple[list[str], str]] = {
     "block size for floats": (["--block-size", "32"], "--block-size is for types in blocks"),
     "block size": (["--type", "int4", "--block-size", "33"], "--block-size 33 must be a power of two"),
     "accuracy level": (["--type", "int4", "--accuracy-level", "7"], "no accuracy level 7"),
-    "dynamic": (["--scaling", "dynamic", "--factor", "4"], "--on-existing replace --scaling ntk --factor 13"),
+    "dynamic": (["--scaling", "dynamic", "--factor", "4"], "--scaling ntk --factor 13"),
 }
 
 
