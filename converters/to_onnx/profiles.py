@@ -141,7 +141,10 @@ class Standard:
 
 @dataclass
 class Ort:
-    """onnxruntime's own: GroupQueryAttention, SkipSimplifiedLayerNormalization, its RotaryEmbedding."""
+    """onnxruntime's own: GroupQueryAttention, SkipSimplifiedLayerNormalization, its RotaryEmbedding.
+
+    On the CPU GroupQueryAttention refuses several new tokens after a past in a batch of more than one row.
+    """
 
     inputs: Inputs
     _rotary: dict[str, tuple[Value, ...]] = field(default_factory=dict)
@@ -250,7 +253,7 @@ class ProfileKind:
     shares_buffer: bool
 
 
-# The lowest versions that have the operators: every onnxruntime since 1.20 (ort) and 1.23 (standard) loads them.
+# The lowest versions that have the operators, so that older onnxruntimes load the graph too.
 PROFILES = {
     kind.name: kind
     for kind in (

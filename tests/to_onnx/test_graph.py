@@ -153,6 +153,19 @@ def test_tied_embeddings_are_stored_once(tmp_path: Path) -> None:
     assert 0 <= sizes[False] - sizes[True] - 384 * 64 * 4 < 4096  # large tensors start at a page
 
 
+def test_a_batch_continued_by_several_tokens_is_right_or_refused(tmp_path: Path) -> None:
+    """GroupQueryAttention takes one row there; an error, never another number."""
+    source = save_checkpoint(tmp_path / "model", "llama", context=L)
+    ids, positions, mask = padded_batch()
+    convert(source, tmp_path / "out", None, profile="standard")
+    wanted = in_transformers(load(source), ids, positions=positions, mask=mask)
+    got, real = in_onnxruntime(tmp_path / "out", ids, positions=positions, mask=mask, cuts=(20,)), mask.astype(bool)
+    assert relative(got[real], wanted[real]) <= LIMIT
+    convert(source, tmp_path / "out", None, profile="ort")
+    with pytest.raises(CheckpointError, match="batch_size must be 1 when sequence_length > 1"):
+        in_onnxruntime(tmp_path / "out", ids, positions=positions, mask=mask, cuts=(20,))
+
+
 @pytest.mark.parametrize("profile", PROFILES)
 def test_a_position_past_the_table_is_an_error(profile: str, tmp_path: Path) -> None:
     source = save_checkpoint(tmp_path / "model", "llama", context=L)
