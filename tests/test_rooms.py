@@ -30,7 +30,14 @@ ALLOWED: dict[str, set[str]] = {
         "ropeconv.model",
         "ropeconv.target",
     },
-    "ropeconv.prepare": {"ropeconv.doctor", "ropeconv.checkpoint", "ropeconv.extend", "ropeconv.model", "ropeconv.rope"},
+    "ropeconv.prepare": {
+        "ropeconv.errors",
+        "ropeconv.doctor",
+        "ropeconv.checkpoint",
+        "ropeconv.extend",
+        "ropeconv.model",
+        "ropeconv.rope",
+    },
     "ropeconv.inspect": {
         "ropeconv.errors",
         "ropeconv.registry",

@@ -6,9 +6,8 @@ The tables that the writer uses are inverted here, never typed again.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from converters.to_gguf.container import MAGIC, Header, RawKey, TensorInfo, read_header
 from converters.to_gguf.families import LAYOUTS, NAMES, ROPE_TABLES, Layout
 from converters.to_gguf.ggml import row_bytes
+from converters.to_gguf.lazy_files import LazyFiles
 from converters.to_gguf.metadata import NORM_EPS
 from converters.to_gguf.rows import offset, row_map
 from converters.to_gguf.source_family import find_family
@@ -282,20 +282,3 @@ def _view(native: Mapping[str, GgufTensor], layout: Layout, arch: Architecture, 
         order = None if forward is None or len(forward) != tensor.shape[0] else np.argsort(forward)
         viewed[target] = ViewedTensor(tensor, order, offset(weight))
     return viewed
-
-
-class LazyFiles(dict[str, Callable[[], bytes]]):
-    """Tokenizer files made from GGUF metadata when the first of them is read."""
-
-    def __init__(self, metadata: Mapping[str, Any]) -> None:
-        names = ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json"]
-        super().__init__({name: partial(self._read, name) for name in names})
-        self._metadata = metadata
-        self._made: dict[str, bytes] | None = None
-
-    def _read(self, name: str) -> bytes:
-        from converters.to_gguf.tokenizer_files import huggingface_tokenizer
-
-        if self._made is None:
-            self._made = huggingface_tokenizer(self._metadata)
-        return self._made[name]
