@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
 import signal
 import sys
@@ -45,6 +46,8 @@ def main(arguments: list[str] | None = None) -> Any:
     from ropeconv.errors import RopeconvError
 
     arguments = sys.argv[1:] if arguments is None else arguments
+    # no command multiplies matrices in NumPy, whose idle threads would spin beside ours
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill cleans up like Ctrl-C
     try:
         status = group.main(args=arguments, prog_name="ropeconv", standalone_mode=False)
