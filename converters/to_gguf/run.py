@@ -114,6 +114,7 @@ def _model(path: Path, *, vocabulary_only: bool) -> Iterator[Any]:
 
 def _load(path: Path, *, vocabulary_only: bool) -> Any:
     lc = _library()
+    lc.llama_log_set(_STATE["log"], ctypes.c_void_p(0))  # other code in the process may have taken it since
     params = lc.llama_model_default_params()
     params.vocab_only = vocabulary_only
     params.load_mode = 1  # LLAMA_LOAD_MODE_MMAP
@@ -185,9 +186,8 @@ def _library() -> Any:
         if level == _ERROR:
             _STATE["errors"].append(text.decode("utf-8", errors="replace"))
 
-    log = lc.llama_log_callback(keep)
-    lc.llama_log_set(log, ctypes.c_void_p(0))
+    _STATE["log"] = lc.llama_log_callback(keep)  # ctypes does not hold a reference; llama.cpp would call freed memory
+    lc.llama_log_set(_STATE["log"], ctypes.c_void_p(0))
     lc.llama_backend_init()
-    _STATE["log"] = log  # ctypes does not hold a reference; llama.cpp would call freed memory
     _STATE["library"] = lc
     return lc

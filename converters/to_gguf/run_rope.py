@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,10 @@ LOADERS: Mapping[str, Loader] = {
     "gemma3": Loader(_NONE, sliding="own_base", pattern=6),
     "olmo2": Loader(_NONE, sliding="global_base", pattern=4),
 }
+# As if every loader took every table: what the author of a file that llama.cpp refuses for its table meant.
+LENIENT: Mapping[str, Loader] = {
+    name: replace(loader, divisors=dict.fromkeys(SCALING_TYPES, (FREQS, LONG, SHORT))) for name, loader in LOADERS.items()
+}
 
 
 @dataclass(frozen=True)
@@ -77,27 +81,31 @@ class Settings:
         return self.kind == "yarn"
 
 
-def frequencies(metadata: Mapping[str, Any], tensors: Mapping[str, Table]) -> dict[str, Frequencies]:
+def frequencies(
+    metadata: Mapping[str, Any], tensors: Mapping[str, Table], *, loaders: Mapping[str, Loader] = LOADERS
+) -> dict[str, Frequencies]:
     """Layer type -> the angles (radians a token, per pair) and magnitude that llama.cpp computes from this file.
 
     metadata: every key of the file; tensors: by GGUF name, lazy or as float32 arrays. With more context allocated than
     `switch_context`, every token uses `long_inv_freq`. Raises ConfigError with the first of `rope_problems`.
     """
-    problems = rope_problems(metadata, tensors)
+    problems = rope_problems(metadata, tensors, loaders=loaders)
     if problems:
         raise ConfigError(problems[0])
     arch = metadata["general.architecture"]
-    settings = read_settings(metadata)
+    loader, settings = loaders[arch], read_settings(metadata)
     found: dict[str, Frequencies] = {}
     sliding = _sliding_layers(metadata, settings)
     if not all(sliding):
-        found["full_attention"] = _full(settings, tensors, LOADERS[arch])
+        found["full_attention"] = _full(settings, tensors, loader)
     if any(sliding):
-        found["sliding_attention"] = _sliding(settings, rule=str(LOADERS[arch].sliding))
+        found["sliding_attention"] = _sliding(settings, rule=str(loader.sliding))
     return found
 
 
-def rope_problems(metadata: Mapping[str, Any], tensors: Mapping[str, Table]) -> list[str]:
+def rope_problems(
+    metadata: Mapping[str, Any], tensors: Mapping[str, Table], *, loaders: Mapping[str, Loader] = LOADERS
+) -> list[str]:
     """Why llama.cpp would refuse, abort on or misread the rotary settings: one line each, empty = sound."""
     arch = str(metadata.get("general.architecture"))
     if arch not in LOADERS:
@@ -113,7 +121,7 @@ def rope_problems(metadata: Mapping[str, Any], tensors: Mapping[str, Table]) -> 
     if wrong:
         return [f"{key} is {metadata[key]!r}; a finite number that is not negative is expected" for key in wrong]
     settings = read_settings(metadata)
-    return [*_dimension_problems(metadata, settings), *_tensor_problems(settings, tensors, LOADERS[arch])]
+    return [*_dimension_problems(metadata, settings), *_tensor_problems(settings, tensors, loaders[arch])]
 
 
 def read_settings(metadata: Mapping[str, Any]) -> Settings:

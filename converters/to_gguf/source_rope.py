@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from converters.to_gguf.families import ROPE_TABLES, Layout
-from converters.to_gguf.run_rope import frequencies
+from converters.to_gguf.run_rope import LENIENT, frequencies
 from ropeconv.arch._base import Architecture, Dims
 from ropeconv.errors import CheckpointError
 from ropeconv.model import Tensor
@@ -75,8 +75,11 @@ def _longrope(short: list[float], long: list[float], *, trained: int, context: i
 
 
 def _as_divisors(metadata: Mapping[str, Any], tensors: Mapping[str, Tensor], *, trained: int, context: int) -> dict[str, Any]:
-    """LongRoPE with the numbers that llama.cpp computes from tables, type and factor together."""
-    solved = frequencies(metadata, tensors)["full_attention"]
+    """LongRoPE with the numbers that llama.cpp computes from tables, type and factor together.
+
+    A table that the loader refuses counts too: the doctor reports the file and mends it from this reading.
+    """
+    solved = frequencies(metadata, tensors, loaders=LENIENT)["full_attention"]
     short = [float(value) for value in solved.rho]
     long = short if solved.long_rho is None else [float(value) for value in solved.long_rho]
     return _longrope(short, long, trained=trained, context=context, magnitude=solved.attention_factor)
