@@ -29,7 +29,8 @@ class Options:
     """What the user chose.
 
     dtype None: as stored, blocks of a GGUF source as F32. max_shard_size: bytes of tensors a file, at most; None keeps the
-    source's files. link: hard links instead of copies of unchanged weight files.
+    source's files. link: hard links instead of copies of unchanged weight files. origin False: the weights are new, so
+    the folder names no source to be compared with.
     """
 
     dtype: str | None = None
@@ -38,6 +39,7 @@ class Options:
     link: bool = False
     force: bool = False
     dry_run: bool = False
+    origin: bool = True
     threads: int = 0
 
 
@@ -71,7 +73,7 @@ def emit(
     tensors = plan(model, dtype=dtype)
     config = write_config(model, spelling, dtype=None if kept else _widest(tensors))
     shards = [] if kept else lay_out(tensors, max_shard_size=options.max_shard_size)
-    origin = describe_origin(model, huggingface, out=out.resolve())
+    origin = describe_origin(model, huggingface, out=out.resolve()) if options.origin else None
     contents = Contents(kept, shards, _texts(model, config, origin, shards))
     if options.dry_run:
         check_folder(out, force=options.force, source=model.checkpoint.path)
@@ -107,13 +109,16 @@ def _weights(part: Path, contents: Contents, options: Options) -> Iterator[int]:
         yield from write_shard(shard, part, threads=options.threads or os.cpu_count() or 1)
 
 
-def _texts(model: Model, config: Mapping[str, Any], origin: Mapping[str, Any], shards: list[Shard]) -> dict[str, bytes]:
+def _texts(
+    model: Model, config: Mapping[str, Any], origin: Mapping[str, Any] | None, shards: list[Shard]
+) -> dict[str, bytes]:
     """File name -> content of everything but the weights."""
     texts = {name: read() for name, read in model.checkpoint.files.items()}
     if not any(name.startswith(("tokenizer.", "vocab.json")) for name in texts):
         raise TokenizerError(f"{model.checkpoint.path}: has no tokenizer files (tokenizer.json); add them")
     texts["config.json"] = _dump(config)
-    texts[ORIGIN_FILE] = _dump(origin)
+    if origin is not None:
+        texts[ORIGIN_FILE] = _dump(origin)
     if len(shards) > 1:
         texts[SHARD_INDEX] = shard_index(shards)
     if "tokenizer_config.json" in texts:

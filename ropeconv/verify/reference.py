@@ -41,8 +41,8 @@ class Reference:
 
     def __init__(self, checkpoint: Checkpoint, config: Mapping[str, Any]) -> None:
         self.checkpoint = checkpoint
-        with _quiet_transformers():
-            self.model = _build_model(checkpoint, config)
+        with quiet_transformers():
+            self.model = build_model(checkpoint, config)
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -50,8 +50,8 @@ class Reference:
         names = [name for name in self.checkpoint.files if name.startswith(("tokenizer.", "vocab.json"))]
         if not names:
             return None
-        with _quiet_transformers():
-            return _load_tokenizer(self.checkpoint)
+        with quiet_transformers():
+            return load_tokenizer(self.checkpoint)
 
     @property
     def vocab_size(self) -> int:
@@ -63,17 +63,11 @@ class Reference:
 
         A model with one rotary embedding for all layers gives it under every layer type.
         """
-        module = self._rotary_module()
+        _, module = find_rotary(self.model)
         nested = [layer for layer in LAYER_TYPES if hasattr(module, f"{layer}_inv_freq")]
         if nested:
             return {layer: _read_rotary(module, layer) for layer in nested}
         return dict.fromkeys(LAYER_TYPES, _read_rotary(module, None))
-
-    def _rotary_module(self) -> Any:
-        found = [module for module in self.model.modules() if type(module).__name__.endswith("RotaryEmbedding")]
-        if len(found) != 1:
-            raise CheckpointError(f"transformers' {type(self.model).__name__} has {len(found)} rotary modules, not one")
-        return found[0]
 
     def tokenize(self, text: str) -> list[int]:
         """Token ids of `text`, special tokens parsed and added as the tokenizer's files say."""
@@ -104,7 +98,7 @@ class Reference:
         with torch.no_grad():
             hidden, last = self._forward(ids, progress)  # t e, v
             for start in range(0, len(ids), CHUNK):
-                block = self._head(hidden[start : start + CHUNK])
+                block = apply_head(self.model, hidden[start : start + CHUNK])
                 if start + CHUNK >= len(ids):
                     _check_head(block[-1], last)
                 yield block.numpy()
@@ -116,7 +110,7 @@ class Reference:
         kept: list[Any] = []
         base = self.model.base_model
         hooks = [base.register_forward_hook(lambda _module, _args, output: kept.append(output.last_hidden_state))]
-        hooks += _report_layers(base, len(ids), progress)
+        hooks += report_layers(base, len(ids), progress)
         try:
             out = self.model(torch.tensor([list(ids)]), use_cache=False, logits_to_keep=1)
         finally:
@@ -137,12 +131,13 @@ class Reference:
         logits: NDArray[np.float32] = out.logits.float().numpy()
         return logits
 
-    def _head(self, hidden: Any) -> Any:
-        import torch
+def apply_head(model: Any, hidden: Any) -> Any:
+    """(..., vocab) logits of hidden states (..., e): the output head and the cap that some families put on it."""
+    import torch
 
-        logits = self.model.get_output_embeddings()(hidden)
-        cap = getattr(self.model.config, "final_logit_softcapping", None)
-        return logits if cap is None else torch.tanh(logits / cap) * cap
+    logits = model.get_output_embeddings()(hidden)
+    cap = getattr(model.config, "final_logit_softcapping", None)
+    return logits if cap is None else torch.tanh(logits / cap) * cap
 
 
 def _check_head(mine: Any, own: Any) -> None:
@@ -153,7 +148,8 @@ def _check_head(mine: Any, own: Any) -> None:
         raise CheckpointError(f"the chunked head differs from the model's own logits by {worst:.2g}; report this family")
 
 
-def _report_layers(base: Any, tokens: int, progress: Callable[[int, int], None] | None) -> list[Any]:
+def report_layers(base: Any, tokens: int, progress: Callable[[int, int], None] | None) -> list[Any]:
+    """Hooks that tell `progress` (done, total) in tokens after every layer; the caller removes them."""
     if progress is None:
         return []
     layers = list(base.layers)
@@ -162,6 +158,14 @@ def _report_layers(base: Any, tokens: int, progress: Callable[[int, int], None] 
         return lambda *_: progress(done, tokens)
 
     return [layer.register_forward_hook(reporter(tokens * n // len(layers))) for n, layer in enumerate(layers, 1)]
+
+
+def find_rotary(model: Any) -> tuple[str, Any]:
+    """(name inside the model, module) of the one rotary embedding that all layers share."""
+    found = [(name, module) for name, module in model.named_modules() if type(module).__name__.endswith("RotaryEmbedding")]
+    if len(found) != 1:
+        raise CheckpointError(f"transformers' {type(model).__name__} has {len(found)} rotary modules, not one")
+    return found[0]
 
 
 def _read_rotary(module: Any, layer: str | None) -> Rotary:
@@ -190,11 +194,15 @@ def _values(tensor: Any) -> NDArray[np.float64]:
     return np.array(tensor.detach().cpu().numpy(), np.float64)
 
 
-def _build_model(checkpoint: Checkpoint, config: Mapping[str, Any]) -> Any:
+def build_model(checkpoint: Checkpoint, config: Mapping[str, Any], *, dtype: str = "float32") -> Any:
+    """transformers' causal language model with the checkpoint's weights under `config`; CheckpointError when it cannot be.
+
+    dtype: torch's name of the type to compute in.
+    """
     import torch
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
-    stated = _transformers_config(config)
+    stated = transformers_config(config)
     source: dict[str, Any] = {"pretrained_model_name_or_path": str(checkpoint.path), "local_files_only": True}
     if checkpoint.format == "gguf":
         source = {"pretrained_model_name_or_path": None, "state_dict": _state_dict(checkpoint)}
@@ -202,7 +210,7 @@ def _build_model(checkpoint: Checkpoint, config: Mapping[str, Any]) -> Any:
         model, info = MODEL_FOR_CAUSAL_LM_MAPPING[type(stated)].from_pretrained(
             **source,
             config=stated,
-            dtype=torch.float32,
+            dtype=getattr(torch, dtype),
             attn_implementation="sdpa",
             output_loading_info=True,
         )
@@ -215,7 +223,8 @@ def _build_model(checkpoint: Checkpoint, config: Mapping[str, Any]) -> Any:
     return model.eval()
 
 
-def _transformers_config(config: Mapping[str, Any]) -> Any:
+def transformers_config(config: Mapping[str, Any]) -> Any:
+    """The config object of the family that `model_type` names."""
     from transformers import AutoConfig
 
     values = {key: value for key, value in config.items() if key not in {"model_type", "torch_dtype", "dtype"}}
@@ -231,7 +240,8 @@ def _state_dict(checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
-def _load_tokenizer(checkpoint: Checkpoint) -> Any:
+def load_tokenizer(checkpoint: Checkpoint) -> Any:
+    """transformers' tokenizer out of the checkpoint's files; TokenizerError when they do not make one."""
     from transformers import AutoTokenizer
 
     with tempfile.TemporaryDirectory() as folder:
@@ -251,7 +261,7 @@ def _line(error: Exception) -> str:
 
 
 @contextmanager
-def _quiet_transformers() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """No bars and no advice on stderr; what matters is checked and raised."""
     from transformers.utils import logging
 

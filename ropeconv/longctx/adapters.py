@@ -1,0 +1,40 @@
+"""LoRA on the attention projections with norms and embeddings trained in full, merged when done.
+
+Chen et al., "LongLoRA", 2023: adapters alone do not reach a full fine-tune at long context; with norms and embeddings they do.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ropeconv.arch._base import Role
+from ropeconv.errors import CannotExpress
+from ropeconv.model import Model
+
+ATTENTION = {Role.Q, Role.K, Role.V, Role.QKV, Role.O}
+
+
+def add_adapters(network: Any, model: Model, *, rank: int) -> Any:
+    """peft's wrapper around `network`, whose attention gets adapters of `rank` in place; `merge_adapters` ends them."""
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise CannotExpress("adapters need peft: pip install 'ropeconv[longctx]'") from error
+
+    leaves = {name.split(".")[-2] for name, (weight, _) in model.weights.items() if weight.role in ATTENTION}
+    settings = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, bias="none", target_modules=sorted(leaves))
+    wrapped = get_peft_model(network, settings)
+    whole = {name for name, (weight, _) in model.weights.items() if _trained_whole(weight.role)}
+    for name, parameter in network.named_parameters():
+        if name in whole:
+            parameter.requires_grad_(True)
+    return wrapped
+
+
+def _trained_whole(role: Role) -> bool:
+    return role is Role.TOKEN_EMBEDDING or role.value.endswith("norm")
+
+
+def merge_adapters(wrapped: Any) -> Any:
+    """The plain network, the adapters added to its weights."""
+    return wrapped.merge_and_unload()

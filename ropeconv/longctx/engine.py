@@ -1,0 +1,122 @@
+"""One set of weights under many scalings: transformers' model, whose rotary embedding is exchanged, and its losses.
+
+transformers builds every rotary table from a config that ropeconv wrote, as it would from the converted checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ropeconv.checkpoint.rope_parameters import replace_rope_parameters
+from ropeconv.errors import RopeconvError
+from ropeconv.model import Model
+from ropeconv.prepare import huggingface_patch
+from ropeconv.verify.reference import (
+    apply_head,
+    build_model,
+    find_rotary,
+    load_tokenizer,
+    quiet_transformers,
+    report_layers,
+    transformers_config,
+)
+
+ROWS = 512  # rows of vocabulary-sized logits held at a time
+Progress = Callable[[int, int], None]
+Losses = NDArray[np.float32]
+
+
+class Engine:
+    """The weights of `model` on `device`; `use` decides how positions turn.
+
+    device: torch's name of it; dtype: of the weights and the arithmetic, the losses are float32 in any case.
+    """
+
+    def __init__(self, model: Model, *, device: str = "cpu", dtype: str = "float32") -> None:
+        self.source = model
+        self.device = device
+        with quiet_transformers():
+            self.network = build_model(model.checkpoint, config_of(model), dtype=dtype).to(device)
+            self.tokenizer = load_tokenizer(model.checkpoint) if _has_tokenizer(model) else None
+
+    def use(self, model: Model) -> None:
+        """Take the rotary embedding of `model`: the same checkpoint under another scaling."""
+        name, module = find_rotary(self.network)
+        with quiet_transformers():
+            fresh = type(module)(config=transformers_config(config_of(model))).to(self.device)
+        parent, _, leaf = name.rpartition(".")
+        setattr(self.network.get_submodule(parent), leaf, fresh)
+
+    def hidden(self, ids: Any, positions: Any = None, progress: Progress | None = None, cache: Any = None) -> Any:
+        """Hidden states (b, s, e) after the last norm, for ids (b, s) at positions (b, s); no gradient.
+
+        Always one pass: LongRoPE chooses its table by the length of the pass.
+        """
+        import torch
+
+        base = self.network.base_model
+        hooks = report_layers(base, ids.shape[1], progress)
+        try:
+            with torch.no_grad():
+                return run_base(self.network, ids, positions, cache=cache)
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def losses(self, ids: Sequence[int], progress: Progress | None = None) -> Losses:
+        """(n - 1,) nats: the loss of every token but the first, from one long pass; the head is applied in chunks."""
+        import torch
+        from torch.nn.functional import cross_entropy
+
+        tokens = torch.tensor([list(ids)], device=self.device)
+        hidden = self.hidden(tokens[:, :-1], progress=progress)[0]
+        parts = []
+        with torch.no_grad():
+            for start in range(0, len(hidden), ROWS):
+                logits = apply_head(self.network, hidden[start : start + ROWS]).float()
+                targets = tokens[0, start + 1 : start + 1 + len(logits)]
+                parts.append(cross_entropy(logits, targets, reduction="none").cpu().numpy())
+        return np.concatenate(parts)
+
+
+def run_base(network: Any, ids: Any, positions: Any = None, *, cache: Any = None) -> Any:
+    """Hidden states of the network below its head.
+
+    Where positions are given, so is a mask: without one transformers takes a jump of the positions for another text.
+    """
+    import torch
+
+    extra: dict[str, Any] = {"use_cache": cache is not None, "past_key_values": cache}
+    if positions is not None:
+        seen = ids.shape[1] + (0 if cache is None else cache.get_seq_length())
+        extra |= {"position_ids": positions, "attention_mask": torch.ones(ids.shape[0], seen, dtype=torch.long, device=ids.device)}
+    return network.base_model(ids, **extra).last_hidden_state
+
+
+def config_of(model: Model) -> dict[str, Any]:
+    """config.json's values from which transformers rotates as `model` says."""
+    return dict(replace_rope_parameters(model.checkpoint.config, huggingface_patch(model)))
+
+
+def _has_tokenizer(model: Model) -> bool:
+    return any(name.startswith(("tokenizer.", "vocab.json")) for name in model.checkpoint.files)
+
+
+@contextmanager
+def memory_explained(what: str, advice: str) -> Iterator[None]:
+    """A failed allocation as one line: during what, and what to ask less of."""
+    import torch
+
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise RopeconvError(f"out of memory during {what}; {advice}") from error
+    except RuntimeError as error:
+        if "not enough memory" not in str(error) and "DefaultCPUAllocator" not in str(error):
+            raise
+        raise RopeconvError(f"out of memory during {what}; {advice}") from error

@@ -1,0 +1,185 @@
+"""The training loop: accelerate's processes, AdamW, and a state on disk from which an interrupted run goes on."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ropeconv.errors import OutputError, RopeconvError
+from ropeconv.longctx.engine import ROWS, run_base
+from ropeconv.longctx.recipe import Recipe
+from ropeconv.longctx.windows import IGNORED, Windows
+from ropeconv.verify.reference import apply_head
+
+BETAS = (0.9, 0.95)
+FLOOR = 0.1  # of the learning rate: where the cosine ends
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimizer step. loss: mean over the batch, nats; gradient: norm before clipping; seconds: wall time."""
+
+    step: int
+    loss: float
+    gradient: float
+    learning_rate: float
+    seconds: float
+
+
+class Interrupted(RopeconvError):  # noqa: N818 - reads as a sentence at the raise
+    """The user stopped a run whose state is safe."""
+
+
+def loss_module(network: Any) -> Any:
+    """The network as a module (ids, positions, labels) -> mean loss; logits are never held for more than ROWS tokens."""
+    import torch
+    from torch.nn.functional import cross_entropy
+    from torch.utils.checkpoint import checkpoint
+
+    class LossModule(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, ids: Any, positions: Any, labels: Any) -> Any:
+            hidden = run_base(self.network, ids, positions).flatten(0, 1)
+            flat = labels.flatten()
+            total = sum(
+                checkpoint(self._part, hidden[start : start + ROWS], flat[start : start + ROWS], use_reentrant=False)
+                for start in range(0, len(hidden), ROWS)
+            )
+            return total / (flat != IGNORED).sum()
+
+        def _part(self, hidden: Any, labels: Any) -> Any:
+            return cross_entropy(apply_head(self.network, hidden).float(), labels, ignore_index=IGNORED, reduction="sum")
+
+    return LossModule()
+
+
+def rate(recipe: Recipe, step: int) -> float:
+    """The learning rate of optimizer step `step`, from 0: a linear warm-up, then the schedule."""
+    if step < recipe.warmup:
+        return recipe.learning_rate * (step + 1) / recipe.warmup
+    past = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
+    if recipe.schedule == "constant":
+        return recipe.learning_rate
+    if recipe.schedule == "linear":
+        return recipe.learning_rate * (1 - past)
+    return recipe.learning_rate * (FLOOR + (1 - FLOOR) * (1 + math.cos(math.pi * past)) / 2)
+
+
+class Trainer:
+    """A run of `recipe` on `network`, alone or as one of accelerate's processes. state: folder that a resumed run reads."""
+
+    def __init__(self, accelerator: Any, network: Any, windows: Windows, recipe: Recipe, state: Path) -> None:
+        import torch
+
+        self.accelerator, self.windows, self.recipe, self.state = accelerator, windows, recipe, state
+        self.share = recipe.share(accelerator.num_processes)
+        parameters = [weight for weight in network.parameters() if weight.requires_grad]
+        optimizer = torch.optim.AdamW(
+            parameters, lr=recipe.learning_rate, betas=BETAS, weight_decay=recipe.weight_decay, fused=True
+        )
+        self.module, self.optimizer = accelerator.prepare(loss_module(network), optimizer)
+        self.parameters = parameters
+        self.steps: list[Step] = []
+
+    def load(self) -> None:
+        """Go on from the state on disk."""
+        log = json.loads((self.state / "log.json").read_text())
+        self.accelerator.load_state(str(self.state / "state"))
+        self.steps = [Step(**entry) for entry in log]
+
+    def run(self, *, save_every: int, report: Callable[[Step], None]) -> list[Step]:
+        """The steps that are left; Interrupted after Ctrl-C, with the state of the last whole step saved."""
+        self.module.train()
+        with _asked_to_stop() as stop:
+            for number in range(len(self.steps), self.recipe.steps):
+                self.steps.append(self._step(number))
+                report(self.steps[-1])
+                asked = self._any(stop())
+                if asked or ((number + 1) % save_every == 0 and number + 1 < self.recipe.steps):
+                    self.save()
+                if asked:
+                    raise Interrupted(f"stopped after step {number + 1} of {self.recipe.steps}; go on with --resume")
+        self.module.eval()
+        return self.steps
+
+    def _step(self, number: int) -> Step:
+        import torch
+
+        begun, learning_rate = time.monotonic(), rate(self.recipe, number)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        first = number * self.recipe.batch + self.accelerator.process_index * self.share
+        loss = torch.zeros((), device=self.accelerator.device)
+        for index in range(first, first + self.share):
+            last = index + 1 == first + self.share
+            with nullcontext() if last else self.accelerator.no_sync(self.module):
+                part = self.module(*self._example(index)) / self.share
+                self.accelerator.backward(part)
+            loss += part.detach()
+        gradient = self.accelerator.clip_grad_norm_(self.module.parameters(), self.recipe.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        mean = float(self.accelerator.reduce(loss, "mean"))
+        if not math.isfinite(mean):
+            raise RopeconvError(f"the loss is {mean} at step {number + 1}; take a lower --learning-rate or --precision fp32")
+        return Step(number + 1, mean, float(gradient), learning_rate, time.monotonic() - begun)
+
+    def _example(self, index: int) -> list[Any]:
+        import torch
+
+        found = self.windows.example(index)
+        arrays = (found.ids, found.positions, found.labels)
+        return [torch.from_numpy(array.copy())[None].to(self.accelerator.device) for array in arrays]
+
+    def _any(self, asked: bool) -> bool:  # noqa: FBT001 - one process's answer
+        """Whether any process was asked to stop: all must save together."""
+        import torch
+
+        if self.accelerator.num_processes == 1:
+            return asked
+        flag = torch.tensor(float(asked), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(flag, "sum") > 0)
+
+    def save(self) -> None:
+        """Weights, optimizer and log, beside the old ones first and then in their place."""
+        fresh = self.state / "state.new"
+        try:
+            self.accelerator.save_state(str(fresh))
+        except OSError as error:
+            raise OutputError(f"{fresh}: the state is not written ({error.strerror}); free space and use --resume") from error
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            (self.state / "log.json.new").write_text(json.dumps([vars(step) for step in self.steps]))
+            shutil.rmtree(self.state / "state", ignore_errors=True)
+            fresh.rename(self.state / "state")
+            (self.state / "log.json.new").replace(self.state / "log.json")
+        self.accelerator.wait_for_everyone()
+
+
+@contextmanager
+def _asked_to_stop() -> Iterator[Callable[[], bool]]:
+    """While the block runs, the first Ctrl-C (or SIGTERM) only asks; a second one interrupts at once."""
+    asked: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        if asked:
+            signal.default_int_handler(number, frame)
+        asked.append(number)
+
+    old = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)

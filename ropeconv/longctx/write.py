@@ -1,0 +1,104 @@
+"""A tuned network as an ordinary checkpoint: the folder that `ropeconv safetensors` writes, with its own weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ropeconv import registry
+from ropeconv.errors import CheckpointError
+from ropeconv.model import Model, Rows, Tensor
+from ropeconv.prepare import huggingface_patch
+from ropeconv.target import Emitted, Progress
+
+RECORD = "tune.json"
+TORCH = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+
+@dataclass(frozen=True)
+class TunedTensor:
+    """A float32 weight in memory."""
+
+    weight: Any
+    dtype: str = "F32"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape."""
+        return tuple(self.weight.shape)
+
+    def rows(self, start: int, stop: int) -> Rows:
+        """The numbers."""
+        rows: NDArray[np.float32] = self.weight[start:stop].detach().float().cpu().numpy()
+        return rows
+
+    def raw_rows(self, start: int, stop: int) -> NDArray[np.uint8]:
+        """The bytes."""
+        return np.ascontiguousarray(self.rows(start, stop)).reshape(stop - start, -1).view(np.uint8)
+
+
+def stored_type(model: Model) -> str:
+    """The type of the source's weights when they share one of F32, F16, BF16; else F32."""
+    types = {model.tensor(name).dtype for name in model.weights}
+    return types.pop() if len(types) == 1 and types <= TORCH.keys() else "F32"
+
+
+def round_weights(network: Any, dtype: str) -> None:
+    """Give every weight the value it will have in the file, so that what is measured is what is written."""
+    import torch
+
+    if dtype == "F32":
+        return
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(parameter.to(getattr(torch, TORCH[dtype])).to(parameter.dtype))
+
+
+def write_tuned(
+    model: Model, network: Any, out: Path, *, dtype: str, record: Mapping[str, Any], force: bool, progress: Progress | None = None
+) -> Emitted:
+    """Write the weights of `network` under the scaling of `model`, with the record of the run beside them."""
+    state = network.state_dict()
+    missing = [name for name in model.weights if name not in state]
+    if missing:
+        raise CheckpointError(f"transformers' model has no weight called {missing[0]}; this family cannot be tuned")
+    tensors: dict[str, Tensor] = {name: TunedTensor(state[name]) for name in model.weights}
+    return _emit(model, tensors, out, dtype=dtype, record=record, force=force, dry_run=False, progress=progress)
+
+
+def check_output(model: Model, out: Path, *, dtype: str, force: bool) -> None:
+    """Every refusal of `write_tuned`, hours before it is called."""
+    tensors = {name: model.tensor(name) for name in model.weights}
+    _emit(model, tensors, out, dtype=dtype, record={}, force=force, dry_run=True, progress=None)
+
+
+def _emit(
+    model: Model,
+    tensors: Mapping[str, Tensor],
+    out: Path,
+    *,
+    dtype: str,
+    record: Mapping[str, Any],
+    force: bool,
+    dry_run: bool,
+    progress: Progress | None,
+) -> Emitted:
+    text = json.dumps(record, indent=2).encode() + b"\n"
+    files = {**model.checkpoint.files, RECORD: lambda: text}
+    checkpoint = replace(model.checkpoint, tensors=tensors, files=files, format="memory")
+    return registry.targets()["safetensors"].emit(
+        replace(model, checkpoint=checkpoint),
+        out,
+        huggingface=huggingface_patch(model),
+        dtype=dtype,
+        origin=False,
+        force=force,
+        dry_run=dry_run,
+        progress=progress,
+    )
