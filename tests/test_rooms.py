@@ -63,6 +63,18 @@ ALLOWED: dict[str, set[str]] = {
         "ropeconv.extend",
         "ropeconv.prepare",
     },
+    "ropeconv.longctx": {
+        "ropeconv.errors",
+        "ropeconv.registry",
+        "ropeconv.rope",
+        "ropeconv.arch",
+        "ropeconv.model",
+        "ropeconv.target",
+        "ropeconv.checkpoint",
+        "ropeconv.extend",
+        "ropeconv.prepare",
+        "ropeconv.verify",
+    },
     "converters.to_gguf": {
         "ropeconv",
         "ropeconv.casts",
@@ -109,15 +121,33 @@ ALLOWED: dict[str, set[str]] = {
         "ropeconv.target",
         "ropeconv.inspect",
         "ropeconv.verify",
+        "ropeconv.longctx",
     },
     "ropeconv.cli": {"ropeconv", "ropeconv.errors", "ropeconv.commands"},
+    "ropeconv.__main__": {"ropeconv.cli"},
     "ropeconv": set(),
 }
 # Packages that take long to load: inside functions only, and only where named.
-HEAVY = {"torch", "transformers", "llama_cpp", "onnxruntime", "matplotlib", "sentencepiece", "tokenizers", "gguf", "rich"}
+HEAVY = {
+    "torch",
+    "transformers",
+    "llama_cpp",
+    "onnxruntime",
+    "matplotlib",
+    "sentencepiece",
+    "tokenizers",
+    "gguf",
+    "rich",
+    "accelerate",
+    "peft",
+    "cmaes",
+}
 RUNTIMES = {
-    "torch": {"ropeconv.verify", "ropeconv.checkpoint", "converters.to_safetensors"},
-    "transformers": {"ropeconv.verify", "converters.to_safetensors"},
+    "torch": {"ropeconv.verify", "ropeconv.longctx", "ropeconv.checkpoint", "converters.to_safetensors"},
+    "transformers": {"ropeconv.verify", "ropeconv.longctx", "converters.to_safetensors"},
+    "accelerate": {"ropeconv.longctx"},
+    "peft": {"ropeconv.longctx"},
+    "cmaes": {"ropeconv.longctx"},
     "llama_cpp": {"converters.to_gguf"},
     "onnxruntime": {"converters.to_onnx"},
 }

@@ -31,6 +31,14 @@ class Size(click.ParamType[int]):
         return int(match[1]) * UNITS[match[2]]
 
 
+def comma_list(text: str, *, of: Callable[[str], Any] = str) -> list[Any]:
+    """The values between commas; click.UsageError for one that is none."""
+    try:
+        return [of(part.strip()) for part in text.split(",") if part.strip()]
+    except ValueError as error:
+        raise click.UsageError(f"{text!r} is no list of numbers ({error})") from error
+
+
 SHORTHANDS = {"pi_factor": "linear", "ntk_factor": "ntk", "yarn_factor": "yarn"}
 SCALING_OPTIONS = (
     click.option("--pi-factor", type=float, metavar="F", help="Position Interpolation: positions divided by F."),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ from typing import Any
 from ropeconv.model import Model
 from ropeconv.rope.spec import Rope
 from ropeconv.target import Emitted, Progress
+
+WIDTH = 160  # of a report in a file or a pipe
 
 
 @contextmanager
@@ -28,6 +30,36 @@ def byte_progress(label: str, *, show: bool) -> Iterator[Progress | None]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(label, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def stage_progress(*, show: bool) -> Iterator[Callable[[str, int, int], None] | None]:
+    """One bar a stage on stderr while the block runs, told (stage, done, total); None when stderr is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    if not show or not console.is_terminal:
+        yield None
+        return
+    columns = (TextColumn("{task.description:<9}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bars:
+        tasks: dict[str, Any] = {}
+
+        def update(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage)
+            bars.update(tasks[stage], completed=done, total=total)
+
+        yield update
+
+
+def wide_console() -> Any:
+    """The terminal; WIDTH columns in a file or a pipe, so that tables do not break."""
+    from rich.console import Console
+
+    console = Console(soft_wrap=True, highlight=False)
+    return console if console.is_terminal else Console(soft_wrap=True, highlight=False, width=WIDTH)
 
 
 def conversion_facts(model: Model, emitted: Emitted, *, dry_run: bool) -> dict[str, Any]:

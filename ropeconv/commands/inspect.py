@@ -9,9 +9,8 @@ from typing import Any
 import click
 
 from ropeconv.commands._options import scaling_options, scaling_request
+from ropeconv.commands._report import wide_console
 from ropeconv.errors import RopeconvError
-
-WIDTH = 160  # of the report in a file or a pipe
 
 
 @click.command("inspect", short_help="Say what a model is, what can carry it, and what is wrong with it.")
@@ -84,7 +83,4 @@ def _print(values: dict[str, Any] | None, render: Any) -> None:
     if values is not None:
         click.echo(json.dumps(values))
         return
-    from rich.console import Console
-
-    console = Console(soft_wrap=True, highlight=False)
-    render(console if console.is_terminal else Console(soft_wrap=True, highlight=False, width=WIDTH))
+    render(wide_console())

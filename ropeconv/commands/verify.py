@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
 from ropeconv.commands._options import scaling_options, scaling_request
-
-WIDTH = 160  # of the report in a file or a pipe
+from ropeconv.commands._report import stage_progress, wide_console
 
 
 @click.command("verify", short_help="Prove that a written file computes what PyTorch computes.")
@@ -56,13 +53,11 @@ def command(
       ropeconv verify model-onnx
       ropeconv verify other.gguf --reference model/ --pi-factor 4
     """
-    from rich.console import Console
-
     from ropeconv.verify.report import render, to_json
     from ropeconv.verify.run import verify
 
     request = scaling_request(scaling)
-    with _progress(show=not (quiet or as_json)) as progress:
+    with stage_progress(show=not (quiet or as_json)) as progress:
         report = verify(
             out,
             reference=reference,
@@ -76,28 +71,5 @@ def command(
     if as_json:
         click.echo(json.dumps(to_json(report), allow_nan=False))
     else:
-        console = Console(soft_wrap=True)
-        render(report, console if console.is_terminal else Console(soft_wrap=True, width=WIDTH))
+        render(report, wide_console())
     return 0 if report.ok else 1
-
-
-@contextmanager
-def _progress(*, show: bool) -> Iterator[Callable[[str, int, int], None] | None]:
-    """One bar a stage on stderr while the block runs; nothing when it is no terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    if not show or not console.is_terminal:
-        yield None
-        return
-    columns = (TextColumn("{task.description:<9}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bars:
-        tasks: dict[str, Any] = {}
-
-        def update(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bars.add_task(stage)
-            bars.update(tasks[stage], completed=done, total=total)
-
-        yield update

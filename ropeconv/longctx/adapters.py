@@ -27,7 +27,7 @@ def add_adapters(network: Any, model: Model, *, rank: int) -> Any:
     whole = {name for name, (weight, _) in model.weights.items() if _trained_whole(weight.role)}
     for name, parameter in network.named_parameters():
         if name in whole:
-            parameter.requires_grad_(True)
+            parameter.requires_grad = True
     return wrapped
 
 

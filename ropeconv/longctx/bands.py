@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 BLOCK = 128  # tokens; losses of neighbours are correlated, means of such blocks hardly
+BLOCKS = 8  # at least, where the text is short
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,9 @@ def measure_band(losses: NDArray[np.float32], start: int, stop: int) -> Band:
 
 
 def standard_error(values: NDArray[np.float64]) -> float:
-    """Of the mean of a series whose neighbours are correlated: from the spread of block means; NaN below two blocks."""
-    means = np.array([block.mean() for block in _blocks(values)])
-    return float(means.std(ddof=1) / np.sqrt(len(means))) if len(means) > 1 else float("nan")
-
-
-def _blocks(values: NDArray[np.float64]) -> Iterator[NDArray[np.float64]]:
-    count = max(1, len(values) // BLOCK)
-    yield from np.array_split(values, count)
+    """Of the mean of a series whose neighbours are correlated, from the spread of block means; NaN for fewer than 2 values."""
+    count = min(len(values), max(BLOCKS, len(values) // BLOCK))
+    if count < 2:
+        return float("nan")
+    means = np.array([block.mean() for block in np.array_split(values, count)])
+    return float(means.std(ddof=1) / np.sqrt(count))

@@ -43,14 +43,18 @@ class Engine:
         with quiet_transformers():
             self.network = build_model(model.checkpoint, config_of(model), dtype=dtype).to(device)
             self.tokenizer = load_tokenizer(model.checkpoint) if _has_tokenizer(model) else None
+        self._place, self._plain = find_rotary(self.network)
 
-    def use(self, model: Model) -> None:
-        """Take the rotary embedding of `model`: the same checkpoint under another scaling."""
-        name, module = find_rotary(self.network)
+    def use(self, model: Model, *, plain_tokens: int = 0) -> None:
+        """Take the rotary embedding of `model`: the same checkpoint under another scaling.
+
+        plain_tokens: LongRoPE's n-hat, positions at the start of a text that turn unscaled; no file format carries it.
+        """
         with quiet_transformers():
-            fresh = type(module)(config=transformers_config(config_of(model))).to(self.device)
-        parent, _, leaf = name.rpartition(".")
-        setattr(self.network.get_submodule(parent), leaf, fresh)
+            fresh = type(self._plain)(config=transformers_config(config_of(model))).to(self.device)
+        parent, _, leaf = self._place.rpartition(".")
+        module = _mixed(self._plain, fresh, plain_tokens) if plain_tokens else fresh
+        setattr(self.network.get_submodule(parent), leaf, module)
 
     def hidden(self, ids: Any, positions: Any = None, progress: Progress | None = None, cache: Any = None) -> Any:
         """Hidden states (b, s, e) after the last norm, for ids (b, s) at positions (b, s); no gradient.
@@ -68,13 +72,17 @@ class Engine:
             for hook in hooks:
                 hook.remove()
 
-    def losses(self, ids: Sequence[int], progress: Progress | None = None) -> Losses:
-        """(n - 1,) nats: the loss of every token but the first, from one long pass; the head is applied in chunks."""
+    def losses(self, ids: Sequence[int], progress: Progress | None = None, *, positions: Sequence[int] | None = None) -> Losses:
+        """(n - 1,) nats: the loss of every token but the first, from one long pass; the head is applied in chunks.
+
+        positions: of the n tokens, where they are not 0 to n - 1.
+        """
         import torch
         from torch.nn.functional import cross_entropy
 
         tokens = torch.tensor([list(ids)], device=self.device)
-        hidden = self.hidden(tokens[:, :-1], progress=progress)[0]
+        places = None if positions is None else torch.tensor([list(positions[:-1])], device=self.device)
+        hidden = self.hidden(tokens[:, :-1], places, progress)[0]
         parts = []
         with torch.no_grad():
             for start in range(0, len(hidden), ROWS):
@@ -82,6 +90,19 @@ class Engine:
                 targets = tokens[0, start + 1 : start + 1 + len(logits)]
                 parts.append(cross_entropy(logits, targets, reduction="none").cpu().numpy())
         return np.concatenate(parts)
+
+
+def _mixed(plain: Any, scaled: Any, first: int) -> Any:
+    """A rotary module that turns positions below `first` as `plain` does, all others as `scaled`."""
+    import torch
+
+    class Mixed(torch.nn.Module):  # type: ignore[misc]
+        def forward(self, x: Any, position_ids: Any, *args: Any, **options: Any) -> Any:
+            early = (position_ids < first)[..., None]
+            pairs = zip(plain(x, position_ids, *args, **options), scaled(x, position_ids, *args, **options), strict=True)
+            return tuple(torch.where(early, a, b) for a, b in pairs)
+
+    return Mixed()
 
 
 def run_base(network: Any, ids: Any, positions: Any = None, *, cache: Any = None) -> Any:
@@ -94,7 +115,10 @@ def run_base(network: Any, ids: Any, positions: Any = None, *, cache: Any = None
     extra: dict[str, Any] = {"use_cache": cache is not None, "past_key_values": cache}
     if positions is not None:
         seen = ids.shape[1] + (0 if cache is None else cache.get_seq_length())
-        extra |= {"position_ids": positions, "attention_mask": torch.ones(ids.shape[0], seen, dtype=torch.long, device=ids.device)}
+        extra |= {
+            "position_ids": positions,
+            "attention_mask": torch.ones(ids.shape[0], seen, dtype=torch.long, device=ids.device),
+        }
     return network.base_model(ids, **extra).last_hidden_state
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
-import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from ropeconv.longctx.windows import IGNORED, Windows
 from ropeconv.verify.reference import apply_head
 
 BETAS = (0.9, 0.95)
+STATE = "state.pt"
 FLOOR = 0.1  # of the learning rate: where the cosine ends
 
 
@@ -44,7 +43,7 @@ def loss_module(network: Any) -> Any:
     from torch.nn.functional import cross_entropy
     from torch.utils.checkpoint import checkpoint
 
-    class LossModule(torch.nn.Module):
+    class LossModule(torch.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.network = network
@@ -93,10 +92,15 @@ class Trainer:
         self.steps: list[Step] = []
 
     def load(self) -> None:
-        """Go on from the state on disk."""
-        log = json.loads((self.state / "log.json").read_text())
-        self.accelerator.load_state(str(self.state / "state"))
-        self.steps = [Step(**entry) for entry in log]
+        """Go on from the state on disk: trained weights, optimizer, log."""
+        import torch
+
+        found = torch.load(self.state / STATE, map_location="cpu", weights_only=True)
+        with torch.no_grad():
+            for weight, saved in zip(self.parameters, found["weights"], strict=True):
+                weight.copy_(saved)
+        self.optimizer.load_state_dict(found["optimizer"])
+        self.steps = [Step(**entry) for entry in found["steps"]]
 
     def run(self, *, save_every: int, report: Callable[[Step], None]) -> list[Step]:
         """The steps that are left; Interrupted after Ctrl-C, with the state of the last whole step saved."""
@@ -152,18 +156,18 @@ class Trainer:
         return bool(self.accelerator.reduce(flag, "sum") > 0)
 
     def save(self) -> None:
-        """Weights, optimizer and log, beside the old ones first and then in their place."""
-        fresh = self.state / "state.new"
-        try:
-            self.accelerator.save_state(str(fresh))
-        except OSError as error:
-            raise OutputError(f"{fresh}: the state is not written ({error.strerror}); free space and use --resume") from error
-        self.accelerator.wait_for_everyone()
+        """What `load` reads, beside the old one first and then in its place."""
+        import torch
+
         if self.accelerator.is_main_process:
-            (self.state / "log.json.new").write_text(json.dumps([vars(step) for step in self.steps]))
-            shutil.rmtree(self.state / "state", ignore_errors=True)
-            fresh.rename(self.state / "state")
-            (self.state / "log.json.new").replace(self.state / "log.json")
+            part = self.state / f"{STATE}.part"
+            steps = [asdict(step) for step in self.steps]
+            weights = [weight.detach() for weight in self.parameters]
+            try:
+                torch.save({"weights": weights, "optimizer": self.optimizer.state_dict(), "steps": steps}, part)
+                part.replace(self.state / STATE)
+            except (OSError, RuntimeError) as error:  # torch reports a full disk as the latter
+                raise OutputError(f"{part}: the state is not written ({error}); free space and use --resume") from error
         self.accelerator.wait_for_everyone()
 
 

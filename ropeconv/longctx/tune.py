@@ -16,7 +16,7 @@ from ropeconv.longctx.bands import Band, measure_band, split_bands
 from ropeconv.longctx.engine import Engine, config_of, memory_explained
 from ropeconv.longctx.recipe import Recipe, as_values, difference
 from ropeconv.longctx.text import encode, encode_stream, first_tokens, held_out_text, need_tokenizer, training_texts
-from ropeconv.longctx.train import Step, Trainer
+from ropeconv.longctx.train import STATE, Step, Trainer
 from ropeconv.longctx.windows import make_windows
 from ropeconv.longctx.write import check_output, round_weights, stored_type, write_tuned
 from ropeconv.model import Model
@@ -68,7 +68,6 @@ def tune(
     choices: Choices,
     original_context: int | None = None,
     progress: Progress | None = None,
-    report: Callable[[Step], None] = lambda _step: None,
 ) -> Tuned | None:
     """Tune the checkpoint at `source` under the scaling of `request` (None: its own) and write it to `out`.
 
@@ -84,9 +83,16 @@ def tune(
     engine = Engine(model, device=str(accelerator.device))
     tokenizer = need_tokenizer(engine.tokenizer, model.checkpoint.path)
     ids = encode_stream(tokenizer, training_texts(choices.text))
-    windows = make_windows(ids, length=_window(recipe, model), context=model.main_rope.context, skip=recipe.skip, seed=recipe.seed)
+    windows = make_windows(
+        ids, length=_window(recipe, model), context=model.main_rope.context, skip=recipe.skip, seed=recipe.seed
+    )
     held = _held_out(tokenizer, choices, model)
-    identity = {"recipe": as_values(recipe), "config": config_of(model), "source": model.checkpoint.fingerprint, "tokens": len(ids)}
+    identity = {
+        "recipe": as_values(recipe),
+        "config": config_of(model),
+        "source": model.checkpoint.fingerprint,
+        "tokens": len(ids),
+    }
     state = out.with_name(out.name + ".tuning")
     started = _open_state(state, identity, choices, accelerator)
     before = _before(engine, held, state, accelerator, progress)
@@ -95,14 +101,15 @@ def tune(
     if started:
         trainer.load()
     with memory_explained("training", "take a smaller --window, --lora-rank 8 or --gradient-checkpointing"):
-        steps = trainer.run(save_every=choices.save_every, report=report if accelerator.is_main_process else lambda _: None)
+        steps = trainer.run(save_every=choices.save_every, report=_step_report(accelerator, recipe, progress))
     if not accelerator.is_main_process:
         return None
     engine.network = (merge_adapters(network) if recipe.lora_rank else engine.network).eval()
     round_weights(engine.network, dtype)
     after = _losses(engine, held, progress)
     result = _result(out, model, recipe, steps, before, after)
-    write_tuned(model, engine.network, out, dtype=dtype, record=tuned_facts(result), force=choices.force, progress=_stage(progress))
+    facts = tuned_facts(result)
+    write_tuned(model, engine.network, out, dtype=dtype, record=facts, force=choices.force, progress=_stage(progress))
     shutil.rmtree(state)
     return result
 
@@ -123,7 +130,7 @@ def _accelerator(recipe: Recipe) -> Any:
 
     from accelerate.utils import DistributedType, set_seed
 
-    accelerator = Accelerator(mixed_precision="no" if recipe.precision == "fp32" else "bf16" if _bf16(recipe) else "no")
+    accelerator = Accelerator(mixed_precision="bf16" if _bf16(recipe) else "no")
     plain = {DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU, DistributedType.MULTI_XPU}
     if accelerator.distributed_type not in plain:
         raise ConfigError(f"accelerate is set up for {accelerator.distributed_type.value}; tune runs data-parallel only")
@@ -135,11 +142,11 @@ def _bf16(recipe: Recipe) -> bool:
     """Whether bfloat16 is asked for or, by default, faster than float32 on this device."""
     import torch
 
-    if recipe.precision == "bf16":
-        return True
+    if recipe.precision != "auto":
+        return recipe.precision == "bf16"
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported())
-    return bool(torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.cpu._is_avx512_bf16_supported())  # noqa: SLF001
+    return bool(torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.cpu._is_avx512_bf16_supported())
 
 
 def _window(recipe: Recipe, model: Model) -> int:
@@ -164,7 +171,7 @@ def _open_state(state: Path, identity: Mapping[str, Any], choices: Choices, acce
         differs = difference(json.loads(json.dumps(identity)), json.loads(record.read_text()))
         if differs:
             raise OutputError(f"{state}: holds another run ({differs}); give its options again, or --force for a new one")
-        return (state / "log.json").exists()
+        return (state / STATE).exists()
     if exists and not choices.force:
         raise OutputError(f"{state}: holds an interrupted run; go on with --resume or begin anew with --force")
     if choices.resume and not exists:
@@ -203,6 +210,14 @@ def _trainable(network: Any, model: Model, recipe: Recipe, choices: Choices) -> 
     if recipe.lora_rank:
         return add_adapters(network, model, rank=recipe.lora_rank)
     return network
+
+
+def _step_report(accelerator: Any, recipe: Recipe, progress: Progress | None) -> Callable[[Step], None]:
+    def report(step: Step) -> None:
+        if progress is not None and accelerator.is_main_process:
+            progress("training", step.step, recipe.steps)
+
+    return report
 
 
 def _result(out: Path, model: Model, recipe: Recipe, steps: Sequence[Step], before: Any, after: Any) -> Tuned:

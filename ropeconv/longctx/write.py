@@ -92,7 +92,7 @@ def _emit(
     text = json.dumps(record, indent=2).encode() + b"\n"
     files = {**model.checkpoint.files, RECORD: lambda: text}
     checkpoint = replace(model.checkpoint, tensors=tensors, files=files, format="memory")
-    return registry.targets()["safetensors"].emit(
+    emitted: Emitted = registry.targets()["safetensors"].emit(
         replace(model, checkpoint=checkpoint),
         out,
         huggingface=huggingface_patch(model),
@@ -102,3 +102,4 @@ def _emit(
         dry_run=dry_run,
         progress=progress,
     )
+    return emitted

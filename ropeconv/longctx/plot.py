@@ -1,0 +1,107 @@
+"""Pictures of a comparison as SVG text: loss by position, pass keys by distance, the frequency spectrum. Needs matplotlib."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ropeconv.errors import RopeconvError
+from ropeconv.longctx.compare import Comparison, Result
+from ropeconv.longctx.report import recalls
+
+SMOOTH = 64  # points along a curve
+DASHES = ("-", "--", ":", "-.")
+
+
+def require_matplotlib() -> None:
+    """RopeconvError where it is not installed."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise RopeconvError("the report's pictures need matplotlib: pip install 'ropeconv[longctx]'") from error
+
+
+def draw_losses(found: Comparison) -> str:
+    """Mean loss of a few hundred neighbouring tokens against their position."""
+
+    def draw(axis: Any) -> None:
+        for number, result in enumerate(found.results):
+            losses = result.measured.losses
+            parts = np.array_split(losses, min(SMOOTH, len(losses)))
+            ends = np.cumsum([len(part) for part in parts])
+            axis.plot(ends, [part.mean() for part in parts], label=result.row.label, **_style(number))
+        _mark(axis, found.model.main_rope.original_context)
+        axis.set(xlabel="position, tokens", ylabel="loss, nats a token", title="loss by position")
+        axis.legend(frameon=False, fontsize=8, ncols=2)
+
+    return _svg((9, 5), draw)
+
+
+def draw_passkeys(found: Comparison) -> str | None:
+    """Loss of each pass key by row and distance; a dot where greedy generation gives it. None where none were asked."""
+    asked = [result for result in found.results if recalls(result)]
+    if not asked:
+        return None
+    distances = sorted({recall.distance for result in asked for recall in recalls(result)})
+    grid = np.array([[_mean_loss(result, distance) for distance in distances] for result in asked])
+
+    def draw(axis: Any) -> None:
+        picture = axis.imshow(grid, aspect="auto", cmap="viridis_r", vmin=0)
+        for y, result in enumerate(asked):
+            for recall in recalls(result):
+                if recall.retrieved:
+                    axis.plot(distances.index(recall.distance), y, "wo", ms=4, mec="k", mew=0.5)
+        axis.set_xticks(range(len(distances)), distances, rotation=45, fontsize=7)
+        axis.set_yticks(range(len(asked)), [result.row.label for result in asked], fontsize=8)
+        axis.set(xlabel="distance to the key, tokens", title="loss of the key's digits, nats; dot: retrieved")
+        axis.figure.colorbar(picture, ax=axis)
+
+    return _svg((9, 1.8 + 0.35 * len(asked)), draw)
+
+
+def draw_spectrum(found: Comparison) -> str:
+    """By how much each rotary pair is slowed down."""
+
+    def draw(axis: Any) -> None:
+        for number, result in enumerate(found.results):
+            model = result.row.model
+            numbers = None if model is None else next((f for f in model.frequencies.values() if f is not None), None)
+            if numbers is not None:
+                rho = numbers.rho if numbers.long_rho is None else numbers.long_rho
+                turning = np.isfinite(rho)
+                axis.plot(np.arange(len(rho))[turning], rho[turning], label=result.row.label, **_style(number))
+        axis.set(xlabel="rotary pair, fast to slow", ylabel="frequency divided by", title="frequency spectrum")
+        axis.legend(frameon=False, fontsize=8, ncols=2)
+
+    return _svg((9, 4), draw)
+
+
+def _mean_loss(result: Result, distance: int) -> float:
+    found = [recall.loss for recall in recalls(result) if recall.distance == distance]
+    return sum(found) / len(found) if found else float("nan")
+
+
+def _style(number: int) -> dict[str, Any]:
+    return {"color": f"C{number % 10}", "ls": DASHES[number // 10 % len(DASHES)], "lw": 1.3}
+
+
+def _mark(axis: Any, trained: int) -> None:
+    axis.axvline(trained, color="#111827", lw=0.8, ls=":")
+    axis.annotate(
+        "trained", (trained, 1), xycoords=("data", "axes fraction"), xytext=(3, -10), textcoords="offset points", fontsize=8
+    )
+    axis.grid(alpha=0.25, lw=0.5)
+
+
+def _svg(size: tuple[float, float], draw: Callable[[Any], None]) -> str:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    draw(figure.subplots())
+    out = io.StringIO()
+    figure.savefig(out, format="svg", metadata={"Date": None})
+    text = out.getvalue()
+    return text[text.index("<svg") :]
