@@ -70,7 +70,12 @@ class Artefact:
     logits: (ids, context) -> iterator of (n, vocab) float32 blocks in order, one row a token, by the artefact's own runtime;
     context is the length that the runtime allocates (LongRoPE in llama.cpp switches on it).
     tokenize: (text) -> ids by the artefact's own runtime, special tokens parsed, BOS/EOS added as the file says.
+    special_ids: bos, eos, padding, ... as the artefact states them.
     probes: further calls to compare, cheap ones.
+    original_context_counts: whether original_context is stated, or the runtime computes with it; else nothing hangs on it.
+    token_kinds: () -> kind of every token in order of id: normal, unknown, control, user, unused, byte. ends: () -> id ->
+    whether it is the artefact's word, and not its runtime's habit, that generation stops there. chat_templates: name ->
+    Jinja source, "default" for the main one. These three: None where the format keeps no such thing.
     """
 
     path: Path
@@ -86,6 +91,10 @@ class Artefact:
     vocabulary: Callable[[], list[str]]
     special_ids: Mapping[str, int]
     probes: Sequence[Probe] = ()
+    original_context_counts: bool = True
+    token_kinds: Callable[[], list[str]] | None = None
+    ends: Callable[[], Mapping[int, bool]] | None = None
+    chat_templates: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any
 from tests.verify.tiny import make_model
 
 VOCAB = 384
+CHAT_TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 
 
@@ -36,7 +37,7 @@ def add_tokenizer(folder: Path) -> Path:
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": SPECIAL[0],
         "eos_token": SPECIAL[0],
-        "chat_template": "{% for message in messages %}{{ message['content'] }}{% endfor %}",
+        "chat_template": CHAT_TEMPLATE,
     }
     (folder / "tokenizer.json").write_text(tokenizer_json())
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters.to_gguf import run
+from converters.to_gguf._special_tokens import ENDS
+from converters.to_gguf._token_table import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED
 from converters.to_gguf.families import ROPE_TABLES
 from converters.to_gguf.metadata import read_provenance
 from converters.to_gguf.run_rope import frequencies, rope_problems
@@ -19,6 +21,8 @@ from converters.to_gguf.types import FILE_TYPES, PLAIN
 from ropeconv.arch._base import Architecture
 from ropeconv.rope.spec import Frequencies
 from ropeconv.target import Artefact, Raw
+
+KINDS = {NORMAL: "normal", UNKNOWN: "unknown", CONTROL: "control", USER_DEFINED: "user", UNUSED: "unused", BYTE: "byte"}
 
 
 def open_artefact(path: Path, families: Mapping[str, Architecture]) -> Artefact:
@@ -40,11 +44,10 @@ def open_artefact(path: Path, families: Mapping[str, Architecture]) -> Artefact:
         logits=partial(_logits, path),
         tokenize=partial(run.tokenize, path),
         vocabulary=partial(run.vocabulary, path),
-        special_ids={
-            key.removeprefix("tokenizer.ggml.").removesuffix("_token_id"): int(value)
-            for key, value in metadata.items()
-            if key.startswith("tokenizer.ggml.") and key.endswith("_token_id")
-        },
+        special_ids=_special_ids(metadata),
+        token_kinds=partial(_token_kinds, metadata),
+        ends=partial(_ends, path, metadata),
+        chat_templates=_chat_templates(metadata),
     )
 
 
@@ -67,6 +70,34 @@ def _type_name(metadata: Mapping[str, Any]) -> str:
     return next((row.name for row in FILE_TYPES.values() if row.number == number), f"file type {number}")
 
 
+def _special_ids(metadata: Mapping[str, Any]) -> dict[str, int]:
+    return {
+        key.removeprefix("tokenizer.ggml.").removesuffix("_token_id"): int(value)
+        for key, value in metadata.items()
+        if key.startswith("tokenizer.ggml.") and key.endswith("_token_id")
+    }
+
+
+def _token_kinds(metadata: Mapping[str, Any]) -> list[str]:
+    """The file's own word for every token, before llama.cpp mends what looks wrong to it; it takes "normal" for silence."""
+    tokens = metadata.get("tokenizer.ggml.tokens", [])
+    types = metadata.get("tokenizer.ggml.token_type", [NORMAL] * len(tokens))
+    return [KINDS.get(number, f"type {number}") for number in types]
+
+
+def _ends(path: Path, metadata: Mapping[str, Any]) -> dict[int, bool]:
+    """Where llama.cpp stops -> whether the file says so; a text that it always takes for an end does not count as said."""
+    tokens, ids = metadata.get("tokenizer.ggml.tokens", []), _special_ids(metadata)
+    stated = {ids[name] for name in ("eot", "eom") if name in ids}  # eos is compared by its id
+    return {i: i in stated and tokens[i] not in ENDS for i in run.ends(path)}
+
+
+def _chat_templates(metadata: Mapping[str, Any]) -> dict[str, str]:
+    head = "tokenizer.chat_template"
+    named = {key.removeprefix(f"{head}."): str(text) for key, text in metadata.items() if key.startswith(f"{head}.")}
+    return named | ({"default": str(metadata[head])} if head in metadata else {})
+
+
 def _problems(metadata: Mapping[str, Any], tensors: Mapping[str, GgufTensor]) -> list[str]:
     """What keeps llama.cpp from loading the file, or from meaning what it says, beside the rotary keys."""
     problems, arch = [], metadata["general.architecture"]
@@ -76,6 +107,9 @@ def _problems(metadata: Mapping[str, Any], tensors: Mapping[str, GgufTensor]) ->
         problems.append("tokenizer.ggml.tokens is missing: the file has no vocabulary")
     elif embedding is not None and len(tokens) != embedding.shape[0]:
         problems.append(f"tokenizer.ggml.tokens has {len(tokens)} entries, token_embd.weight {embedding.shape[0]} rows")
+    kinds = metadata.get("tokenizer.ggml.token_type")
+    if tokens is not None and kinds is not None and len(kinds) != len(tokens):
+        problems.append(f"tokenizer.ggml.token_type has {len(kinds)} entries, tokenizer.ggml.tokens {len(tokens)}")
     claimed = next((row for row in FILE_TYPES.values() if row.number == metadata.get("general.file_type")), None)
     if claimed is not None:
         blocks = any(tensor.dtype not in PLAIN for tensor in tensors.values())

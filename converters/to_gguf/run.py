@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from converters.to_gguf.run_rope import frequencies, rope_problems
 from ropeconv.errors import CannotExpress, CheckpointError
 
-__all__ = ["frequencies", "logits", "rope_problems", "special_ids", "tokenize", "vocabulary"]
+__all__ = ["ends", "frequencies", "logits", "rope_problems", "special_ids", "tokenize", "vocabulary"]
 
 BATCH = 512
 CONTEXT_STEP = 256  # llama.cpp rounds a sequence's context up to this
@@ -75,6 +75,13 @@ def vocabulary(path: Path) -> list[str]:
     vocab = _vocabulary(*_identity(path))
     size = lc.llama_vocab_n_tokens(vocab)
     return [lc.llama_vocab_get_text(vocab, i).decode("utf-8", errors="replace") for i in range(size)]
+
+
+def ends(path: Path) -> set[int]:
+    """The tokens at which llama.cpp stops generating: the file's, and those that it takes for an end by their text."""
+    lc = _library()
+    vocab = _vocabulary(*_identity(path))
+    return {i for i in range(lc.llama_vocab_n_tokens(vocab)) if lc.llama_vocab_is_eog(vocab, i)}
 
 
 def special_ids(path: Path) -> dict[str, int]:

@@ -17,7 +17,8 @@ from ropeconv.verify.report import FAIL, OK, SKIPPED, Measured, Report, Rung
 from ropeconv.verify.scripts_text import SCRIPT_SAMPLES
 from ropeconv.verify.structure import Expected, find_expected, structure_findings
 from ropeconv.verify.text import Pass, default_text, plan_passes, read_text, wanted_tokens
-from ropeconv.verify.tokens import SourceFile, Tokenizing, token_findings
+from ropeconv.verify.tokenizing import SourceFile, SourceFolder, Tokenizing
+from ropeconv.verify.tokens import token_findings
 from ropeconv.verify.tolerances import Gates, logit_gates
 from ropeconv.verify.weights import compare_weights
 
@@ -125,16 +126,18 @@ def _find_tokenizer(artefact: Artefact, torch_side: Reference, expected: Expecte
         return SourceFile(open_any(checkpoint.path)[1], ids=None if artefact.path.is_file() else frozenset(FOLDER_IDS))
     if torch_side.tokenizer is None:
         raise TokenizerError(f"{checkpoint.path}: has no tokenizer, so no text can be run; add tokenizer.json")
-    return torch_side
+    return SourceFolder(torch_side)
 
 
 def _token_rung(artefact: Artefact, tokenizer: Tokenizing, content: str) -> Rung:
     samples = SCRIPT_SAMPLES | {"the text": content[:LONG_SAMPLE]}
+    further = "" if artefact.token_kinds is None else ", kinds of tokens, ends of generation, chat templates"
+    summary = f"{len(samples)} texts, every token of the vocabulary, special ids{further}"
     try:
         findings = token_findings(artefact, tokenizer, samples)
     except CheckpointError as error:  # the runtime's refusal is a verdict on the file
         findings = [str(error)]
-    return _rung("tokens", findings, f"{len(samples)} texts, every token of the vocabulary, special ids")
+    return _rung("tokens", findings, summary)
 
 
 def _weight_rung(artefact: Artefact, expected: Expected, progress: Progress | None) -> Rung:

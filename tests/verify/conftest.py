@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ropeconv.checkpoint.index import open_checkpoint
-from tests.checkpoints import VOCAB, add_tokenizer, tokenizer_json
+from tests.checkpoints import CHAT_TEMPLATE, VOCAB, add_tokenizer, tokenizer_json
 from tests.verify.tiny import Gguf, make_model, to_gguf
 
 L, CONTEXT, THETA = 256, 1024, 20000.0
@@ -60,7 +60,9 @@ def make_sound(tmp_path_factory: pytest.TempPathFactory) -> Any:
         lengths = {"context_length": CONTEXT, "rope.scaling.original_context_length": L, "rope.freq_base": THETA}
         gguf = to_gguf(model, keys=lengths | dict(keys), tables=tables)
         gguf = replace(gguf, tokenizer=json.loads(tokenizer_json()))
-        return Sound(folder, gguf.changed(strings={"ropeconv.provenance": provenance(folder, family, scaling)}))
+        told = provenance(folder, family, scaling)
+        strings = {"ropeconv.provenance": told, "tokenizer.chat_template": CHAT_TEMPLATE}
+        return Sound(folder, gguf.changed(strings=strings))
 
     return make
 

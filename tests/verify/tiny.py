@@ -66,7 +66,10 @@ def model_logits(model: Any, ids: list[int]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Gguf:
-    """What goes into a file: architecture, keys without the architecture's prefix, tensors by GGUF name."""
+    """What goes into a file: architecture, keys without the architecture's prefix, tensors by GGUF name.
+
+    ids: further special ids by GGUF's name; kinds: token id -> token type in place of the right one.
+    """
 
     arch: str
     keys: dict[str, Any]
@@ -75,6 +78,8 @@ class Gguf:
     tokenizer: dict[str, Any] | None = None
     eos: int = 0
     pre: str = "gpt-2"
+    ids: dict[str, int] = field(default_factory=dict)
+    kinds: dict[int, int] = field(default_factory=dict)
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -106,7 +111,7 @@ class Gguf:
             _add(writer, f"{self.arch}.{key}", value)
         for key, value in self.strings.items():
             writer.add_string(key, value)
-        _add_vocabulary(writer, self.tokenizer, eos=self.eos, pre=self.pre)
+        _add_vocabulary(writer, self)
         for name, values in self.tensors.items():
             writer.add_tensor(name, np.ascontiguousarray(values, np.float32))
         writer.write_header_to_file()
@@ -120,21 +125,25 @@ def _merge(old: Mapping[str, Any], new: Mapping[str, Any] | None) -> dict[str, A
     return {key: value for key, value in (dict(old) | dict(new or {})).items() if value is not None}
 
 
-def _add_vocabulary(writer: Any, tokenizer: Mapping[str, Any] | None, *, eos: int, pre: str) -> None:
+def _add_vocabulary(writer: Any, gguf: Gguf) -> None:
     """Vocabulary of a GPT-2 style tokenizer.json; its added tokens are control tokens, the first one BOS."""
+    tokenizer = gguf.tokenizer
     if tokenizer is None:
         writer.add_string("tokenizer.ggml.model", "no_vocab")
         return
     tokens = sorted(tokenizer["model"]["vocab"], key=tokenizer["model"]["vocab"].get)
     special = {token["content"] for token in tokenizer["added_tokens"]}
     writer.add_string("tokenizer.ggml.model", "gpt2")
-    writer.add_string("tokenizer.ggml.pre", pre)
+    writer.add_string("tokenizer.ggml.pre", gguf.pre)
     writer.add_array("tokenizer.ggml.tokens", tokens)
-    writer.add_array("tokenizer.ggml.token_type", [3 if token in special else 1 for token in tokens])
+    types = [gguf.kinds.get(n, 3 if token in special else 1) for n, token in enumerate(tokens)]
+    writer.add_array("tokenizer.ggml.token_type", types)
     merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in tokenizer["model"]["merges"]]
     writer.add_array("tokenizer.ggml.merges", merges)
     writer.add_uint32("tokenizer.ggml.bos_token_id", 0)
-    writer.add_uint32("tokenizer.ggml.eos_token_id", eos)
+    writer.add_uint32("tokenizer.ggml.eos_token_id", gguf.eos)
+    for name, index in gguf.ids.items():
+        writer.add_uint32(f"tokenizer.ggml.{name}_token_id", index)
     writer.add_bool("tokenizer.ggml.add_bos_token", False)
 
 
