@@ -39,6 +39,7 @@ def open_artefact(path: Path, families: Mapping[str, Architecture]) -> Artefact:
         checkpoint=checkpoint,
         original_context=int(metadata.get(f"{arch}.rope.scaling.original_context_length", context)),
         context=context,
+        original_context_counts=_counts(metadata, arch),
         frequencies={} if problems else _frequencies(metadata, tensors),
         problems=problems,
         logits=partial(_logits, path),
@@ -70,6 +71,15 @@ def _type_name(metadata: Mapping[str, Any]) -> str:
     return next((row.name for row in FILE_TYPES.values() if row.number == number), f"file type {number}")
 
 
+def _counts(metadata: Mapping[str, Any], arch: str) -> bool:
+    """Whether the file says the trained length, or llama.cpp takes context_length for it: YaRN's ramp, LongRoPE's switch.
+
+    llama.cpp's own converter leaves the key out of files whose table says it all (Llama 3).
+    """
+    stated = f"{arch}.rope.scaling.original_context_length" in metadata
+    return stated or metadata.get(f"{arch}.rope.scaling.type") in ("yarn", "longrope")
+
+
 def _special_ids(metadata: Mapping[str, Any]) -> dict[str, int]:
     return {
         key.removeprefix("tokenizer.ggml.").removesuffix("_token_id"): int(value)
@@ -98,6 +108,18 @@ def _chat_templates(metadata: Mapping[str, Any]) -> dict[str, str]:
     return named | ({"default": str(metadata[head])} if head in metadata else {})
 
 
+def _type_problems(metadata: Mapping[str, Any], tensors: Mapping[str, GgufTensor]) -> list[str]:
+    """Whether the file type, which chooses the limits, is the matrices'. A block type may fall back to others by width."""
+    claimed = next((row for row in FILE_TYPES.values() if row.number == metadata.get("general.file_type")), None)
+    stored = sorted({tensor.dtype for tensor in tensors.values() if len(tensor.shape) > 1})
+    if claimed is None or not stored:
+        return []
+    blocks = any(dtype not in PLAIN for dtype in stored)
+    if blocks == claimed.quantised and (blocks or claimed.base in stored):
+        return []
+    return [f"general.file_type says {claimed.name}, the tensors are {', '.join(stored)}"]
+
+
 def _problems(metadata: Mapping[str, Any], tensors: Mapping[str, GgufTensor]) -> list[str]:
     """What keeps llama.cpp from loading the file, or from meaning what it says, beside the rotary keys."""
     problems, arch = [], metadata["general.architecture"]
@@ -110,12 +132,7 @@ def _problems(metadata: Mapping[str, Any], tensors: Mapping[str, GgufTensor]) ->
     kinds = metadata.get("tokenizer.ggml.token_type")
     if tokens is not None and kinds is not None and len(kinds) != len(tokens):
         problems.append(f"tokenizer.ggml.token_type has {len(kinds)} entries, tokenizer.ggml.tokens {len(tokens)}")
-    claimed = next((row for row in FILE_TYPES.values() if row.number == metadata.get("general.file_type")), None)
-    if claimed is not None:
-        blocks = any(tensor.dtype not in PLAIN for tensor in tensors.values())
-        if blocks != claimed.quantised and any(len(tensor.shape) > 1 for tensor in tensors.values()):
-            stored = ", ".join(sorted({tensor.dtype for tensor in tensors.values()}))
-            problems.append(f"general.file_type says {claimed.name}, the tensors are {stored}")
+    problems += _type_problems(metadata, tensors)
     if metadata.get(f"{arch}.expert_count"):
         problems.append(f"{arch}.expert_count is {metadata[f'{arch}.expert_count']}; ropeconv knows dense models only")
     epsilons = [value for key, value in metadata.items() if key.endswith("_epsilon")]

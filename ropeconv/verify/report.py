@@ -41,7 +41,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Report:
-    """A verification. trained, context: L and L' in tokens. reached: highest number of tokens that logits ran on."""
+    """A verification. trained, context: L and L' in tokens. wanted: tokens that were to run; reached: that did."""
 
     path: str
     target: str
@@ -53,6 +53,7 @@ class Report:
     context: int
     rungs: tuple[Rung, ...]
     measured: tuple[Measured, ...] = ()
+    wanted: int = 0
 
     @property
     def ok(self) -> bool:
@@ -79,9 +80,9 @@ class Report:
     def _untested(self, skipped: list[str]) -> str:
         parts = [f"{name} not run" for name in skipped]
         if self.measured and self.reached <= self.trained < self.context:
-            parts.append(
-                f"logits past the trained {self.trained} tokens were not run (give --tokens {self.trained + 512} or more)"
-            )
+            more = min(self.trained + 512, self.context)
+            how = "a longer --text" if self.reached < self.wanted else f"--tokens {more}{' or more' * (more < self.context)}"
+            parts.append(f"logits past the trained {self.trained} tokens were not run (give {how})")
         return "".join(f"; {part}" for part in parts)
 
 

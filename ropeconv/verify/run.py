@@ -51,7 +51,7 @@ def verify(
     gates = logit_gates(target.name, artefact.type, activation=expected.model.dims.activation)
     wanted = wanted_tokens(tokens, trained=expected.rope.original_context, context=expected.rope.context)
     content = default_text() if text is None else read_text(text)
-    findings = structure_findings(artefact, expected)
+    findings = structure_findings(artefact, expected, target=target)
     count = len(artefact.checkpoint.tensors)
     summary = f"{count} tensors and every key accounted for, lengths right"
     rungs = [_rung("structure", (*findings.blocking, *findings.others), summary)]
@@ -61,7 +61,7 @@ def verify(
     else:
         later, measured = _run_rungs(artefact, expected, content, wanted=wanted, gates=gates, progress=progress)
         rungs += later
-    return _report(target, artefact, expected, rungs, measured)
+    return _report(target, artefact, expected, rungs, measured, wanted=wanted)
 
 
 def _run_rungs(
@@ -188,15 +188,16 @@ def _measure(
 
 
 def _logit_rung(measured: Sequence[Measured], *, wanted: int, trained: int, context: int) -> Rung:
+    if not measured:
+        return Rung("logits", FAIL, "the text has fewer than 2 tokens, so there is no next one to judge; give a longer --text")
     findings = [line for m in measured for band in m.bands for line in gate_findings(band, m.gates)]
-    reached = max((m.run.tokens for m in measured), default=0)
+    reached = max(m.run.tokens for m in measured)
     summary = f"{reached} tokens, {max(0, reached - trained)} of them past the trained {trained}"
     if reached < wanted:
         summary += f"; the text ended before the {wanted} tokens wanted"
     if reached <= trained < context:
         summary += "; logits past the trained length were not run"
-    rung = _rung("logits", findings, summary)
-    return rung if measured else Rung("logits", FAIL, f"a text of at least 2 tokens is needed; {summary}")
+    return _rung("logits", findings, summary)
 
 
 def gate_findings(band: Band, gates: Gates) -> list[str]:
@@ -217,7 +218,7 @@ def gate_findings(band: Band, gates: Gates) -> list[str]:
 
 
 def _report(
-    target: Target, artefact: Artefact, expected: Expected, rungs: Sequence[Rung], measured: Sequence[Measured]
+    target: Target, artefact: Artefact, expected: Expected, rungs: Sequence[Rung], measured: Sequence[Measured], *, wanted: int
 ) -> Report:
     return Report(
         path=str(artefact.path),
@@ -230,4 +231,5 @@ def _report(
         context=expected.rope.context,
         rungs=tuple(rungs),
         measured=tuple(measured),
+        wanted=wanted,
     )

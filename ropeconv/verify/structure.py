@@ -11,12 +11,13 @@ from typing import Any
 from ropeconv.checkpoint.index import open_checkpoint
 from ropeconv.checkpoint.load import understand
 from ropeconv.checkpoint.rope_parameters import replace_rope_parameters
-from ropeconv.errors import CheckpointError, RopeconvError
+from ropeconv.errors import CannotExpress, CheckpointError, RopeconvError
 from ropeconv.extend import ScalingRequest
 from ropeconv.model import Checkpoint, Model
 from ropeconv.prepare import huggingface_patch, scale
+from ropeconv.rope.build import find_kind
 from ropeconv.rope.spec import Rope
-from ropeconv.target import Artefact
+from ropeconv.target import Artefact, Target
 
 
 @dataclass(frozen=True)
@@ -99,10 +100,10 @@ class Findings:
     others: tuple[str, ...]
 
 
-def structure_findings(artefact: Artefact, expected: Expected) -> Findings:
+def structure_findings(artefact: Artefact, expected: Expected, *, target: Target) -> Findings:
     """What is wrong with the artefact as it lies there; empty = sound."""
     blocking = [*artefact.problems, *_tensor_findings(artefact, expected.model)]
-    others = [*_length_findings(artefact, expected.rope), *_size_findings(artefact, expected)]
+    others = [*_length_findings(artefact, expected.rope), *_config_findings(artefact, expected, target=target)]
     if artefact.provenance is not None and artefact.provenance.family != expected.model.arch.name:
         family = artefact.provenance.family
         others.append(f"provenance says family {family}, the reference is {expected.model.arch.name}")
@@ -113,7 +114,7 @@ def _length_findings(artefact: Artefact, rope: Rope) -> list[str]:
     findings = []
     if artefact.context != rope.context:
         findings.append(f"context length is {artefact.context}, the scaled model's is {rope.context}")
-    if artefact.original_context != rope.original_context:
+    if artefact.original_context_counts and artefact.original_context != rope.original_context:
         found = artefact.original_context
         findings.append(f"original context length is {found}, the model was trained on {rope.original_context}")
     return findings
@@ -123,12 +124,41 @@ def _length_findings(artefact: Artefact, rope: Rope) -> list[str]:
 STATED = ("num_layers", "num_heads", "num_kv_heads", "head_dim", "norm_eps", "parallel_residual", "final_logit_softcap")
 
 
-def _size_findings(artefact: Artefact, expected: Expected) -> list[str]:
-    """Sizes and constants that the artefact states and the source has otherwise."""
+def _config_findings(artefact: Artefact, expected: Expected, *, target: Target) -> list[str]:
+    """What the artefact states beside its tensors' shapes and the source has otherwise."""
     try:
         found = _understand(artefact.checkpoint, original_context=None)
     except RopeconvError as error:
         return [f"the artefact's own sizes cannot be read: {error}"]
+    return [*_size_findings(found, expected), *_running_length_findings(found, expected.model, target=target)]
+
+
+def _running_length_findings(found: Model, expected: Model, *, target: Target) -> list[str]:
+    """Scaling that follows the running length: its table for short texts is the unscaled one, so no number shows it."""
+    findings, possible = [], _can_carry(target, found)
+    for layer, theirs in expected.ropes.items():
+        mine = _running_length(found.ropes.get(layer)) if possible else None  # whatever a config beside a graph says
+        if mine != _running_length(theirs):
+            words = [text or "the same frequencies at every length" for text in (_running_length(theirs), mine)]
+            findings.append(f"{layer}: the scaled model has {words[0]}, the artefact {words[1]}")
+    return findings
+
+
+def _can_carry(target: Target, model: Model) -> bool:
+    try:
+        target.carry(model, "auto")
+    except CannotExpress:
+        return False
+    return True
+
+
+def _running_length(rope: Rope | None) -> str | None:
+    """The scaling and its numbers, where it follows the running length."""
+    return None if rope is None or find_kind(rope.kind).static else f"{rope.kind} scaling {rope.parameters}"
+
+
+def _size_findings(found: Model, expected: Expected) -> list[str]:
+    """Sizes and constants."""
     mine, theirs = found.dims, expected.model.dims
     pairs = [(name, getattr(mine, name), getattr(theirs, name)) for name in STATED]
     window = theirs.sliding_window

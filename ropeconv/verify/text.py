@@ -49,8 +49,13 @@ def wanted_tokens(tokens: int | None, *, trained: int, context: int) -> int:
 
 
 def plan_passes(ids: Sequence[int], *, switch: int | None, trained: int) -> list[Pass]:
-    """One pass over all of `ids`; two where LongRoPE switches tables at `switch` tokens, one on each side of it."""
+    """One pass over all of `ids`; two where LongRoPE switches tables at `switch` tokens, one on each side of it.
+
+    None for fewer than 2 tokens: without a next token there is nothing to predict.
+    """
     total = len(ids)
+    if total < 2:
+        return []
     if switch is None:
         return [Pass("whole text", total, total)]
     short = min(total, switch // CONTEXT_STEP * CONTEXT_STEP)

@@ -83,9 +83,8 @@ def _end_findings(found: Mapping[int, bool], reference: Tokenizing) -> list[str 
     expected = reference.ends()
     missing = sorted(expected - set(found))
     added = sorted(index for index, stated in found.items() if stated and index not in expected)
-    return [f"generation does not stop at token {index}, the reference's does" for index in missing] + [
-        f"generation stops at token {index}, the reference's does not" for index in added
-    ]
+    findings: list[str | None] = [f"generation does not stop at token {index}, the reference's does" for index in missing]
+    return [*findings, *(f"generation stops at token {index}, the reference's does not" for index in added)]
 
 
 def _template_findings(found: Mapping[str, str], expected: Mapping[str, str]) -> list[str | None]:

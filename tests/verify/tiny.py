@@ -80,6 +80,7 @@ class Gguf:
     pre: str = "gpt-2"
     ids: dict[str, int] = field(default_factory=dict)
     kinds: dict[int, int] = field(default_factory=dict)
+    file_type: int = 0
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -106,7 +107,7 @@ class Gguf:
         from gguf import GGUFWriter
 
         writer = GGUFWriter(path, self.arch)
-        writer.add_file_type(0)
+        writer.add_file_type(self.file_type)
         for key, value in self.keys.items():
             _add(writer, f"{self.arch}.{key}", value)
         for key, value in self.strings.items():
