@@ -28,6 +28,7 @@ KINDS = {NORMAL: "normal", UNKNOWN: "unknown", CONTROL: "control", USER_DEFINED:
 def open_artefact(path: Path, families: Mapping[str, Architecture]) -> Artefact:
     """The file as an Artefact; nothing is run yet. CheckpointError when it is no readable GGUF file."""
     checkpoint = open_checkpoint(path, families)
+    path = checkpoint.path
     metadata, tensors = checkpoint.metadata, open_tensors(path)
     arch = find_layout(metadata).arch
     problems = [*rope_problems(metadata, tensors), *_problems(metadata, tensors)]

@@ -23,7 +23,8 @@ from converters.to_gguf.metadata import (
 )
 from converters.to_gguf.plan import Planned, plan
 from converters.to_gguf.scaling import Encoding, encode
-from converters.to_gguf.source import find_layout, raw_keys, read_headers
+from converters.to_gguf.source import find_layout, raw_keys
+from converters.to_gguf.splits import SPLIT_NAME, check_outputs, read_headers
 from converters.to_gguf.tokenizer import convert_tokenizer
 from converters.to_gguf.types import FILE_TYPES, FileType, file_type
 from converters.to_gguf.write import Part, lay_out, write
@@ -63,11 +64,12 @@ def emit(
     naming, general = describe(model, name=options.name)
     tensors = plan(model, encoding, kind)
     type_name = kind.name if kind is not None else _source_type(model)
-    path = _resolve(out, naming, type_name, source=model.checkpoint.path)
+    path = _resolve(out, naming, type_name)
     keys, limits = _keys(model, encoding, kind, general, options, path, huggingface)
     parts = lay_out(path, keys, tensors, split=options.split)
+    stale = check_outputs(path, [part.path for part in parts], source=model.checkpoint.path, force=options.force)
     if not options.dry_run:
-        write(parts, force=options.force, threads=options.threads or os.cpu_count() or 1, progress=progress)
+        write(parts, stale=stale, threads=options.threads or os.cpu_count() or 1, progress=progress)
     return Emitted(
         files=tuple(part.path for part in parts),
         size=sum(part.size for part in parts),
@@ -88,14 +90,15 @@ def _source_type(model: Model) -> str:
     return next((row.name for row in FILE_TYPES.values() if row.number == number), "as-is")
 
 
-def _resolve(out: Path | None, naming: Naming, type_name: str, *, source: Path) -> Path:
+def _resolve(out: Path | None, naming: Naming, type_name: str) -> Path:
     path = Path(out) if out is not None else Path()
     if out is None or path.is_dir():
         path = path / naming.file_name(type_name)
     if path.suffix != ".gguf":
         raise OutputError(f"{path}: a GGUF file's name ends in .gguf; give such a name or an existing folder with -o")
-    if path.exists() and source.exists() and path.samefile(source):
-        raise OutputError(f"{path}: is the source itself; choose another name with -o")
+    part = SPLIT_NAME.fullmatch(path.name)
+    if part is not None:
+        raise OutputError(f"{path}: is the name of one part of a split model; give {part[1]}.gguf and --split-max-size")
     if not path.parent.is_dir():
         raise OutputError(f"{path.parent}: no such folder; create it or choose another with -o")
     if not os.access(path.parent, os.W_OK):

@@ -5,7 +5,6 @@ The tables that the writer uses are inverted here, never typed again.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.to_gguf.container import MAGIC, Header, RawKey, TensorInfo, read_header
+from converters.to_gguf.container import MAGIC, Header, RawKey, TensorInfo
 from converters.to_gguf.families import LAYOUTS, NAMES, ROPE_TABLES, Layout
 from converters.to_gguf.ggml import row_bytes
 from converters.to_gguf.lazy_files import LazyFiles
@@ -23,6 +22,7 @@ from converters.to_gguf.metadata import NORM_EPS
 from converters.to_gguf.rows import offset, row_map
 from converters.to_gguf.source_family import find_family
 from converters.to_gguf.source_rope import rope_config
+from converters.to_gguf.splits import read_headers
 from ropeconv.arch._base import Architecture, Dims, Weight
 from ropeconv.arch._unreachable import unreachable
 from ropeconv.errors import CheckpointError, unknown_name
@@ -30,7 +30,6 @@ from ropeconv.model import Checkpoint, Rows, Tensor
 
 FLOATS: dict[str, Any] = {"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
 REQUIRED = ("embedding_length", "block_count", "feed_forward_length", "attention.head_count", "context_length")
-SPLIT_NAME = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf")
 
 
 @dataclass(frozen=True)
@@ -100,24 +99,6 @@ def recognizes(path: Path) -> bool:
         return file.read(4) == MAGIC
 
 
-def split_paths(path: Path) -> list[Path]:
-    """All files of a split model in order, or just `path`."""
-    match = SPLIT_NAME.fullmatch(path.name)
-    if match is None:
-        return [path]
-    count = int(match[3])
-    paths = [path.with_name(f"{match[1]}-{n:05d}-of-{count:05d}.gguf") for n in range(1, count + 1)]
-    missing = [p.name for p in paths if not p.is_file()]
-    if missing:
-        raise CheckpointError(f"{path}: split file {missing[0]} is missing; put all {count} in one folder")
-    return paths
-
-
-def read_headers(path: Path) -> list[tuple[Path, Header]]:
-    """Headers of the file and its splits."""
-    return [(part, read_header(part)) for part in split_paths(path)]
-
-
 def raw_keys(headers: list[tuple[Path, Header]]) -> dict[str, RawKey]:
     """Keys of all splits, the first file's first, without the split bookkeeping."""
     keys: dict[str, RawKey] = {}
@@ -170,7 +151,7 @@ def open_checkpoint(path: Path, families: Mapping[str, Architecture], *, changes
     arch = find_family(native, layout, families)
     dims = _dims(metadata, native, layout, arch)
     return Checkpoint(
-        path=path,
+        path=headers[0][0],  # whichever part was named, all of them are meant, and llama.cpp opens them by the first
         format="gguf",
         config=_config(metadata, native, layout, arch, dims),
         tensors=_view(native, layout, arch, dims),

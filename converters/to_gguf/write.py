@@ -20,6 +20,7 @@ from converters.to_gguf.container import RawKey, encode_header, padded
 from converters.to_gguf.ggml import quantize_rows, row_bytes
 from converters.to_gguf.keys import KeyValue
 from converters.to_gguf.plan import Planned
+from converters.to_gguf.splits import split_name
 from ropeconv.casts import FLOATS, BadValueError, cast_rows
 from ropeconv.errors import CannotExpress, CheckpointError, OutputError
 from ropeconv.output import Slab, claimed, explain, write_slabs
@@ -44,7 +45,7 @@ def lay_out(out: Path, keys: Sequence[KeyValue | RawKey], tensors: Sequence[Plan
     groups = _group(tensors, split)
     if len(groups) == 1:
         return [_part(out, keys, tensors)]
-    names = [out.with_name(f"{out.stem}-{n:05d}-of-{len(groups):05d}.gguf") for n in range(1, len(groups) + 1)]
+    names = [out.with_name(split_name(out.stem, n, len(groups))) for n in range(1, len(groups) + 1)]
     parts = []
     for number, (name, group) in enumerate(zip(names, groups, strict=True)):
         own = [
@@ -80,11 +81,11 @@ def _nbytes(tensor: Planned) -> int:
     return prod(shape[:-1]) * row_bytes(tensor.type, shape[-1])
 
 
-def write(parts: Sequence[Part], *, force: bool, threads: int, progress: Progress | None = None) -> None:
-    """Write every part, or none: OutputError or CheckpointError leaves the previous files untouched and nothing behind."""
-    for part in parts:
-        if part.path.exists() and not force:
-            raise OutputError(f"{part.path} exists; pass --force to replace it")
+def write(parts: Sequence[Part], *, stale: Sequence[Path], threads: int, progress: Progress | None = None) -> None:
+    """Write every part, or none: OutputError or CheckpointError leaves the previous files untouched and nothing behind.
+
+    stale: files to remove once the new ones are in place.
+    """
     written: list[tuple[Path, Part]] = []
     done, total = 0, sum(part.size for part in parts)
     try:
@@ -98,6 +99,8 @@ def write(parts: Sequence[Part], *, force: bool, threads: int, progress: Progres
                         progress(done, total)
         for path, part in written:
             path.replace(part.path)
+        for old in stale:
+            old.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(explain(parts[0].path, error)) from error
     finally:
