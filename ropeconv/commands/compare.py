@@ -98,7 +98,7 @@ def command(
         **choices,
     )
     folder = output or Path(f"{Path(source).name or 'model'}-compare")
-    with stage_progress(show=not (quiet or as_json)) as progress:
+    with stage_progress(show=not (quiet or as_json), lines=True) as progress:
         found = compare(source, question, folder, original_context=original_context, progress=progress)
     if found is None:
         return 0

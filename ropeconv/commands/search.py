@@ -67,7 +67,7 @@ def command(source: str, *, output: Path, as_json: bool, quiet: bool, original_c
         options["minutes"] = 15.0
     names = {"guide_prompts": "prompts", "guide_tokens": "tokens", "full_length": "full"}
     plan = Plan(**{names.get(name, name): value for name, value in options.items()})
-    with stage_progress(show=not (quiet or as_json)) as progress:
+    with stage_progress(show=not (quiet or as_json), lines=True) as progress:
         found = search(source, plan, output, original_context=original_context, resume=resume, force=force, progress=progress)
     if found is None:
         return 0

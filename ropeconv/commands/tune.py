@@ -79,7 +79,7 @@ def command(source: str, *, output: Path, as_json: bool, quiet: bool, original_c
         **{name: options.pop(name) for name in ("text", "held_out", "dtype", "save_every", "resume", "force")},
     )
     request = scaling_request(options)
-    with stage_progress(show=not (quiet or as_json)) as progress:
+    with stage_progress(show=not (quiet or as_json), lines=True) as progress:
         tuned = tune(
             source, request, output, recipe=recipe, choices=choices, original_context=original_context, progress=progress
         )

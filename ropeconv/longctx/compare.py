@@ -100,7 +100,7 @@ def compare(
     store = Store(folder / "rows", task)
     runnable = [row for row in rows if not row.refusal]
     for row in processes.share([row for row in runnable if store.load(row) is None]):
-        store.save(row, measure_row(row, task, engine, _stage(progress, row.label)))
+        store.save(row, measure_row(row, task, engine, _stage(progress if processes.main else None, row.label)))
     processes.wait()
     if not processes.main:
         return None

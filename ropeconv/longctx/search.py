@@ -159,7 +159,7 @@ def _budget(scorer: Scorer, plan: Plan, progress: Progress | None) -> Callable[[
         minutes, losses = scorer.seconds / 60, scorer.count
         parts = [(minutes, plan.minutes), (losses, plan.evaluations)]
         share = max((used / limit for used, limit in parts if limit), default=0.0)
-        if progress is not None:
+        if progress is not None and scorer.processes.main:
             progress("searching", min(round(100 * share), 100), 100)
         return share >= 1
 

@@ -24,7 +24,7 @@ from ropeconv.prepare import prepare
 from ropeconv.verify.text import CAP
 
 BANDS = 8  # of the held-out text
-Progress = Callable[[str, int, int], None]
+Progress = Callable[..., None]  # (stage, done, total, note)
 
 
 @dataclass(frozen=True)
@@ -215,7 +215,7 @@ def _trainable(network: Any, model: Model, recipe: Recipe, choices: Choices) -> 
 def _step_report(accelerator: Any, recipe: Recipe, progress: Progress | None) -> Callable[[Step], None]:
     def report(step: Step) -> None:
         if progress is not None and accelerator.is_main_process:
-            progress("training", step.step, recipe.steps)
+            progress("training", step.step, recipe.steps, f"loss {step.loss:.3f}")
 
     return report
 
