@@ -1,7 +1,7 @@
 """The decoder, once for both profiles: what is normed, multiplied, rotated and added, in which order.
 
 Shape letters: b batch, s new tokens, p past tokens, e hidden, h heads, k key/value heads, d head_dim, f intermediate,
-v vocabulary; x is (b*s, e).
+v vocabulary; x is (b*s, e) in a flat profile, else (b, s, e), written (..., e).
 """
 
 from __future__ import annotations
@@ -57,10 +57,24 @@ class Decoder:
         weight = self.store.vector(self.names[role, layer, "weight"])
         return Norm(weight, None if bias is None else self.store.vector(bias), self.model.dims.norm_eps)
 
-    def linear(self, x: Value, role: Role, layer: int) -> Value:
-        """x by a layer's matrix, plus its bias when it has one."""
-        name, bias = self.names[role, layer, "weight"], self.names.get((role, layer, "bias"))
-        return self.store.linear(x, name, bias=bias, to=f"layer_{layer}_{role.value}")
+    def linear(self, x: Value, layer: int, *roles: Role) -> Value:
+        """x by a layer's matrices, one after the other, plus their biases when they have some."""
+        names = [self.names[role, layer, "weight"] for role in roles]
+        biases = [self.names[role, layer, "bias"] for role in roles if (role, layer, "bias") in self.names]
+        return self.store.linear(x, names, biases=biases, to=f"layer_{layer}_{'_'.join(role.value for role in roles)}")
+
+    def split(self, x: Value, layer: int, *roles: Role) -> list[Value]:
+        """x by each of a layer's matrices, in one product."""
+        biased = {(role, layer, "bias") in self.names for role in roles}
+        if len(biased) > 1:
+            return [self.linear(x, layer, role) for role in roles]
+        rows = [self.model.tensor(self.names[role, layer, "weight"]).shape[0] for role in roles]
+        names = [f"layer_{layer}_{role.value}" for role in roles]
+        return self.graph.ops("Split", (self.linear(x, layer, *roles), self.graph.ints(*rows)), names, axis=-1)
+
+    def flatten(self, x: Value, width: int, *, name: str) -> Value:
+        """(..., width) of (b, s, width)."""
+        return self.graph.op("Reshape", x, self.graph.ints(-1, width), name=name) if self.store.flat else x
 
 
 def add_decoder(store: Store, encoding: Encoding, kind: ProfileKind) -> None:
@@ -70,9 +84,8 @@ def add_decoder(store: Store, encoding: Encoding, kind: ProfileKind) -> None:
     mask = graph.input("attention_mask", "int64", [B, T])
     positions = graph.input("position_ids", "int64", [B, S])
     graph.declare("logits", "float32", [B, S, model.dims.vocab_size])
-    shape = graph.op("Concat", graph.op("Shape", ids, name="ids_shape"), graph.ints(-1), name="shape_3d", axis=0)
     tables = encoding.carried.how == "tables"
-    inputs = Inputs(store, ids, mask, positions, shape, encoding.rotations, tables)
+    inputs = Inputs(store, ids, mask, positions, encoding.rotations, tables)
     names = {(weight.role, layer, weight.part): name for name, (weight, layer) in model.weights.items()}
     decoder = Decoder(kind.make(inputs), inputs, names)
     x, normed = _embed(decoder), None
@@ -83,8 +96,10 @@ def add_decoder(store: Store, encoding: Encoding, kind: ProfileKind) -> None:
 
 def _embed(decoder: Decoder) -> Value:
     graph, model = decoder.graph, decoder.model
-    flat = graph.op("Reshape", decoder.inputs.ids, graph.ints(-1), name="ids")
-    x = decoder.store.embed(flat, decoder.names[Role.TOKEN_EMBEDDING, None, "weight"])
+    ids = decoder.inputs.ids
+    if decoder.store.flat:
+        ids = graph.op("Reshape", ids, graph.ints(-1), name="ids")
+    x = decoder.store.embed(ids, decoder.names[Role.TOKEN_EMBEDDING, None, "weight"])
     if model.arch.embedding_scale is None:
         return x
     scale = graph.constant(model.dims.hidden_size**0.5, decoder.store.kind.dtype, name="embedding_scale")
@@ -95,14 +110,24 @@ def _head(decoder: Decoder, x: Value, normed: Value | None) -> None:
     graph, dims, names = decoder.graph, decoder.model.dims, decoder.names
     if normed is None:
         normed = decoder.profile.norm(x, decoder.norm(Role.OUTPUT_NORM, None), name="output_norm")
-    role = Role.TOKEN_EMBEDDING if dims.tied else Role.OUTPUT
-    rows = decoder.store.head(normed, names[role, None, "weight"])
+    name = names[Role.TOKEN_EMBEDDING if dims.tied else Role.OUTPUT, None, "weight"]
+    # the last node has the output's name
+    steps: list[Callable[[Value, str], Value]] = [lambda x, to: decoder.store.head(x, name, to=to)]
     if dims.final_logit_softcap:
-        cap = graph.constant(dims.final_logit_softcap, decoder.store.kind.dtype, name="softcap")
-        rows = graph.op("Mul", graph.op("Tanh", graph.op("Div", rows, cap, name="cap"), name="cap"), cap, name="capped")
+        steps.append(lambda x, to: _cap(decoder, x, to=to))
     if decoder.store.kind.dtype != "float32":
-        rows = graph.cast(rows, "float32", name="logits_float")
-    graph.op("Reshape", rows, decoder.inputs.shape, name="logits")
+        steps.append(lambda x, to: graph.cast(x, "float32", name=to))
+    if decoder.store.flat:
+        steps.append(lambda x, to: graph.op("Reshape", x, decoder.inputs.shape, name=to))
+    for number, step in enumerate(steps, start=1):
+        normed = step(normed, "logits" if number == len(steps) else f"logits_step_{number}")
+
+
+def _cap(decoder: Decoder, x: Value, *, to: str) -> Value:
+    """cap * tanh(x / cap)."""
+    graph = decoder.graph
+    cap = graph.constant(decoder.model.dims.final_logit_softcap, decoder.store.kind.dtype, name="softcap")
+    return graph.op("Mul", graph.op("Tanh", graph.op("Div", x, cap, name="cap"), name="cap"), cap, name=to)
 
 
 Stream = tuple[Value, Value | None]
@@ -179,51 +204,51 @@ def _attention(decoder: Decoder, layer: int, x: Value) -> Value:
     ]
     window = dims.sliding_window if kind == "sliding_attention" else None
     y = decoder.profile.attend(Heads(layer, q, k, v, (past[0], past[1]), (present[0], present[1]), window))
-    flat = graph.op("Reshape", y, graph.ints(-1, dims.num_heads * dims.head_dim), name=f"layer_{layer}_attention_rows")
-    return decoder.linear(flat, Role.O, layer)
+    y = decoder.flatten(y, dims.num_heads * dims.head_dim, name=f"layer_{layer}_attention_rows")
+    return decoder.linear(y, layer, Role.O)
 
 
 def _qkv(decoder: Decoder, layer: int, x: Value) -> list[Value]:
-    """q (b*s, h*d), k and v (b*s, k*d); three axes where the rows come head by head."""
+    """q (..., h*d), k and v (..., k*d); (b*s, h, d) each where the rows come head by head."""
     if not decoder.has(Role.QKV, layer):
-        return [decoder.linear(x, role, layer) for role in (Role.Q, Role.K, Role.V)]
+        return decoder.split(x, layer, Role.Q, Role.K, Role.V)
     graph, dims, name = decoder.graph, decoder.model.dims, f"layer_{layer}_qkv"
-    packed = decoder.linear(x, Role.QKV, layer)
+    packed = decoder.linear(x, layer, Role.QKV)
     names = [f"layer_{layer}_{part}" for part in "qkv"]
     h, k, d = dims.num_heads, dims.num_kv_heads, dims.head_dim
     if Tag.QKV_PER_HEAD in decoder.weight(Role.QKV, layer).tags:  # b*s (h 3 d) -> three times b*s h d
         by_head = graph.op("Reshape", packed, graph.ints(-1, h, 3 * d), name=name)
         return graph.ops("Split", (by_head, graph.ints(d, d, d)), names, axis=2)
-    return graph.ops("Split", (packed, graph.ints(h * d, k * d, k * d)), names, axis=1)
+    return graph.ops("Split", (packed, graph.ints(h * d, k * d, k * d)), names, axis=-1)
 
 
 def _head_norm(decoder: Decoder, role: Role, layer: int, y: Value) -> Value:
     """(b, s, heads*d): normed over each head, or over all of q or k, where the family does."""
     graph, dims = decoder.graph, decoder.model.dims
     norms = {Role.Q: Role.Q_NORM, Role.K: Role.K_NORM}
-    norm = norms.get(role)
+    norm, apart = norms.get(role), decoder.store.flat or decoder.has(Role.QKV, layer)
     if norm is not None and decoder.has(norm, layer):
         name = f"layer_{layer}_{norm.value}"
         if decoder.weight(norm, layer).shape == ("d",):
-            y = graph.op("Reshape", y, graph.ints(-1, dims.head_dim), name=name)
+            y, apart = graph.op("Reshape", y, graph.ints(-1, dims.head_dim), name=name), True
         y = decoder.profile.norm(y, decoder.norm(norm, layer), name=name)
-    return graph.op("Reshape", y, decoder.inputs.shape, name=f"layer_{layer}_{role.value}_3d")
+    return graph.op("Reshape", y, decoder.inputs.shape, name=f"layer_{layer}_{role.value}_3d") if apart else y
 
 
 def _mlp(decoder: Decoder, layer: int, x: Value) -> Value:
-    """(b*s, e): down(act(gate x) * up x), or down(act(up x)) without a gate."""
+    """(..., e): down(act(gate x) * up x), or down(act(up x)) without a gate."""
     graph, activate = decoder.graph, ACTIVATIONS.get(decoder.model.dims.activation)
     if activate is None:
         raise CannotExpress(f"no ONNX form for activation {decoder.model.dims.activation!r}; known: {', '.join(ACTIVATIONS)}")
     if decoder.has(Role.GATE_UP, layer):
-        both = decoder.linear(x, Role.GATE_UP, layer)
+        both = decoder.linear(x, layer, Role.GATE_UP)
         half = decoder.model.dims.intermediate_size
-        gate, up = graph.ops("Split", (both, graph.ints(half, half)), [f"layer_{layer}_gate", f"layer_{layer}_up"], axis=1)
+        gate, up = graph.ops("Split", (both, graph.ints(half, half)), [f"layer_{layer}_gate", f"layer_{layer}_up"], axis=-1)
     elif decoder.has(Role.GATE, layer):
-        gate, up = decoder.linear(x, Role.GATE, layer), decoder.linear(x, Role.UP, layer)
+        gate, up = decoder.split(x, layer, Role.GATE, Role.UP)
     else:
-        return decoder.linear(activate(graph, decoder.linear(x, Role.UP, layer)), Role.DOWN, layer)
-    return decoder.linear(graph.op("Mul", activate(graph, gate), up, name=f"layer_{layer}_gated"), Role.DOWN, layer)
+        return decoder.linear(activate(graph, decoder.linear(x, layer, Role.UP)), layer, Role.DOWN)
+    return decoder.linear(graph.op("Mul", activate(graph, gate), up, name=f"layer_{layer}_gated"), layer, Role.DOWN)
 
 
 def _silu(graph: Graph, x: Value) -> Value:

@@ -27,7 +27,7 @@ from ropeconv.target import Emitted, Progress
 
 @dataclass(frozen=True)
 class Options:
-    """What the user chose. block_size, symmetric, accuracy_level: of types in blocks, None = the type's own."""
+    """What the user chose. block_size, symmetric, accuracy_level, head_bits: of types in blocks, None = the type's own."""
 
     type: str = "fp32"
     profile: str = "ort"
@@ -35,6 +35,7 @@ class Options:
     block_size: int | None = None
     symmetric: bool | None = None
     accuracy_level: int | None = None
+    head_bits: int | None = None
     force: bool = False
     dry_run: bool = False
     threads: int = 0
@@ -50,9 +51,8 @@ def emit(
     """
     encoding = encode(model, options.bake)
     profile = find_profile(options.profile)
-    kind = weight_type(
-        options.type, block_size=options.block_size, symmetric=options.symmetric, accuracy_level=options.accuracy_level
-    )
+    chosen = {name: getattr(options, name) for name in ("block_size", "symmetric", "accuracy_level", "head_bits")}
+    kind = weight_type(options.type, **chosen)
     store, graph = build(model, encoding, profile, kind)
     texts = client_files(model, huggingface=huggingface, kind=kind, shares_buffer=profile.shares_buffer)
     texts[ORIGIN_FILE] = _dump(describe_origin(model, huggingface, out=out.resolve()))
@@ -83,7 +83,7 @@ def build(model: Model, encoding: Encoding, profile: ProfileKind, kind: WeightTy
     """(every weight placed in the data file, the serialised graph)."""
     check_profile(profile, model.dims)
     graph = Graph()
-    store = Store(graph, model, kind, location=Path(DATA).name)
+    store = Store(graph, model, kind, location=Path(DATA).name, flat=profile.flat)
     add_decoder(store, encoding, profile)
     unread = sorted(set(model.weights) - set(store.names))
     if unread:

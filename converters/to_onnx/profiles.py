@@ -3,14 +3,16 @@
 Both take positions and mask as inputs, token by token, so rows padded on the left, on the right or in the middle are right:
 GroupQueryAttention's own rotation knows one first position a row, so it stays off (do_rotary=0), and padding reaches it as
 an attention bias, not as lengths. Sources: onnxruntime docs/ContribOperators.md, onnx docs/Operators.md (opset 23).
-Shape letters: b batch, s new tokens, p past tokens, t = p + s, h heads, k key/value heads, d head_dim, e hidden; the
-residual stream is (b*s, e) throughout, so that every matrix is a Gemm with its rows as stored.
+Shape letters: b batch, s new tokens, p past tokens, t = p + s, h heads, k key/value heads, d head_dim, e hidden. Every
+matrix is multiplied with its rows as stored: in ai.onnx only Gemm does, so there the residual stream is (b*s, e);
+onnxruntime's FusedMatMul takes (b, s, e), and no node has to say another shape.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
 from converters.to_onnx.graph import MICROSOFT, Graph, Value
@@ -34,13 +36,12 @@ class Norm:
 
 @dataclass(frozen=True)
 class Inputs:
-    """Values that every layer reads. shape: (b, s, -1) as a value; rotations: layer type -> numbers."""
+    """Values that every layer reads. rotations: layer type -> numbers."""
 
     store: Store
     ids: Value
     mask: Value
     positions: Value
-    shape: Value
     rotations: Mapping[str, Rotation | None]
     tables: bool
 
@@ -53,6 +54,12 @@ class Inputs:
     def dims(self) -> Dims:
         """The model's sizes."""
         return self.store.model.dims
+
+    @cached_property
+    def shape(self) -> Value:
+        """(b, s, -1)."""
+        graph = self.graph
+        return graph.op("Concat", graph.op("Shape", self.ids, name="ids_shape"), graph.ints(-1), name="shape_3d", axis=0)
 
 
 @dataclass(frozen=True)
@@ -108,11 +115,18 @@ class Standard:
         if rotation is None:
             return x
         if layer_type not in self._rotary:
-            add = add_tables if frame.tables else add_angles
-            self._rotary[layer_type] = add(frame.store, layer_type, rotation, frame.positions)
+            self._rotary[layer_type] = self._cache(layer_type, rotation)
         partial = _partial(rotation, frame.dims)
         values = self._rotary[layer_type]
         return frame.graph.op("RotaryEmbedding", x, *values, name=name, num_heads=heads, interleaved=0, **partial)
+
+    def _cache(self, layer_type: str, rotation: Rotation) -> tuple[Value, ...]:
+        """(cos, sin, positions) of tables, or (cos, sin) of each token."""
+        frame, graph = self.inputs, self.inputs.graph
+        if frame.tables:
+            return add_tables(frame.store, layer_type, rotation, frame.positions)
+        columns = graph.op("Unsqueeze", frame.positions, graph.ints(-1), name="rope_columns")
+        return add_angles(frame.store, layer_type, rotation, columns)
 
     def attend(self, heads: Heads) -> Value:
         """See Profile."""
@@ -181,10 +195,8 @@ class Ort:
         if frame.tables:
             cos, sin, positions = add_tables(frame.store, layer_type, rotation, frame.positions)
             return positions, cos, sin
-        rows = graph.ints(-1, len(rotation.inv_freq))
-        cos, sin = (
-            graph.op("Reshape", v, rows, name="rope_rows") for v in add_angles(frame.store, layer_type, rotation, frame.positions)
-        )
+        rows = graph.op("Reshape", frame.positions, graph.ints(-1, 1), name="rope_rows")
+        cos, sin = add_angles(frame.store, layer_type, rotation, rows)
         count = graph.op("Size", frame.positions, name="rope_count")
         each = graph.op("Range", graph.scalar(0), count, graph.scalar(1), name="rope_row")
         return graph.op("Reshape", each, graph.op("Shape", frame.positions, name="rope_shape"), name="rope_row"), cos, sin
@@ -204,12 +216,11 @@ class Ort:
     def _lengths_and_bias(self) -> tuple[Value, Value, Value]:
         """(b,) int32 t - 1 of every row, (1,) int32 t, (b, 1, s, t) 0 or PADDING."""
         graph, mask, dtype = self.inputs.graph, self.inputs.mask, self.inputs.store.kind.dtype
-        shape = graph.op("Shape", mask, name="mask_shape")
-        rows = graph.op("Slice", shape, graph.ints(0), graph.ints(1), name="batch")
-        columns = graph.op("Slice", shape, graph.ints(1), graph.ints(2), name="total")
-        last = graph.op("Sub", columns, graph.ints(1), name="last")
-        lengths = graph.cast(graph.op("Expand", last, rows, name="lengths"), "int32", name="lengths")
+        rows = graph.op("Shape", mask, name="batch", end=1)
+        columns = graph.op("Shape", mask, name="total", start=1)
         total = graph.cast(columns, "int32", name="total_length")
+        last = graph.op("Sub", total, graph.constant([1], "int32", name="one"), name="last")
+        lengths = graph.op("Expand", last, rows, name="lengths")
         cost = graph.op(
             "Where", graph.cast(mask, "bool", name="mask_real"), graph.constant(0, dtype, name="zero"),
             graph.constant(PADDING, dtype, name="padding"), name="bias",
@@ -244,21 +255,22 @@ def _indices(inputs: Inputs) -> tuple[Value, Value]:
 
 @dataclass(frozen=True)
 class ProfileKind:
-    """One value of `--profile`. shares_buffer: past and present may be one buffer as long as the context."""
+    """One value of `--profile`. shares_buffer: past and present may be one buffer as long as the context. flat: see Store."""
 
     name: str
     make: type[Standard] | type[Ort]
     opsets: Mapping[str, int]
     ir_version: int
     shares_buffer: bool
+    flat: bool
 
 
 # The lowest versions that have the operators, so that older onnxruntimes load the graph too.
 PROFILES = {
     kind.name: kind
     for kind in (
-        ProfileKind("ort", Ort, {"": 21, MICROSOFT: 1}, 10, shares_buffer=True),
-        ProfileKind("standard", Standard, {"": 23}, 11, shares_buffer=False),
+        ProfileKind("ort", Ort, {"": 21, MICROSOFT: 1}, 10, shares_buffer=True, flat=False),
+        ProfileKind("standard", Standard, {"": 23}, 11, shares_buffer=False, flat=True),
     )
 }
 

@@ -123,22 +123,22 @@ def add_tables(store: Store, layer_type: str, rotation: Rotation, positions: Val
 
 
 def add_angles(store: Store, layer_type: str, rotation: Rotation, positions: Value) -> tuple[Value, Value]:
-    """(cos, sin): (b, s, d/2) in the type of the activations, computed from the positions in float32."""
+    """(cos, sin): (..., d/2) in the type of the activations, computed in float32 from the positions (..., 1)."""
     graph = store.graph
     inv_freq = graph.named(initializer_name(layer_type, "inv_freq"), rotation.inv_freq)
     if rotation.long is not None:
         switch = graph.named(initializer_name(layer_type, "switch"), np.int64(rotation.switch or 0))
         long = graph.named(initializer_name(layer_type, "long_inv_freq"), rotation.long)
         inv_freq = graph.op("Where", _is_long(graph, positions, switch), long, inv_freq, name="rope_inv_freq")
-    column = graph.op("Unsqueeze", graph.cast(positions, "float32", name="rope_position"), graph.ints(-1), name="rope_position")
-    angles = graph.op("Mul", column, inv_freq, name="rope_angles")
+    angles = graph.op("Mul", graph.cast(positions, "float32", name="rope_position"), inv_freq, name="rope_angles")
     found = []
     for kind in ("Cos", "Sin"):
         value = graph.op(kind, angles, name=f"rope_{kind.lower()}")
         if not isclose(rotation.magnitude, 1.0, rel_tol=1e-9):
             magnitude = graph.named(initializer_name(layer_type, "magnitude"), np.float32(rotation.magnitude))
             value = graph.op("Mul", value, magnitude, name=f"rope_{kind.lower()}")
-        found.append(graph.cast(value, store.kind.dtype, name=f"rope_{kind.lower()}"))
+        half = store.kind.dtype != "float32"
+        found.append(graph.cast(value, store.kind.dtype, name=f"rope_{kind.lower()}") if half else value)
     return found[0], found[1]
 
 

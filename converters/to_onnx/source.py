@@ -6,9 +6,10 @@ length or an initializer that no node reads is reported, not followed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from converters.to_onnx.pack import Packed, unpack_rows
 from converters.to_onnx.package import GRAPH
 from converters.to_onnx.types import Blocks
+from converters.to_onnx.weights import JOINT
 from ropeconv.errors import CheckpointError
 from ropeconv.model import Rows, Tensor
 
@@ -135,9 +137,48 @@ class Folder:
             if name in blocks:
                 node, columns = blocks[name]
                 zeros = self.arrays.get(f"{stem}_zero_points")
-                found[stem] = BlockTensor(self.arrays[name], self.arrays[f"{stem}_scales"], zeros, node, columns)
+                for part, rows in self._cuts(name, stem):
+                    codes = self.arrays[name][rows].reshape(rows.stop - rows.start, -1, node.block_bytes)
+                    scales = self.arrays[f"{stem}_scales"][rows]
+                    found[part] = BlockTensor(codes, scales, None if zeros is None else zeros[rows], node, columns)
             elif self.arrays[name].dtype.name in DTYPES and not name.startswith("rope.") and not name.endswith("_scales"):
-                found[name] = FloatTensor(self.arrays[name], 1.0 if name in shifted else 0.0)
+                for part, rows in self._cuts(name, name):
+                    found[part] = FloatTensor(self.arrays[name][rows], 1.0 if part in shifted else 0.0)
+        return found
+
+    def _cuts(self, name: str, stem: str) -> Iterator[tuple[str, slice]]:
+        """(tensor, its rows) of an initializer: all, or as the product is split, when several tensors share it.
+
+        CheckpointError when the graph does not split it into as many parts, or not into as many rows, as it has.
+        """
+        parts, rows = stem.split(JOINT), len(self.arrays[name])
+        counts = [rows] if len(parts) == 1 else self._split_of(name)
+        if len(counts) != len(parts) or sum(counts) != rows or min(counts) < 1:
+            raise CheckpointError(
+                f"{self.graph}: {name} holds {len(parts)} tensors in {rows} rows, "
+                f"but the graph splits its product into {counts or 'nothing'}; convert it again"
+            )
+        for part, count, end in zip(parts, counts, accumulate(counts), strict=True):
+            yield part, slice(end - count, end)
+
+    def _split_of(self, name: str) -> list[int]:
+        """Sizes that the product by an initializer is split into, a bias added before or not; [] when it is not."""
+        for _ in range(3):  # product, bias, split
+            readers = self._readers.get(name, [])
+            if len(readers) != 1:
+                return []
+            if readers[0].op_type == "Split" and len(readers[0].input) == 2:
+                return [int(n) for n in self.arrays.get(readers[0].input[1], ())]
+            name = readers[0].output[0]
+        return []
+
+    @cached_property
+    def _readers(self) -> dict[str, list[Any]]:
+        """Value -> the nodes that read it."""
+        found: dict[str, list[Any]] = {}
+        for node in self.model.graph.node:
+            for value in node.input:
+                found.setdefault(value, []).append(node)
         return found
 
     def _products(self) -> dict[str, tuple[Blocks, int]]:

@@ -3,13 +3,16 @@
 Blocks are those of onnxruntime's MatMulNBits and GatherBlockQuantized (docs/ContribOperators.md). Measured on two cores,
 one matrix of 2048 x 5632, one row in: float32 0.91 ms, 4 bits 0.42 ms and 8 bits 34 ms with float32 activations, 0.12 ms
 and 0.11 ms with 8-bit activations, whatever the zero points. Hence accuracy level 4 unless the user says otherwise.
-Measured on SmolLM2-135M (KL divergence of the next token): 4 bits in blocks of 32 with zero points 0.23, without 0.29; a
-4-bit head adds 0.08, an 8-bit head nothing; 8 bits everywhere 0.0015. Hence zero points for 4 bits, and 8-bit heads.
+Measured on SmolLM2-135M (KL divergence of the next token, three texts of 512 tokens; sizes of the folder):
+4 bits in blocks of 32 with zero points 0.24 under an 8-bit head (98.4 MiB), 0.31 under a 4-bit head of the same blocks
+(85.3 MiB), 0.40 without zero points (83.6); blocks of 64 under an 8-bit head 0.35 (89.7). Hence zero points and blocks of
+32 for everything, and --head-bits 8 where size matters less. 8 bits everywhere: 0.006.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ropeconv.errors import CannotExpress, RopeconvError, unknown_name
 
@@ -78,7 +81,9 @@ class WeightType:
         return self.linear is not None
 
 
-_BYTES = Blocks(8, 32, symmetric=True)
+_BYTES, _HALVES = Blocks(8, 32, symmetric=True), Blocks(4, 32, symmetric=False)
+_HEADS = {blocks.bits: blocks for blocks in (_BYTES, _HALVES)}
+_PARTS = ("linear", "embedding", "head")
 
 TYPES = {
     row.name: row
@@ -86,34 +91,45 @@ TYPES = {
         WeightType("fp32", "float32"),
         WeightType("fp16", "float16"),
         WeightType("int8", "float32", linear=_BYTES, embedding=_BYTES, head=_BYTES, accuracy_level=4),
-        WeightType("int4", "float32", Blocks(4, 32, symmetric=False), _BYTES, _BYTES, accuracy_level=4),
+        WeightType("int4", "float32", linear=_HALVES, embedding=_HALVES, head=_HALVES, accuracy_level=4),
     )
 }
 
 
 def weight_type(
-    name: str, *, block_size: int | None = None, symmetric: bool | None = None, accuracy_level: int | None = None
+    name: str,
+    *,
+    block_size: int | None = None,
+    symmetric: bool | None = None,
+    accuracy_level: int | None = None,
+    head_bits: int | None = None,
 ) -> WeightType:
     """The type called `name`, in any case, with the options that are not None in place of its own.
 
-    block_size: of every matrix; a power of two from 16 to 256. symmetric: of the layers' matrices. Raises RopeconvError
-    for an unknown name (with near misses) and for an option that is out of range or that the type has no use for.
+    head_bits: of the token embedding and the output head, 4 or 8. block_size, symmetric: of every matrix; the size is a power
+    of two from 16 to 256. Raises RopeconvError for an unknown name (with near misses) and for an option that is out of range
+    or that the type has no use for.
     """
     wanted = name.lower()
     if wanted not in TYPES:
         raise RopeconvError(unknown_name("ONNX type", wanted, TYPES))
     chosen = TYPES[wanted]
-    given = {"--block-size": block_size, "--symmetric/--asymmetric": symmetric, "--accuracy-level": accuracy_level}
+    given = {
+        "--block-size": block_size,
+        "--symmetric/--asymmetric": symmetric,
+        "--accuracy-level": accuracy_level,
+        "--head-bits": head_bits,
+    }
     idle = [option for option, value in given.items() if value is not None]
     if idle and not chosen.quantised:
         raise RopeconvError(f"{idle[0]} is for types in blocks ({', '.join(_quantised())}); {chosen.name} has none")
     if accuracy_level is not None:
         chosen = replace(chosen, accuracy_level=_level(accuracy_level))
+    if head_bits is not None:
+        chosen = replace(chosen, embedding=_head(head_bits), head=_head(head_bits))
     if block_size is not None:
-        chosen = _resize(chosen, block_size)
-    if symmetric is not None and chosen.linear is not None:
-        chosen = replace(chosen, linear=replace(chosen.linear, symmetric=symmetric))
-    return chosen
+        chosen = _change(chosen, size=_size(block_size))
+    return chosen if symmetric is None else _change(chosen, symmetric=symmetric)
 
 
 def _quantised() -> list[str]:
@@ -127,8 +143,19 @@ def _level(value: int) -> int:
     return value
 
 
-def _resize(chosen: WeightType, size: int) -> WeightType:
+def _head(bits: int) -> Blocks:
+    if bits not in _HEADS:
+        raise RopeconvError(f"--head-bits {bits}: the token embedding and the output head have 4 or 8")
+    return _HEADS[bits]
+
+
+def _size(size: int) -> int:
     if size & (size - 1) or not SMALLEST <= size <= LARGEST:
         raise RopeconvError(f"--block-size {size} must be a power of two from {SMALLEST} to {LARGEST}")
-    parts = {part: getattr(chosen, part) for part in ("linear", "embedding", "head")}
-    return replace(chosen, **{part: replace(blocks, size=size) for part, blocks in parts.items() if blocks is not None})
+    return size
+
+
+def _change(chosen: WeightType, **fields: Any) -> WeightType:
+    """`chosen` with other fields in all its blocks."""
+    blocks = {part: getattr(chosen, part) for part in _PARTS}
+    return replace(chosen, **{part: replace(value, **fields) for part, value in blocks.items() if value is not None})

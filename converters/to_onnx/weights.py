@@ -5,13 +5,14 @@ roles. `Store` hands out value names while the graph is built and remembers, for
 by slabs of rows, so that one pass over the source fills codes, scales and zero points alike.
 
 Data file: initializers in the order of their first use; a quantised matrix is three of them. Large ones start at a page,
-so that onnxruntime can map what it does not repack.
+so that onnxruntime can map what it does not repack. Matrices that multiply the same x are one initializer, their rows one
+after the other and their names joined by JOINT, and the node that splits the product says where each begins.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from math import isfinite, prod
 from typing import Any
@@ -22,12 +23,14 @@ from numpy.typing import NDArray
 from converters.to_onnx.graph import MICROSOFT, Graph, Stored, Value, as_bytes
 from converters.to_onnx.pack import pack_rows
 from converters.to_onnx.types import Blocks, WeightType
-from ropeconv.arch._base import Tag
+from ropeconv.arch._base import Role, Tag
 from ropeconv.casts import FLOATS, BadValueError, cast_rows
 from ropeconv.errors import CannotExpress, CheckpointError
 from ropeconv.model import Model, Tensor
 
 PAGE, LINE = 4096, 64  # bytes
+JOINT = "+"
+LEAST = 0.01  # of the mean importance
 FLOAT_NAMES = {dtype: name for name, dtype in FLOATS.items()}
 Made = Sequence[NDArray[np.uint8]]
 
@@ -48,113 +51,149 @@ class Rows:
 
 
 class Store:
-    """Weights of `model` in the types of `kind`, placed one after the other in the data file `location`."""
+    """Weights of `model` in the types of `kind`, placed one after the other in the data file `location`.
 
-    def __init__(self, graph: Graph, model: Model, kind: WeightType, *, location: str) -> None:
-        self.graph, self.model, self.kind, self.location = graph, model, kind, location
+    flat: activations are (b*s, e) and products Gemm, else (b, s, e) and onnxruntime's FusedMatMul.
+    """
+
+    def __init__(self, graph: Graph, model: Model, kind: WeightType, *, location: str, flat: bool) -> None:
+        self.graph, self.model, self.kind, self.location, self.flat = graph, model, kind, location, flat
         self.rows: list[Rows] = []
         self.size = 0
-        self._values: dict[str, tuple[Value, ...]] = {}
+        self._values: dict[tuple[str, ...], tuple[Value, ...]] = {}
 
     @property
     def names(self) -> list[str]:
         """Every tensor and table that was asked for."""
-        return list(self._values)
+        return [name for names in self._values for name in names]
 
     def vector(self, name: str) -> Value:
         """A norm or bias: (n,) in the type of the activations; 1 is added where the family's norm does."""
-        if name not in self._values:
-            weight, _ = self.model.weights[name]
-            shift = 1.0 if Tag.NORM_PLUS_ONE in weight.tags else 0.0
-            self._floats(name, self.model.tensor(name), shift=shift)
-        return self._values[name][0]
+        weight, _ = self.model.weights[name]
+        return self._floats((name,), shift=1.0 if Tag.NORM_PLUS_ONE in weight.tags else 0.0)
 
     def table(self, name: str, values: NDArray[Any]) -> Value:
         """A table that was made here, in its own type."""
         part = self._place(name, str(values.dtype), values.shape)
         make = partial(_table_rows, values)
-        self._add(name, Rows((part,), values.shape[0], prod(values.shape[1:]), make))
-        return self._values[name][0]
+        self.rows.append(Rows((part,), values.shape[0], prod(values.shape[1:]), make))
+        self._values[name,] = (self.graph.external(part, location=self.location),)
+        return self._values[name,][0]
 
-    def linear(self, x: Value, name: str, *, bias: str | None, to: str) -> Value:
-        """x (t, in) by the matrix `name` (out, in), plus the vector `bias`: (t, out)."""
-        return self._product(x, name, self.kind.linear, bias=bias, to=to)
+    def linear(self, x: Value, names: Sequence[str], *, biases: Sequence[str], to: str) -> Value:
+        """x (..., in) by the matrices `names` (out, in), plus the vectors `biases`: (..., all outs one after the other)."""
+        return self._product(x, tuple(names), self.kind.linear, biases=tuple(biases), to=to)
 
-    def head(self, x: Value, name: str) -> Value:
-        """Logits (t, v) by the output matrix, or by the token embedding that is tied to it."""
-        return self._product(x, name, self._table_blocks(name), bias=None, to="logits_rows")
+    def head(self, x: Value, name: str, *, to: str) -> Value:
+        """Logits (..., v) by the output matrix, or by the token embedding that is tied to it."""
+        return self._product(x, (name,), self._table_blocks(name), biases=(), to=to)
 
     def embed(self, ids: Value, name: str) -> Value:
-        """(t, e) rows of the token embedding for (t,) ids."""
+        """(..., e) rows of the token embedding for (...) ids."""
         blocks = self._table_blocks(name)
         if blocks is None:
-            return self.graph.op("Gather", self._matrix(name), ids, name="embedding", axis=0)
-        _, *rest = self._blocks(name, blocks)
-        v, e = self.model.tensor(name).shape
-        stored = next(rows.parts[0] for rows in self.rows if rows.parts[0].name == f"{name}_codes")
-        # the same bytes with two axes: the head reads them with three
-        flat = Stored(f"{name}_codes_by_row", "uint8", (v, e * blocks.bits // 8), stored.offset)
-        codes = self.graph.external(flat, location=self.location)
+            return self.graph.op("Gather", self._floats((name,)), ids, name="embedding", axis=0)
+        codes, *rest = self._blocks((name,), blocks)
+        if name == self._head:  # the same bytes with two axes: the head reads them with three
+            stored = next(rows.parts[0] for rows in self.rows if rows.parts[0].name == codes)
+            flat = Stored(f"{codes}_by_row", "uint8", (stored.shape[0], prod(stored.shape[1:])), stored.offset)
+            codes = self.graph.external(flat, location=self.location)
         return self.graph.op(
             "GatherBlockQuantized", codes, ids, *rest, name="embedding", domain=MICROSOFT,
             bits=blocks.bits, block_size=blocks.size, gather_axis=0, quantize_axis=1,
         )  # fmt: skip
 
     def _table_blocks(self, name: str) -> Blocks | None:
-        tied = self.model.dims.tied
-        output = self.model.weights[name][0].role.value == "output"
-        blocks = self.kind.head if tied or output else self.kind.embedding
+        output = self.model.weights[name][0].role is Role.OUTPUT
+        blocks = self.kind.head if name == self._head else self.kind.embedding
         if blocks is None or output:
             return blocks
         return blocks.dividing(self.model.tensor(name).shape[1], what=name)
 
-    def _product(self, x: Value, name: str, blocks: Blocks | None, *, bias: str | None, to: str) -> Value:
-        extra = () if bias is None else (self.vector(bias),)
-        if blocks is None:
-            return self.graph.op("Gemm", x, self._matrix(name), *extra, name=to, transB=1)
-        n, k = self.model.tensor(name).shape
-        codes, scales, *zeros = self._blocks(name, blocks)
-        inputs = [x, codes, scales, *zeros] if not extra else [x, codes, scales, *(zeros or [""]), "", *extra]
+    def _product(self, x: Value, names: tuple[str, ...], blocks: Blocks | None, *, biases: tuple[str, ...], to: str) -> Value:
+        bias = (self._floats(biases),) if biases else ()
+        if blocks is not None:
+            return self._product_of_blocks(x, names, blocks, bias=bias, to=to)
+        matrix = self._floats(names)
+        if self.flat:
+            return self.graph.op("Gemm", x, matrix, *bias, name=to, transB=1)
+        y = self.graph.op("FusedMatMul", x, matrix, name=f"{to}_product" if bias else to, domain=MICROSOFT, transB=1)
+        return self.graph.op("Add", y, *bias, name=to) if bias else y
+
+    def _product_of_blocks(self, x: Value, names: tuple[str, ...], blocks: Blocks, *, bias: tuple[Value, ...], to: str) -> Value:
+        codes, scales, *zeros = self._blocks(names, blocks)
+        inputs = [x, codes, scales, *zeros] if not bias else [x, codes, scales, *(zeros or [""]), "", *bias]
+        n, k = sum(self.model.tensor(name).shape[0] for name in names), self.model.tensor(names[0]).shape[1]
         return self.graph.op(
             "MatMulNBits", *inputs, name=to, domain=MICROSOFT,
             K=k, N=n, bits=blocks.bits, block_size=blocks.size, accuracy_level=self.kind.accuracy_level,
         )  # fmt: skip
 
-    def _matrix(self, name: str) -> Value:
-        if name not in self._values:
-            self._floats(name, self.model.tensor(name), shift=0.0)
-        return self._values[name][0]
+    def _floats(self, names: tuple[str, ...], *, shift: float = 0.0) -> Value:
+        """The tensors one after the other, as one initializer in the type of the activations."""
+        make = {name: partial(_float_rows, name, self.model.tensor(name), FLOAT_NAMES[self.kind.dtype], shift) for name in names}
+        return self._joined(make, {"": (self.kind.dtype, tuple(self.model.tensor(names[0]).shape[1:]))})[0]
 
-    def _floats(self, name: str, tensor: Tensor, *, shift: float) -> None:
-        part = self._place(name, self.kind.dtype, tuple(tensor.shape))
-        make = partial(_float_rows, name, tensor, FLOAT_NAMES[self.kind.dtype], shift)
-        self._add(name, Rows((part,), tensor.shape[0], prod(tensor.shape[1:]), make))
+    def _blocks(self, names: tuple[str, ...], blocks: Blocks) -> tuple[Value, ...]:
+        """Codes, scales and, unless symmetric, zero points of matrices one after the other; (n, bytes) codes to look up only."""
+        columns = self.model.tensor(names[0]).shape[1]
+        count = blocks.count(columns)
+        looked_up = self.model.weights[names[0]][0].role is Role.TOKEN_EMBEDDING and names[0] != self._head
+        shapes: dict[str, tuple[str, tuple[int, ...]]] = {
+            "_codes": ("uint8", (count * blocks.block_bytes,) if looked_up else (count, blocks.block_bytes)),
+            "_scales": ("float32", (count,)),
+        }
+        if not blocks.symmetric:
+            shapes["_zero_points"] = ("uint8", (blocks.zero_point_bytes(columns),))
+        fill = partial(_packed_rows, blocks=blocks, importance=self._importance(names[0]))
+        return self._joined({name: partial(fill, name, self.model.tensor(name)) for name in names}, shapes)
 
-    def _blocks(self, name: str, blocks: Blocks) -> tuple[Value, ...]:
-        """Codes, scales and, unless symmetric, zero points of a matrix."""
-        if name not in self._values:
-            tensor = self.model.tensor(name)
-            n, columns = tensor.shape
-            count = blocks.count(columns)
-            shapes: dict[str, tuple[str, tuple[int, ...]]] = {
-                "codes": ("uint8", (n, count, blocks.block_bytes)),
-                "scales": ("float32", (n, count)),
-            }
-            if not blocks.symmetric:
-                shapes["zero_points"] = ("uint8", (n, blocks.zero_point_bytes(columns)))
-            parts = tuple(self._place(f"{name}_{part}", dtype, shape) for part, (dtype, shape) in shapes.items())
-            self._add(name, Rows(parts, n, columns, partial(_packed_rows, name, tensor, blocks)))
-        return self._values[name]
+    def _importance(self, name: str) -> NDArray[np.float32] | None:
+        """(e,) mean square of what the output head's columns meet: the output norm's values; None for other matrices.
+
+        A tied embedding is looked up as well, so no column may be worth nothing.
+        """
+        if name != self._head:
+            return None
+        squares = np.zeros(self.model.dims.hidden_size, np.float32)
+        for norm, (weight, _) in self.model.weights.items():
+            if weight.role is Role.OUTPUT_NORM:  # its weight, and its bias where it has one
+                shift = np.float32(Tag.NORM_PLUS_ONE in weight.tags)
+                squares += np.square(self.model.tensor(norm).rows(0, len(squares)).astype(np.float32) + shift)
+        return np.asarray(np.maximum(squares, LEAST * squares.mean()), np.float32)
+
+    @property
+    def _head(self) -> str:
+        """The output head, or the token embedding that is tied to it."""
+        role = Role.TOKEN_EMBEDDING if self.model.dims.tied else Role.OUTPUT
+        return next(name for name, (weight, _) in self.model.weights.items() if weight.role is role)
+
+    def _joined(
+        self, make: Mapping[str, Callable[[int, int], Made]], row: Mapping[str, tuple[str, tuple[int, ...]]]
+    ) -> tuple[Value, ...]:
+        """One initializer for each part of `row` (its name's end -> type, shape of one row), filled by every tensor in turn."""
+        names = tuple(make)
+        if names in self._values:
+            return self._values[names]
+        counts = [self.model.tensor(name).shape[0] for name in names]
+        stem = JOINT.join(names)
+        whole = [self._place(stem + end, dtype, (sum(counts), *shape)) for end, (dtype, shape) in row.items()]
+        start = 0
+        for name, n in zip(names, counts, strict=True):
+            parts = tuple(
+                replace(part, shape=(n, *part.shape[1:]), offset=part.offset + start * (part.nbytes // sum(counts)))
+                for part in whole
+            )
+            self.rows.append(Rows(parts, n, prod(self.model.tensor(name).shape[1:]), make[name]))
+            start += n
+        self._values[names] = tuple(self.graph.external(part, location=self.location) for part in whole)
+        return self._values[names]
 
     def _place(self, name: str, dtype: str, shape: tuple[int, ...]) -> Stored:
         nbytes = Stored(name, dtype, shape, 0).nbytes
         offset = self.size + -self.size % (PAGE if nbytes >= 16 * PAGE else LINE)
         self.size = offset + nbytes
         return Stored(name, dtype, shape, offset)
-
-    def _add(self, name: str, rows: Rows) -> None:
-        self.rows.append(rows)
-        self._values[name] = tuple(self.graph.external(part, location=self.location) for part in rows.parts)
 
 
 def _table_rows(values: NDArray[Any], start: int, stop: int) -> Made:
@@ -171,9 +210,11 @@ def _float_rows(name: str, tensor: Tensor, dtype: str, shift: float, start: int,
         raise _explain(name, error, start) from error
 
 
-def _packed_rows(name: str, tensor: Tensor, blocks: Blocks, start: int, stop: int) -> Made:
+def _packed_rows(
+    name: str, tensor: Tensor, start: int, stop: int, *, blocks: Blocks, importance: NDArray[np.float32] | None
+) -> Made:
     try:
-        packed = pack_rows(tensor.rows(start, stop), blocks)
+        packed = pack_rows(tensor.rows(start, stop), blocks, importance=importance)
     except BadValueError as error:
         raise _explain(name, error, start) from error
     parts: list[NDArray[Any]] = [packed.codes, packed.scales]

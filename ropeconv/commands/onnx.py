@@ -23,6 +23,7 @@ from ropeconv.commands._options import scaling_options
 )
 @click.option("--block-size", type=int, metavar="N", help="Values that share a scale, int4 and int8: 16 to 256.")
 @click.option("--symmetric/--asymmetric", default=None, help="Blocks without or with zero points, int4 and int8.")
+@click.option("--head-bits", type=int, metavar="N", help="Bits of embedding and output head, int4 and int8: 4 or 8.")
 @click.option("--accuracy-level", type=int, metavar="N", help="Activations inside a product with blocks: 1 float32, 4 int8.")
 @conversion_options(metavar="FOLDER", output_help="The folder to make.", output_required=True)
 def command(
@@ -32,6 +33,7 @@ def command(
     profile: str,
     block_size: int | None,
     symmetric: bool | None,
+    head_bits: int | None,
     accuracy_level: int | None,
     **common: Any,
 ) -> None:
@@ -56,5 +58,6 @@ def command(
         profile=profile,
         block_size=block_size,
         symmetric=symmetric,
+        head_bits=head_bits,
         accuracy_level=accuracy_level,
     )

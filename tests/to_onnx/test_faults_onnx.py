@@ -91,8 +91,19 @@ def dropped_magnitude(out: Path) -> None:
 
 
 def swapped_heads(out: Path) -> None:
-    keys = writable(out, "model.layers.1.self_attn.k_proj.weight")
+    _, keys, _ = qkv_rows(out)
     keys[:] = np.roll(keys, 16, axis=0)
+
+
+def swapped_keys_and_values(out: Path) -> None:
+    _, keys, values = qkv_rows(out)
+    keys[:], values[:] = values.copy(), keys.copy()
+
+
+def qkv_rows(out: Path) -> list[np.ndarray]:
+    """q, k and v of layer 1 in the matrix that they share: 4 and 2 heads of 16."""
+    shared = "+".join(f"model.layers.1.self_attn.{part}_proj.weight" for part in "qkv")
+    return np.split(writable(out, shared), [64, 96])
 
 
 def scaled_tensor(out: Path) -> None:
@@ -144,6 +155,7 @@ FAULTS: dict[str, tuple[Callable[[Path], None], set[str]]] = {
     "magnitude dropped": (dropped_magnitude, {"frequencies"}),
     "pairs interleaved": (lambda out: set_attribute(out, "RotaryEmbedding", "interleaved", 1), {"logits"}),
     "kv heads swapped": (swapped_heads, {"weights"}),
+    "k and v swapped": (swapped_keys_and_values, {"weights"}),
     "a tensor scaled by 1 %": (scaled_tensor, {"weights"}),
     "not a number": (not_a_number, {"weights", "logits"}),
     "an initializer that nothing reads": (stray_initializer, {"structure"}),
@@ -169,6 +181,57 @@ def test_a_fault_turns_the_verdict(fault: str, profile: str, folders: Path, tmp_
         report = judge(out, folders / "model")
         assert not report.ok, bake
         assert failed(report) & rungs, (bake, failed(report))
+
+
+def split_layer_1(out: Path, sizes: list[int]) -> None:
+    """The first product of layer 1 split into other sizes."""
+    from onnx import numpy_helper
+
+    def change(model: Any) -> None:
+        node = next(n for n in model.graph.node if n.op_type == "Split" and n.output[0] == "layer_1_q")
+        node.input[1] = "other_sizes"
+        model.graph.initializer.append(numpy_helper.from_array(np.array(sizes), "other_sizes"))
+
+    edit_graph(out, change)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("sizes", [[64, 32], [64, 32, 31], [64, 64, 0], [128]])
+def test_rows_that_do_not_add_up_are_refused(sizes: list[int], profile: str, folders: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(folders / f"{profile}-metadata", tmp_path / "out")
+    split_layer_1(out, sizes)
+    with pytest.raises(CheckpointError, match=r"v_proj.weight holds 3 tensors in 128 rows, but .* into \[.*convert it again"):
+        judge(out, folders / "model")
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_rows_cut_elsewhere_fail(profile: str, folders: Path, tmp_path: Path) -> None:
+    """As many rows as there are, but the last head of q counted to k."""
+    out = shutil.copytree(folders / f"{profile}-metadata", tmp_path / "out")
+    split_layer_1(out, [48, 48, 32])
+    report = judge(out, folders / "model")
+    assert "structure" in failed(report)
+    assert any("layers.1.self_attn.q_proj.weight" in line for rung in report.rungs for line in rung.findings)
+
+
+@pytest.mark.parametrize("options", [{}, {"type": "int4"}, {"type": "fp16", "profile": "standard"}], ids=str)
+def test_shared_matrices_come_back_under_their_own_names(options: dict[str, Any], tmp_path: Path) -> None:
+    """Weights and biases, against the checkpoint as safetensors reads it."""
+    from safetensors.numpy import load_file
+
+    from converters.to_onnx.source import Folder
+
+    source = save_checkpoint(tmp_path / "model", "llama", context=L, attention_bias=True, mlp_bias=True)
+    convert(source, tmp_path / "out", None, **options)
+    wanted = load_file(source / "model.safetensors")
+    found = Folder(tmp_path / "out").tensors(frozenset())
+    assert set(found) == set(wanted)
+    for name, values in wanted.items():
+        rows = np.asarray(found[name].rows(0, len(values)), np.float32)
+        assert rows.shape == values.shape
+        limit = {"I": 0.2, "F": 1e-3}[found[name].dtype[0].upper()]
+        assert np.linalg.norm(rows - values) <= limit * np.linalg.norm(values), name
+    assert not failed(judge(tmp_path / "out", source)) & {"structure", "weights"}
 
 
 @pytest.mark.slow

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from converters.to_onnx.types import TYPES, Blocks, weight_type
@@ -16,8 +18,15 @@ def test_the_types_of_the_command_are_there_in_any_case() -> None:
 def test_options_replace_the_types_own() -> None:
     chosen = weight_type("int4", block_size=64, symmetric=True, accuracy_level=1)
     assert chosen.linear == Blocks(4, 64, symmetric=True)
-    assert chosen.head == chosen.embedding == Blocks(8, 64, symmetric=True)
+    assert chosen.head == chosen.embedding == Blocks(4, 64, symmetric=True)
     assert chosen.accuracy_level == 1
+
+
+@pytest.mark.parametrize(("name", "bits"), [("int4", 8), ("int8", 4)])
+def test_head_bits_leave_the_layers_alone(name: str, bits: int) -> None:
+    chosen = weight_type(name, head_bits=bits, block_size=64)
+    assert chosen.linear == replace(TYPES[name].linear, size=64)  # type: ignore[type-var]
+    assert chosen.head == chosen.embedding == Blocks(bits, 64, symmetric=bits == 8)
 
 
 @pytest.mark.parametrize(
@@ -32,6 +41,8 @@ def test_options_replace_the_types_own() -> None:
         ("int4", {"block_size": 8}, "must be a power of two from 16 to 256"),
         ("int4", {"block_size": 512}, "must be a power of two from 16 to 256"),
         ("int4", {"block_size": -32}, "must be a power of two from 16 to 256"),
+        ("int4", {"head_bits": 6}, "the token embedding and the output head have 4 or 8"),
+        ("fp16", {"head_bits": 8}, "--head-bits is for types in blocks"),
         ("int8", {"accuracy_level": 5}, "known: 0 (as the runtime likes), 1 (float32)"),
     ],
 )
