@@ -56,9 +56,11 @@ def extend_ropes(
     context = max(rope.context for rope in scaled.values() if rope is not None)
     if FULL not in targets and (sliding_window is None or sliding_window < context):
         window = "of unknown size" if sliding_window is None else f"of {sliding_window} tokens"
+        trained = max(rope.original_context for rope in targets.values())
+        less = f"give --context {sliding_window} or less, or " if sliding_window is not None and trained < sliding_window else ""
         raise RopeConfigError(
             f"every layer attends within a window {window}, so no scaling reaches {context} tokens; "
-            f"set sliding_window to null in config.json if the model was trained without it"
+            f"{less}set sliding_window to null in config.json if the model was trained without it"
         )
     return {
         layer: scaled[layer] if layer in scaled else None if rope is None else replace(rope, context=context)
@@ -177,7 +179,8 @@ def _settle(request: ScalingRequest, kind: str, *, trained: int) -> tuple[float,
         raise RopeConfigError(f"{kind} needs a factor or a target; give --factor or --context")
     context = round(trained * factor)
     if not math.isclose(context, trained * factor, rel_tol=1e-9):
-        raise RopeConfigError(f"{trained} tokens x {factor:g} is not a whole number of tokens; give --context {context} instead")
+        near = max(context, trained + 1)
+        raise RopeConfigError(f"{trained} tokens x {factor:g} is not a whole number; give --context {near} and no factor")
     return factor, context
 
 

@@ -9,8 +9,9 @@ from typing import Any
 
 from ropeconv.checkpoint.index import open_checkpoint
 from ropeconv.checkpoint.load import understand
-from ropeconv.checkpoint.rope_parameters import write_rope_parameters
+from ropeconv.checkpoint.rope_parameters import replace_rope_parameters, write_rope_parameters
 from ropeconv.doctor.examine import examine_checkpoint, examine_raw, open_raw, refuse_errors
+from ropeconv.doctor.finding import Finding
 from ropeconv.errors import RopeConfigError
 from ropeconv.extend import ScalingRequest, extend_ropes
 from ropeconv.model import Model
@@ -18,6 +19,7 @@ from ropeconv.rope.build import find_kind
 from ropeconv.rope.carry import carry_as_longrope
 from ropeconv.rope.solve import is_scaled
 from ropeconv.rope.spec import Rope
+from ropeconv.target import Raw
 
 
 def prepare(
@@ -31,13 +33,37 @@ def prepare(
 
     RopeConfigError, naming the trap, for a source whose rotary settings are not what they seem.
     """
+    return prepare_with_findings(source, request, original_context=original_context, ignore=ignore)[0]
+
+
+def prepare_with_findings(
+    source: str | Path,
+    request: ScalingRequest | None,
+    *,
+    original_context: int | None = None,
+    ignore: Collection[str] = (),
+) -> tuple[Model, list[Finding]]:
+    """`prepare`'s model, and what the doctor says of it that is no reason to refuse: with a request, of the scaled model."""
     raw = open_raw(Path(source))
-    if raw is not None:
-        refuse_errors(examine_raw(raw, original_context=original_context))
-    checkpoint = open_checkpoint(source)
+    findings = [] if raw is None else examine_raw(raw, original_context=original_context)
+    refuse_errors(findings)
+    checkpoint = open_checkpoint(source, original_context=original_context)
     if raw is None:
-        refuse_errors(examine_checkpoint(checkpoint, original_context=original_context))
-    return scale(understand(checkpoint, original_context=original_context, ignore=ignore), request)
+        findings = examine_checkpoint(checkpoint, original_context=original_context)
+        refuse_errors(findings)
+    model = scale(understand(checkpoint, original_context=original_context, ignore=ignore), request)
+    if request is not None:
+        findings = _examine_scaled(model, raw)
+    return model, findings
+
+
+def _examine_scaled(model: Model, raw: Raw | None) -> list[Finding]:
+    """Findings after a request, which takes the place of the source's own scaling."""
+    if raw is not None:
+        kept = {key: value for key, value in raw.metadata.items() if ".rope.scaling." not in key}
+        return examine_raw(replace(raw, metadata=kept, problems=()))
+    config = replace_rope_parameters(model.checkpoint.config, huggingface_patch(model))
+    return examine_checkpoint(replace(model.checkpoint, config=config))
 
 
 def scale(model: Model, request: ScalingRequest | None) -> Model:
@@ -59,7 +85,7 @@ def _refuse_unknown_trained_context(model: Model) -> None:
     key = f"{metadata.get('general.architecture')}.rope.scaling.original_context_length"
     if metadata and key not in metadata and is_scaled(model.main_rope):
         raise RopeConfigError(
-            f"the GGUF file is scaled and has no {key}, so its trained context is not known; convert the original checkpoint"
+            f"the GGUF file is scaled and has no {key}, so its trained context is not known; give it with --original-context"
         )
 
 

@@ -129,8 +129,9 @@ class Target:
     recognizes: whether a path is one of its artefacts. carry: (model, bake) -> Carried, or CannotExpress; opens no file.
     emit: (model, out, *, huggingface, options, progress) -> Emitted; the target's own options, see its emit module.
     open_artefact: (path, families) -> Artefact, with provider=NAME when one of `providers`, its runtime's devices, was asked
-    for. open_checkpoint: (path, families, *, changes) -> Checkpoint, when the format is a source too; changes: metadata keys
-    to take other values for. open_raw: (path) -> Raw, for a single-file format.
+    for. open_checkpoint: (path, families, *, changes, original_context) -> Checkpoint, when the format is a source too; changes:
+    metadata keys to take other values for; original_context: L, where the file does not say. open_raw: (path) -> Raw, for a
+    single-file format. runtimes: who runs such a file, by the names that findings of the doctor have.
     """
 
     name: str
@@ -141,3 +142,4 @@ class Target:
     open_checkpoint: Callable[..., Checkpoint] | None = None
     open_raw: Callable[[Path], Raw] | None = None
     providers: tuple[str, ...] = ()
+    runtimes: tuple[str, ...] = ()

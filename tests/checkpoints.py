@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -50,3 +51,11 @@ def save_checkpoint(folder: Path, family: str, *, context: int, rope: Mapping[st
     model = make_model(family, rope, context=context, vocab_size=VOCAB, bos_token_id=0, eos_token_id=0, **config)
     model.save_pretrained(folder, max_shard_size=config.pop("max_shard_size", "5GB"))
     return add_tokenizer(folder)
+
+
+def with_config(model: Path, out: Path, **changes: Any) -> Path:
+    """A copy of the checkpoint with other config keys; None removes one."""
+    shutil.copytree(model, out)
+    config = json.loads((out / "config.json").read_text()) | changes
+    (out / "config.json").write_text(json.dumps({key: value for key, value in config.items() if value is not None}))
+    return out

@@ -18,6 +18,7 @@ import pytest
 
 from ropeconv.cli import main
 from tests.checkpoints import save_checkpoint
+from tests.command_line import refused
 
 L = 256
 
@@ -35,20 +36,6 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def model(good: Path, tmp_path: Path) -> Path:
     return shutil.copytree(good / "model", tmp_path / "model")
-
-
-def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line that the command prints to stderr; it exits 2 and prints nothing on stdout."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as done:
-        main(arguments)
-    captured = capsys.readouterr()
-    assert done.value.code == 2, captured.err
-    assert captured.out == ""
-    lines = captured.err.strip().splitlines()
-    assert len(lines) == 1, captured.err
-    assert lines[0].startswith("ropeconv: ")
-    return lines[0]
 
 
 def edit_json(path: Path, **changes: object) -> None:
@@ -216,7 +203,7 @@ OPTIONS: dict[str, tuple[list[str], str]] = {
     "context that does not fit": (["--pi-factor", "4", "--context", "300"], "300"),
     "unknown type": (["--type", "Q4_K_X"], "Q4_K_X"),
     "type that needs a matrix": (["--type", "IQ2_XS"], "importance matrix"),
-    "unreachable method": (["--scaling", "dynamic", "--factor", "4"], "--scaling ntk --factor 13"),
+    "unreachable method": (["--scaling", "dynamic", "--factor", "4"], "--scaling ntk --factor 13.0 --context 1024"),
     "unknown pre-tokenizer": (["--pre", "smolm"], "smollm"),
 }
 

@@ -187,7 +187,7 @@ def test_no_reach_without_rope_on_the_full_layers() -> None:
         (ScalingRequest("linear", math.nan), "above 1"),
         (ScalingRequest("linear", math.inf), "above 1"),
         (ScalingRequest("linear", True), "above 1"),
-        (ScalingRequest("linear", 1.0001), "--context 4096"),
+        (ScalingRequest("linear", 1.0001), "--context 4097"),
         (ScalingRequest("linear", 1.3), "--context 5325"),
         (ScalingRequest("linear", None, L), "does not exceed"),
         (ScalingRequest("linear", None, 6000.5), "whole number"),  # type: ignore[arg-type]

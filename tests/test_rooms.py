@@ -32,6 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "ropeconv.prepare": {
         "ropeconv.errors",
+        "ropeconv.target",
         "ropeconv.doctor",
         "ropeconv.checkpoint",
         "ropeconv.extend",

@@ -61,4 +61,5 @@ TARGET = Target(
     open_artefact=_open_artefact,
     open_checkpoint=_open_checkpoint,
     open_raw=_open_raw,
+    runtimes=("llama.cpp", "llama.cpp's server"),
 )

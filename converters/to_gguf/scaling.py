@@ -188,7 +188,7 @@ def _obstacle(model: Model, layout: Layout) -> str | None:
     if dims.sliding_window and not layout.window and dims.sliding_window < rope.context:
         return (
             f"llama.cpp's {arch} ignores the sliding window of {dims.sliding_window} tokens: past it the file would "
-            f"attend to tokens that the model does not see; convert at a context of at most {dims.sliding_window}"
+            f"attend to tokens that the model does not see; {_within_window(rope, dims.sliding_window)}"
         )
     if layout.square and dims.num_heads * dims.head_dim != dims.hidden_size:
         return f"llama.cpp's {arch} takes head_dim = hidden_size / heads only, this model has {dims.head_dim}"
@@ -202,6 +202,12 @@ def _obstacle(model: Model, layout: Layout) -> str | None:
             f"llama.cpp's {arch} does not load without a bias on {', '.join(sorted(r.value for r in layout.needs_bias - biased))}"
         )
     return _gemma_obstacle(model, layout)
+
+
+def _within_window(rope: Rope, window: int) -> str:
+    """The advice that helps: a context is never made shorter than the trained one."""
+    elsewhere = "`ropeconv onnx` or `ropeconv safetensors`, which keep the window"
+    return f"give --context {window} or less, or take {elsewhere}" if rope.original_context < window else f"take {elsewhere}"
 
 
 def _gemma_obstacle(model: Model, layout: Layout) -> str | None:
@@ -221,10 +227,11 @@ def _refuse_dynamic(model: Model) -> None:
     if rope.kind != "dynamic":
         return
     s = float(rope.parameters.factor)
-    length = f"{rope.original_context * s:g}"
+    length = math.floor(rope.original_context * s) if s >= 1.5 else 2 * rope.original_context
+    growth = s * length / rope.original_context - (s - 1)
     raise CannotExpress(
         f"dynamic scaling changes with the running length and a GGUF file holds one set of frequencies; "
-        f"freeze it at {length} tokens with --scaling ntk --factor {s * s - (s - 1):g} --context {length} "
+        f"freeze it at {length} tokens with --scaling ntk --factor {growth!r} --context {length} "
         f"(and --on-existing replace where the config says dynamic)"
     )
 

@@ -137,10 +137,17 @@ def _as_rows(mapped: NDArray[np.uint8], info: TensorInfo) -> NDArray[np.uint8]:
     return part.reshape(info.shape[0], row_bytes(info.type, info.shape[-1]) * int(np.prod(info.shape[1:-1])))
 
 
-def open_checkpoint(path: Path, families: Mapping[str, Architecture], *, changes: Mapping[str, Any] | None = None) -> Checkpoint:
+def open_checkpoint(
+    path: Path,
+    families: Mapping[str, Architecture],
+    *,
+    changes: Mapping[str, Any] | None = None,
+    original_context: int | None = None,
+) -> Checkpoint:
     """The file as a checkpoint of one of `families`; its fingerprint is the caller's to add.
 
-    changes: metadata keys to take other values for (None: for missing), as a mended copy has them.
+    changes: metadata keys to take other values for (None: for missing), as a mended copy has them. original_context: the
+    trained length, as if the file said so; ignored where it does, or where its own context is shorter.
     CheckpointError for a damaged file or an architecture that ropeconv does not know.
     """
     headers = read_headers(path)
@@ -148,6 +155,8 @@ def open_checkpoint(path: Path, families: Mapping[str, Architecture], *, changes
     metadata = {name: value for name, value in metadata.items() if value is not None}
     native = _map_tensors(headers)
     layout = find_layout(metadata)
+    if original_context is not None and 0 < original_context <= metadata.get(f"{layout.arch}.context_length", 0):
+        metadata.setdefault(f"{layout.arch}.rope.scaling.original_context_length", original_context)
     arch = find_family(native, layout, families)
     dims = _dims(metadata, native, layout, arch)
     return Checkpoint(

@@ -49,5 +49,6 @@ TARGET = Target(
     emit=_emit,
     open_artefact=_open_artefact,
     providers=("cpu", "cuda"),
+    runtimes=("onnxruntime", "onnxruntime-genai"),
 )
 """The declaration that the registry finds."""

@@ -39,4 +39,11 @@ def _open_artefact(path: Path, families: Mapping[str, Architecture]) -> Artefact
     return open_artefact(path)
 
 
-TARGET = Target(name="safetensors", recognizes=_recognizes, carry=_carry, emit=_emit, open_artefact=_open_artefact)
+TARGET = Target(
+    name="safetensors",
+    recognizes=_recognizes,
+    carry=_carry,
+    emit=_emit,
+    open_artefact=_open_artefact,
+    runtimes=("transformers", "vLLM", "SGLang", "mlx-lm"),
+)

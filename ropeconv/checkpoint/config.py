@@ -18,7 +18,7 @@ from ropeconv.errors import ConfigError, unknown_name
 # Keys that transformers' config classes or training tools write and that no decoder's forward pass reads.
 IGNORED = frozenset(
     """
-    _attn_implementation _attn_implementation_autoset _commit_hash _name_or_path _sliding_window_pattern
+    _attn_implementation _attn_implementation_autoset _commit_hash _name_or_path
     add_cross_attention architectures attention_dropout attn_implementation auto_map bad_words_ids
     begin_suppress_tokens bos_token_id chunk_size_feed_forward cross_attention_hidden_size decoder_start_token_id
     diversity_penalty do_sample dtype early_stopping embd_pdrop encoder_no_repeat_ngram_size eos_token_id
@@ -33,16 +33,29 @@ IGNORED = frozenset(
     use_bfloat16 use_cache attention_probs_dropout_prob hidden_dropout_prob
     """.split()  # noqa: SIM905 - a list of names to read, one a word
 )
-# Keys that checkpoint/rope_parameters.py reads and checks itself.
-ROPE_KEYS = frozenset(
+# Keys that checkpoint/rope_parameters.py and `layer_types` read and check themselves.
+READ_ELSEWHERE = frozenset(
     """
     rope_parameters rope_scaling rope_theta rope_local_base_freq partial_rotary_factor rotary_pct rotary_emb_base
-    max_position_embeddings original_max_position_embeddings no_rope_layers no_rope_layer_interval
+    max_position_embeddings original_max_position_embeddings layer_types
     """.split()  # noqa: SIM905 - a list of names to read, one a word
 )
-LAYER_KEYS = frozenset({"layer_types", "sliding_window", "use_sliding_window", "max_window_layers", "sliding_window_pattern"})
-# Values under a harmless name that would still change the forward pass.
-FORBIDDEN = {"quantization_config": "quantised weights", "rope_interleaved": "interleaved rotary pairs"}
+# Keys that say what each layer attends to: a family reads those of its rule (LAYER_READS), and another with a value in it
+# is unread. layer_types is held against the rule's result, whatever the family.
+LAYER_KEYS = frozenset(
+    """
+    sliding_window use_sliding_window max_window_layers sliding_window_pattern _sliding_window_pattern
+    no_rope_layers no_rope_layer_interval attention_chunk_size
+    """.split()  # noqa: SIM905 - a list of names to read, one a word
+)
+# Values under a harmless name that would still change the forward pass: what they mean, what to do.
+FORBIDDEN = {
+    "quantization_config": ("quantised weights", "convert the unquantised checkpoint instead"),
+    "rope_interleaved": ("interleaved rotary pairs", "reorder the rows of q and k, and set it to false"),
+    "is_encoder_decoder": ("an encoder beside the decoder", "ropeconv converts decoders only"),
+    "add_cross_attention": ("attention to an encoder", "ropeconv converts decoders only"),
+    "pruned_heads": ("heads taken out of some layers", "save the checkpoint with the heads it has left"),
+}
 
 
 def find_architecture(config: Mapping[str, Any]) -> Architecture:
@@ -100,14 +113,15 @@ def check_keys(config: Mapping[str, Any], arch: Architecture, *, ignore: Collect
 
     ignore: keys that the user vouches for.
     """
-    for key, reason in FORBIDDEN.items():
+    for key, (meaning, advice) in FORBIDDEN.items():
         if config.get(key):
-            raise ConfigError(f"config.json: {key} means {reason}; convert the unquantised checkpoint instead")
+            raise ConfigError(f"config.json: {key} means {meaning}; {advice}")
     for key, covered in arch.expects.items():
         if key in config and "any" not in covered and config[key] not in covered:
             raise ConfigError(f"config.json: {key} = {config[key]!r}; for {arch.name} ropeconv covers {covered}")
     read = {name for key in arch.dims.values() for name in key.names}
-    known = IGNORED | ROPE_KEYS | LAYER_KEYS | read | set(arch.expects) | arch.ignores | set(ignore)
+    silent = {key for key in LAYER_KEYS if not config.get(key)}
+    known = IGNORED | READ_ELSEWHERE | LAYER_READS[arch.layers] | silent | read | set(arch.expects) | arch.ignores | set(ignore)
     unread = sorted(set(config) - known)
     if unread:
         raise ConfigError(
@@ -122,7 +136,7 @@ def layer_types(config: Mapping[str, Any], arch: Architecture, dims: Dims) -> tu
     if "sliding_attention" in types and (not isinstance(dims.sliding_window, int) or dims.sliding_window < 1):
         raise ConfigError(f"config.json: sliding layers need a sliding_window, not {dims.sliding_window!r}")
     stated = config.get("layer_types")
-    if stated is not None and tuple(stated) != types:
+    if stated and (not isinstance(stated, list) or tuple(stated) != types):
         raise ConfigError(f"config.json: layer_types does not fit {arch.name}'s other keys; mend the config")
     return types
 
@@ -136,32 +150,42 @@ def _window_everywhere(_config: Mapping[str, Any], dims: Dims) -> tuple[str, ...
 
 
 def _window_from(config: Mapping[str, Any], dims: Dims) -> tuple[str, ...]:
+    stated = _stated_types(config, dims)
     if not config.get("use_sliding_window") or not dims.sliding_window:
         return ("full_attention",) * dims.num_layers
-    if config.get("layer_types") is not None:
-        return tuple(config["layer_types"])
+    if stated is not None:
+        return stated
     first = config.get("max_window_layers", 28)
     return tuple("sliding_attention" if n >= first else "full_attention" for n in range(dims.num_layers))
 
 
 def _pattern(config: Mapping[str, Any], dims: Dims) -> tuple[str, ...]:
-    stated = config.get("layer_types")
+    stated = _stated_types(config, dims)
     if stated is not None:
-        if (
-            not isinstance(stated, list)
-            or len(stated) != dims.num_layers
-            or set(stated) - {"full_attention", "sliding_attention"}
-        ):
-            raise ConfigError(
-                f"config.json: layer_types must give full_attention or sliding_attention for {dims.num_layers} layers"
-            )
-        return tuple(stated)
+        return stated
     every = config.get("sliding_window_pattern", 6)
     if not isinstance(every, int) or isinstance(every, bool) or every < 1:
         raise ConfigError(f"config.json: sliding_window_pattern must be a positive integer, not {every!r}")
     return tuple("sliding_attention" if (n + 1) % every else "full_attention" for n in range(dims.num_layers))
 
 
+def _stated_types(config: Mapping[str, Any], dims: Dims) -> tuple[str, ...] | None:
+    stated = config.get("layer_types")
+    if stated is None:
+        return None
+    known = isinstance(stated, list) and all(kind in ("full_attention", "sliding_attention") for kind in stated)
+    if not known or len(stated) != dims.num_layers:
+        raise ConfigError(f"config.json: layer_types must give full_attention or sliding_attention for {dims.num_layers} layers")
+    return tuple(stated)
+
+
+# rule -> the keys that it reads, beside the family's own dims
+LAYER_READS: dict[str, frozenset[str]] = {
+    "full": frozenset(),
+    "window_everywhere": frozenset({"sliding_window"}),
+    "window_from_max_window_layers": frozenset({"sliding_window", "use_sliding_window", "max_window_layers"}),
+    "pattern": frozenset({"sliding_window", "sliding_window_pattern", "_sliding_window_pattern"}),
+}
 LAYER_RULES = {
     "full": _full,
     "window_everywhere": _window_everywhere,

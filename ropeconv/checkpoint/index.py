@@ -43,14 +43,15 @@ HUB_PATTERNS = [
 ]
 
 
-def open_checkpoint(source: str | Path) -> Checkpoint:
+def open_checkpoint(source: str | Path, *, original_context: int | None = None) -> Checkpoint:
     """A folder, a single-file checkpoint of a target that reads its own format (GGUF), or a hub id; headers only.
 
+    original_context: the trained length of a single file that does not say it; a folder's config is not touched.
     Raises CheckpointError with what is missing, damaged or unknown.
     """
     path = Path(source)
     if path.is_file():
-        return _open_file(path)
+        return _open_file(path, original_context=original_context)
     if not path.exists():
         path = _download(str(source))
     if not path.is_dir():
@@ -58,11 +59,14 @@ def open_checkpoint(source: str | Path) -> Checkpoint:
     return _open_folder(path)
 
 
-def _open_file(path: Path) -> Checkpoint:
+def _open_file(path: Path, *, original_context: int | None) -> Checkpoint:
     for target in registry.targets().values():
         if target.open_checkpoint is not None and target.recognizes(path):
             opened: Checkpoint = target.open_checkpoint(path, registry.architectures())
-            return replace(opened, fingerprint=fingerprint(opened.config, opened.tensors))
+            own = fingerprint(opened.config, opened.tensors)  # of the file, whatever a user adds to it
+            if original_context is not None:
+                opened = target.open_checkpoint(path, registry.architectures(), original_context=original_context)
+            return replace(opened, fingerprint=own)
     raise CheckpointError(f"{path}: not a checkpoint file that ropeconv reads (GGUF); for safetensors give the folder")
 
 

@@ -93,7 +93,7 @@ def _contexts(
     if argument is not None:
         _checks.whole("original context", argument)
         if stated is not None and stated != argument:
-            raise RopeConfigError(f"config.json says trained context {stated}, --original-context {argument}; drop one")
+            raise RopeConfigError(f"the checkpoint says trained context {stated}, --original-context {argument}; drop the option")
         if limit is not None and argument > limit:
             raise RopeConfigError(f"--original-context {argument} is above max_position_embeddings {limit}; lower it")
         stated = argument

@@ -16,6 +16,7 @@ from ropeconv.commands._report import byte_progress, conversion_facts, show_conv
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+FINDING = ("name", "severity", "what", "effects", "advice")
 BAKE = "metadata: the runtime's own form of the scaling; tables: numbers for each rotary pair or position."
 
 
@@ -53,14 +54,16 @@ def convert(target: str, source: str, common: dict[str, Any], *, folder: bool, *
     common: the values of `conversion_options` and of the scaling options. folder: whether the output is a folder, which is
     then what the report names. own: the target's further options.
     """
-    from ropeconv.prepare import huggingface_patch, prepare
+    from ropeconv.prepare import huggingface_patch, prepare_with_findings
 
     output, dry_run, as_json = common.pop("output"), common.pop("dry_run"), common.pop("as_json")
     ignore, trained = common.pop("ignore_config_key"), common.pop("original_context")
     quiet = common.pop("quiet") or as_json or dry_run
     common.pop("debug")  # cli.main reads it
     shared = {name: common.pop(name) for name in ("bake", "threads", "force")}
-    model = prepare(source, scaling_request(common), original_context=trained, ignore=ignore)
+    model, findings = prepare_with_findings(source, scaling_request(common), original_context=trained, ignore=ignore)
+    runtimes = registry.targets()[target].runtimes
+    concerning = [finding for finding in findings if finding.concerns(target, runtimes)]
     with byte_progress("writing", show=not quiet) as progress:
         emitted = registry.targets()[target].emit(
             model,
@@ -72,8 +75,9 @@ def convert(target: str, source: str, common: dict[str, Any], *, folder: bool, *
             **own,
         )
     if as_json:
-        click.echo(json.dumps(conversion_facts(model, emitted, dry_run=dry_run)))
-    elif folder:
-        show_conversion(model, emitted, dry_run=dry_run, artefact=output)
-    else:
-        show_conversion(model, emitted, dry_run=dry_run)
+        told = [{name: getattr(finding, name) for name in FINDING} for finding in concerning]
+        click.echo(json.dumps(conversion_facts(model, emitted, dry_run=dry_run) | {"findings": told}))
+        return
+    show_conversion(model, emitted, dry_run=dry_run, artefact=output if folder else None)
+    for finding in concerning:
+        click.echo(finding.note(runtimes), err=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,8 +45,8 @@ SCALING_OPTIONS = (
     click.option("--ntk-factor", type=float, metavar="F", help="NTK-aware: the base raised for F times the context."),
     click.option("--yarn-factor", type=float, metavar="F", help="YaRN for F times the context."),
     click.option("--scaling", metavar="KIND", help="Any scaling kind; takes --factor and --set."),
-    click.option("--factor", type=float, metavar="F", help="Factor for --scaling."),
-    click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Further parameter of --scaling (JSON value)."),
+    click.option("--factor", type=float, metavar="F", help="Factor for --scaling or --rope-parameters."),
+    click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Further parameter of the scaling (JSON value)."),
     click.option(
         "--rope-parameters",
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -78,14 +78,16 @@ def scaling_request(options: dict[str, Any]) -> ScalingRequest | None:
     """Take the scaling options out of `options`: one request, or None when the checkpoint's own scaling is to be carried."""
     factors = {kind: options.pop(name) for name, kind in SHORTHANDS.items()}
     kind, factor = options.pop("scaling"), options.pop("factor")
-    parameters = dict(_setting(text) for text in options.pop("settings"))
+    parameters = _settings(options.pop("settings"))
     file, context, existing = options.pop("rope_parameters"), options.pop("context"), options.pop("on_existing")
     given = [(name, value) for name, value in factors.items() if value is not None]
     ways = len(given) + (kind is not None) + (file is not None)
     if ways > 1:
         raise click.UsageError("give one of --pi-factor, --ntk-factor, --yarn-factor, --scaling, --rope-parameters")
-    if kind is None and (factor is not None or parameters):
-        raise click.UsageError("--factor and --set belong to --scaling KIND")
+    if factor is not None and kind is None and file is None:
+        raise click.UsageError("--factor belongs to --scaling KIND or --rope-parameters")
+    if parameters and ways == 0:
+        raise click.UsageError("--set belongs to --pi-factor, --ntk-factor, --yarn-factor or --scaling KIND")
     if ways == 0 and context is None:
         if existing != "refuse":
             raise click.UsageError("--on-existing belongs to a scaling option")
@@ -100,6 +102,14 @@ def scaling_request(options: dict[str, Any]) -> ScalingRequest | None:
         on_existing=existing,
         huggingface=None if file is None else _read_parameters(file),
     )
+
+
+def _settings(texts: Sequence[str]) -> dict[str, Any]:
+    parameters: dict[str, Any] = {}
+    for key, value in map(_setting, texts):
+        if parameters.setdefault(key, value) != value:
+            raise click.UsageError(f"--set gives {key} twice, {parameters[key]} and {value}; drop one")
+    return parameters
 
 
 def _setting(text: str) -> tuple[str, Any]:

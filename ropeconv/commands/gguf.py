@@ -36,7 +36,7 @@ def command(
     Examples:
       ropeconv gguf model/ --pi-factor 4 -o model-x4.gguf
       ropeconv gguf model/ --yarn-factor 4 --type Q4_K_M
-      ropeconv gguf model/ --scaling yarn --factor 4 --set beta_fast=16 --dry-run
+      ropeconv gguf model/ --yarn-factor 4 --set beta_fast=16 --dry-run
       ropeconv gguf model.gguf --context 32768 -o model-32k.gguf
     """
     convert("gguf", source, common, folder=False, type=type_, pre=pre, name=name, split=split_max_size)

@@ -27,6 +27,7 @@ def _hidden_theta(case: Case) -> Finding | None:
         },
         "write both generations of keys",
         dict,  # the writer of folders writes both
+        left_behind=frozenset({"safetensors"}),
     )
 
 
@@ -85,6 +86,7 @@ def _short_tokenizer(case: Case) -> Finding | None:
         {"transformers": f"cuts texts at {limit} tokens wherever truncation is on"},
         f"set model_max_length to {reach}",
         dict,  # the writer of folders raises it
+        left_behind=frozenset({"safetensors"}),
     )
 
 

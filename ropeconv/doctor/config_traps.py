@@ -103,6 +103,7 @@ def _yarn_without_length(case: Case) -> Finding | None:
             },
             f"give the trained length with --original-context N{either}",
             None if stated is None else partial(_state_length, length=stated, nested=case.nested),
+            answered=stated is not None,
         )
     return None
 

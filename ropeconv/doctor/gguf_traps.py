@@ -86,6 +86,7 @@ def _dead_keys(case: GgufCase) -> Finding | None:
             {"llama.cpp": "runs without them"},
             "remove them",
             _change(**removed),
+            left_behind=frozenset({"gguf"}),
         )
     trained = case.trained
     intent = {
@@ -137,11 +138,12 @@ def _no_length(case: GgufCase) -> Finding | None:
     either = f"{context}, or {context / case.factor:g} if that is the extended length" if context else "unknown"
     return Finding(
         "G3",
-        ERROR,
+        ERROR if stated is None else WARNING,
         "yarn without original_context_length",
         {"llama.cpp": f"takes context_length {context}: if that is the extended length, the ramp is at the wrong pairs"},
-        f"`ropeconv inspect FILE --fix --original-context N -o OUT` writes a mended copy; N is the trained length ({either})",
+        f"give the trained length with --original-context N ({either}); `ropeconv inspect --fix` then writes a mended copy",
         None if stated is None else _change(**{case.key("original_context_length"): stated}),
+        answered=stated is not None,
     )
 
 

@@ -55,7 +55,7 @@ def look(source: str | Path, request: ScalingRequest | None = None, *, original_
     raw = open_raw(path)
     findings = [] if raw is None else examine_raw(raw, original_context=original_context)
     try:
-        checkpoint = open_checkpoint(source)
+        checkpoint = open_checkpoint(source, original_context=original_context)
     except RopeconvError as error:
         if raw is None or not findings:
             raise

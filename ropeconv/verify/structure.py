@@ -47,7 +47,7 @@ def find_expected(
     provenance = artefact.provenance
     if reference is None and provenance is None:
         raise CheckpointError(f"{artefact.path}: says nothing about its source; name it with --reference")
-    checkpoint = _open_reference(artefact, reference)
+    checkpoint = _open_reference(artefact, reference, original_context=original_context)
     if provenance is not None:
         _check_fingerprint(artefact, checkpoint)
     if provenance is not None and request is None:
@@ -59,14 +59,14 @@ def find_expected(
     return Expected(scaled, config, scaled.main_rope)
 
 
-def _open_reference(artefact: Artefact, reference: str | Path | None) -> Checkpoint:
+def _open_reference(artefact: Artefact, reference: str | Path | None, *, original_context: int | None) -> Checkpoint:
     if reference is not None:
-        return open_checkpoint(reference)
+        return open_checkpoint(reference, original_context=original_context)
     assert artefact.provenance is not None
     source = artefact.provenance.source
     beside = artefact.path.parent / source
     try:
-        return open_checkpoint(beside if beside.exists() else source)
+        return open_checkpoint(beside if beside.exists() else source, original_context=original_context)
     except CheckpointError as error:
         raise CheckpointError(f"{artefact.path}: its source {source} cannot be opened ({error}); pass --reference") from error
 
