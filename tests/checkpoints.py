@@ -59,3 +59,11 @@ def with_config(model: Path, out: Path, **changes: Any) -> Path:
     config = json.loads((out / "config.json").read_text()) | changes
     (out / "config.json").write_text(json.dumps({key: value for key, value in config.items() if value is not None}))
     return out
+
+
+def with_null(model: Path, out: Path, key: str) -> Path:
+    """A copy of the checkpoint with a null in its config."""
+    shutil.copytree(model, out)
+    config = json.loads((out / "config.json").read_text()) | {key: None}
+    (out / "config.json").write_text(json.dumps(config))
+    return out

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters.to_gguf.container import RawKey, encode_header, padded
-from converters.to_gguf.ggml import quantize_rows, row_bytes
+from converters.to_gguf.ggml import dequantize_rows, quantize_rows, row_bytes
 from converters.to_gguf.keys import KeyValue
 from converters.to_gguf.plan import Planned
 from converters.to_gguf.splits import split_name
@@ -28,6 +28,7 @@ from ropeconv.target import Progress
 
 SLAB = 4 << 20  # bytes of float32 a slab: fits the second-level caches' neighbourhood, amortises a call
 UINT16, INT32 = 2, 5
+TINY = 1e-3  # blocks whose values stay below this are read back: their scales are float16, and may have become zero
 
 
 @dataclass(frozen=True)
@@ -135,10 +136,13 @@ def convert(tensor: Planned, start: int, stop: int) -> NDArray[np.uint8]:
         if tensor.shift:
             rows = rows.astype(np.float32) + np.float32(tensor.shift)
         if tensor.type in FLOATS:
-            data = np.ascontiguousarray(cast_rows(rows, tensor.type)).reshape(stop - start, -1).view(np.uint8)
+            numbers = cast_rows(rows, tensor.type)
+            data, gone = np.ascontiguousarray(numbers).reshape(stop - start, -1).view(np.uint8), not numbers.any()
         else:
-            data = quantize_rows(cast_rows(rows, "F32"), tensor.type)
-        if not data.any() and rows.any():
+            numbers = cast_rows(rows, "F32")
+            data = quantize_rows(numbers, tensor.type)
+            gone = np.abs(numbers).max() < TINY and not dequantize_rows(data, tensor.type).any()
+        if gone and rows.any():
             raise CannotExpress(f"tensor {tensor.source}: its values are too small for {tensor.type}; take BF16 or F32")
         return data
     except BadValueError as error:

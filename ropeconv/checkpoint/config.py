@@ -83,15 +83,22 @@ def read_dims(config: Mapping[str, Any], arch: Architecture) -> Dims:
     for field in sizes:
         value = getattr(dims, field)
         if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
-            raise ConfigError(f"config.json: {field} must be a positive integer, not {value!r}")
+            raise ConfigError(f"config.json: {_spelling(arch, field)} must be a positive integer, not {value!r}")
     for field in ("tied", "parallel_residual"):
         if not isinstance(getattr(dims, field), bool):
-            raise ConfigError(f"config.json: {field} must be true or false, not {getattr(dims, field)!r}")
+            raise ConfigError(f"config.json: {_spelling(arch, field)} must be true or false, not {getattr(dims, field)!r}")
     if not isinstance(dims.norm_eps, float | int) or not math.isfinite(dims.norm_eps) or dims.norm_eps < 0:
-        raise ConfigError(f"config.json: the norm's epsilon must be a small positive number, not {dims.norm_eps!r}")
+        stated = f"{_spelling(arch, 'norm_eps')} must be a small positive number, not {dims.norm_eps!r}"
+        raise ConfigError(f"config.json: {stated}")
     if dims.num_heads % dims.num_kv_heads:
         raise ConfigError(f"config.json: {dims.num_heads} heads are not a multiple of {dims.num_kv_heads} key/value heads")
     return dims
+
+
+def _spelling(arch: Architecture, field: str) -> str:
+    """The config key behind a Dims field."""
+    names = arch.dims[field].names if field in arch.dims else ()
+    return names[0] if names else field
 
 
 def _read_key(config: Mapping[str, Any], field: str, key: Key, values: Mapping[str, Any]) -> Any:

@@ -215,3 +215,26 @@ def test_weights_that_are_no_numbers_are_refused(llama: Path, tmp_path: Path, va
     with pytest.raises(RopeconvError, match=text):
         convert(source, tmp_path / "out.gguf", type=kind)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["source"]
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize(("kind", "value"), [("F16", 1e-9), ("Q8_0", 1e-9), ("Q5_0", 1e-9), ("Q4_0", 1e-9), ("Q4_1", 1e-9)])
+def test_weights_that_vanish_are_refused(llama: Path, tmp_path: Path, kind: str, value: float, sign: int) -> None:
+    import shutil
+
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    source = shutil.copytree(llama, tmp_path / "source")
+    weights = load_file(source / "model.safetensors")
+    name = "model.layers.1.mlp.down_proj.weight"
+    weights[name] = torch.full_like(weights[name], sign * value)
+    save_file(weights, source / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CannotExpress, match=rf"{name}: its values are too small for {kind}; take BF16 or F32"):
+        convert(source, tmp_path / "out.gguf", type=kind)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["source"]
+    stored = read(convert(source, tmp_path / "out.gguf", type="BF16").files[0])[1]["blk.1.ffn_down.weight"]
+    assert stored == ("BF16", weights[name].to(torch.bfloat16).view(torch.uint8).numpy().tobytes())
+    small = {**weights, name: torch.full_like(weights[name], sign * 1e-5)}
+    save_file(small, source / "model.safetensors", metadata={"format": "pt"})
+    convert(source, tmp_path / "small.gguf", type=kind)
