@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ropeconv.extend import ScalingRequest
-from ropeconv.longctx.rows import Row, method_rows
+from ropeconv.longctx.rows import Row, main_frequencies, method_rows
 from ropeconv.model import Model
 from ropeconv.prepare import scale
 
@@ -67,7 +67,7 @@ def seed_rows(model: Model, factor: float) -> list[Row]:
 
 def read_candidate(model: Model) -> Candidate:
     """What a scaled model's full-attention layers turn by."""
-    found = model.frequencies.get("full_attention") or next(f for f in model.frequencies.values() if f is not None)
+    found = main_frequencies(model)
     return make_candidate(np.maximum.accumulate(found.rho), found.attention_factor)
 
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from ropeconv.errors import RopeconvError
-from ropeconv.longctx.compare import Comparison, Result
+from ropeconv.longctx.compare import Comparison
 from ropeconv.longctx.report import recalls
+from ropeconv.longctx.rows import main_frequencies
 
 SMOOTH = 64  # points along a curve
 DASHES = ("-", "--", ":", "-.")
@@ -45,18 +46,18 @@ def draw_passkeys(found: Comparison) -> str | None:
     asked = [result for result in found.results if recalls(result)]
     if not asked:
         return None
-    distances = sorted({recall.distance for result in asked for recall in recalls(result)})
-    grid = np.array([[_mean_loss(result, distance) for distance in distances] for result in asked])
+    losses = np.array([[[recall.loss for recall in prompt] for prompt in result.measured.passkeys] for result in asked])
+    hits = np.array([[[recall.retrieved for recall in prompt] for prompt in result.measured.passkeys] for result in asked])
+    distances = [recall.distance for recall in asked[0].measured.passkeys[0]]  # a few tokens apart in other prompts
 
     def draw(axis: Any) -> None:
-        picture = axis.imshow(grid, aspect="auto", cmap="viridis_r", vmin=0)
-        for y, result in enumerate(asked):
-            for recall in recalls(result):
-                if recall.retrieved:
-                    axis.plot(distances.index(recall.distance), y, "wo", ms=4, mec="k", mew=0.5)
+        picture = axis.imshow(losses.mean(1), aspect="auto", cmap="viridis_r", vmin=0)
+        for (y, x), share in np.ndenumerate(hits.mean(1)):
+            if share:
+                axis.plot(x, y, "wo", ms=6 * share**0.5, mec="k", mew=0.5)
         axis.set_xticks(range(len(distances)), distances, rotation=45, fontsize=7)
         axis.set_yticks(range(len(asked)), [result.row.label for result in asked], fontsize=8)
-        axis.set(xlabel="distance to the key, tokens", title="loss of the key's digits, nats; dot: retrieved")
+        axis.set(xlabel="distance to the key, tokens", title="loss of the key's digits, nats; dot: share retrieved")
         axis.figure.colorbar(picture, ax=axis)
 
     return _svg((9, 1.8 + 0.35 * len(asked)), draw)
@@ -67,9 +68,8 @@ def draw_spectrum(found: Comparison) -> str:
 
     def draw(axis: Any) -> None:
         for number, result in enumerate(found.results):
-            model = result.row.model
-            numbers = None if model is None else next((f for f in model.frequencies.values() if f is not None), None)
-            if numbers is not None:
+            if result.row.model is not None:
+                numbers = main_frequencies(result.row.model)
                 rho = numbers.rho if numbers.long_rho is None else numbers.long_rho
                 turning = np.isfinite(rho)
                 axis.plot(np.arange(len(rho))[turning], rho[turning], label=result.row.label, **_style(number))
@@ -77,11 +77,6 @@ def draw_spectrum(found: Comparison) -> str:
         axis.legend(frameon=False, fontsize=8, ncols=2)
 
     return _svg((9, 4), draw)
-
-
-def _mean_loss(result: Result, distance: int) -> float:
-    found = [recall.loss for recall in recalls(result) if recall.distance == distance]
-    return sum(found) / len(found) if found else float("nan")
 
 
 def _style(number: int) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from ropeconv.extend import ScalingRequest
 from ropeconv.model import Model
 from ropeconv.prepare import prepare, scale
 from ropeconv.rope.solve import is_scaled
+from ropeconv.rope.spec import Frequencies
 
 NONE = "none"
 SPOKEN = {"linear": "pi"}  # what users call a kind, where it is not its name
@@ -105,6 +106,11 @@ def plain_model(source: str, *, original_context: int | None = None) -> Model:
             f"checkpoint, and this one with --also"
         )
     return model
+
+
+def main_frequencies(model: Model) -> Frequencies:
+    """What its full-attention layers turn by, or the only ones that turn."""
+    return model.frequencies.get("full_attention") or next(found for found in model.frequencies.values() if found is not None)
 
 
 def refuse_hopeless(rows: Iterable[Row]) -> None:
