@@ -6,8 +6,7 @@ GatherBlockQuantized is that row's blocks of MatMulNBits one after the other (on
 
 The choice: a few ranges are tried for each block, each with the scale that is best in least squares for the codes it
 gives, and the one with the smallest squared error stays; then codes and scale are fitted to each other once more. For
-codes q the best scale is <x, q> / <q, q> and the error |x|^2 - <x, q>^2 / <q, q>, so no trial has to be rebuilt. Columns may
-differ in importance: their squares count that often in every one of these sums.
+codes q the best scale is <x, q> / <q, q> and the error |x|^2 - <x, q>^2 / <q, q>, so no trial has to be rebuilt.
 
 Shape letters: n rows, c columns, b blocks a row, s block size, m = n * b blocks.
 """
@@ -16,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -48,10 +46,9 @@ class Packed:
     zero_points: Bytes | None
 
 
-def pack_rows(rows: NDArray[Any], blocks: Blocks, *, importance: Float | None = None) -> Packed:
+def pack_rows(rows: NDArray[Any], blocks: Blocks) -> Packed:
     """Quantise (n, c) numbers. Rows do not depend on one another, so any cut into slabs gives the same bytes.
 
-    importance: (c,) positive, the mean square of what each column is multiplied by; None = all alike.
     A last block that the row does not fill is filled with zeros. Raises BadValueError for NaN, infinity
     or a magnitude past LARGEST.
     """
@@ -68,7 +65,7 @@ def pack_rows(rows: NDArray[Any], blocks: Blocks, *, importance: Float | None = 
         part = np.zeros((max(stop - start, 2), b * blocks.size), np.float32)
         part[: stop - start, :c] = numbers[start:stop]
         x = np.ascontiguousarray(part.reshape(-1, blocks.size).T)  # (s, m): a sum over a block adds long rows
-        scale, zero, q = _fit(x, blocks, None if importance is None else _spread(importance, blocks, count=x.shape[1]))
+        scale, zero, q = _fit(x, blocks)
         rows_here = stop - start
         scales[start:stop], zeros[start:stop] = scale.reshape(-1, b)[:rows_here], zero.reshape(-1, b)[:rows_here]
         np.add(q, zero, out=q)
@@ -95,28 +92,20 @@ def _check(numbers: Float) -> Float:
     return numbers
 
 
-def _spread(importance: Float, blocks: Blocks, *, count: int) -> Float:
-    """(s, m) of (c,): every column's number where its values are."""
-    b = blocks.count(len(importance))
-    padded = np.zeros(b * blocks.size, np.float32)
-    padded[: len(importance)] = importance
-    return np.tile(padded.reshape(b, blocks.size).T, count // b)
-
-
-def _fit(x: Float, blocks: Blocks, importance: Float | None) -> tuple[Float, Float, Float]:
-    """(m,) scales, (m,) zero points, (s, m) codes less zero points, for (s, m) values of (s, m) importance."""
+def _fit(x: Float, blocks: Blocks) -> tuple[Float, Float, Float]:
+    """(m,) scales, (m,) zero points, (s, m) codes less zero points, for (s, m) values."""
+    top = np.float32(2**blocks.bits - 1)
     q, work = np.empty_like(x), np.empty_like(x)
-    encode = partial(_encode, x, top=np.float32(2**blocks.bits - 1), q=q, work=work, importance=importance)
     best = np.full(x.shape[1], -1.0, np.float32)
     inverse, zero = np.zeros_like(best), np.zeros_like(best)
     for trial, point in _trials(x, blocks):
-        xq, qq = encode(trial, point)
+        xq, qq = _encode(x, trial, point, top=top, q=q, work=work)
         gain = xq * _divide(xq, qq)
         better = gain > best
         for kept, new in ((best, gain), (inverse, trial), (zero, point)):
             np.copyto(kept, new, where=better)
-    xq, qq = encode(inverse, zero)
-    xq, qq = encode(_divide(qq, xq), zero)
+    xq, qq = _encode(x, inverse, zero, top=top, q=q, work=work)
+    xq, qq = _encode(x, _divide(qq, xq), zero, top=top, q=q, work=work)
     return _divide(xq, qq), zero, q
 
 
@@ -135,17 +124,14 @@ def _trials(x: Float, blocks: Blocks) -> Iterator[tuple[Float, Float]]:
         yield inverse, np.clip(np.rint(np.float32(top / 2) - (low + high) / 2 * inverse), 0, np.float32(top))
 
 
-def _encode(
-    x: Float, inverse: Float, zero: Float, *, top: np.float32, q: Float, work: Float, importance: Float | None
-) -> tuple[Float, Float]:
+def _encode(x: Float, inverse: Float, zero: Float, *, top: np.float32, q: Float, work: Float) -> tuple[Float, Float]:
     """Codes less zero points into q; returns (m,) <x, q> and <q, q>."""
     np.multiply(x, inverse, out=q)
     np.rint(q, out=q)
     np.maximum(q, -zero, out=q)
     np.minimum(q, top - zero, out=q)
-    weighted = q if importance is None else q * importance
-    xq = np.multiply(x, weighted, out=work).sum(axis=0)
-    return xq, np.multiply(q, weighted, out=work).sum(axis=0)
+    xq = np.multiply(x, q, out=work).sum(axis=0)
+    return xq, np.multiply(q, q, out=work).sum(axis=0)
 
 
 def _divide(numerator: Float, denominator: Float) -> Float:

@@ -30,7 +30,6 @@ from ropeconv.model import Model, Tensor
 
 PAGE, LINE = 4096, 64  # bytes
 JOINT = "+"
-LEAST = 0.01  # of the mean importance
 FLOAT_NAMES = {dtype: name for name, dtype in FLOATS.items()}
 Made = Sequence[NDArray[np.uint8]]
 
@@ -145,22 +144,7 @@ class Store:
         }
         if not blocks.symmetric:
             shapes["_zero_points"] = ("uint8", (blocks.zero_point_bytes(columns),))
-        fill = partial(_packed_rows, blocks=blocks, importance=self._importance(names[0]))
-        return self._joined({name: partial(fill, name, self.model.tensor(name)) for name in names}, shapes)
-
-    def _importance(self, name: str) -> NDArray[np.float32] | None:
-        """(e,) mean square of what the output head's columns meet: the output norm's values; None for other matrices.
-
-        A tied embedding is looked up as well, so no column may be worth nothing.
-        """
-        if name != self._head:
-            return None
-        squares = np.zeros(self.model.dims.hidden_size, np.float32)
-        for norm, (weight, _) in self.model.weights.items():
-            if weight.role is Role.OUTPUT_NORM:  # its weight, and its bias where it has one
-                shift = np.float32(Tag.NORM_PLUS_ONE in weight.tags)
-                squares += np.square(self.model.tensor(norm).rows(0, len(squares)).astype(np.float32) + shift)
-        return np.asarray(np.maximum(squares, LEAST * squares.mean()), np.float32)
+        return self._joined({name: partial(_packed_rows, name, self.model.tensor(name), blocks) for name in names}, shapes)
 
     @property
     def _head(self) -> str:
@@ -210,11 +194,9 @@ def _float_rows(name: str, tensor: Tensor, dtype: str, shift: float, start: int,
         raise _explain(name, error, start) from error
 
 
-def _packed_rows(
-    name: str, tensor: Tensor, start: int, stop: int, *, blocks: Blocks, importance: NDArray[np.float32] | None
-) -> Made:
+def _packed_rows(name: str, tensor: Tensor, blocks: Blocks, start: int, stop: int) -> Made:
     try:
-        packed = pack_rows(tensor.rows(start, stop), blocks, importance=importance)
+        packed = pack_rows(tensor.rows(start, stop), blocks)
     except BadValueError as error:
         raise _explain(name, error, start) from error
     parts: list[NDArray[Any]] = [packed.codes, packed.scales]

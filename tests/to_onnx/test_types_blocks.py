@@ -159,39 +159,6 @@ def test_the_few_ranges_come_close_to_all_of_them() -> None:
     assert ours.sum() < 1.06 * best.sum()
 
 
-def weighted_errors(blocks: Blocks, importance: np.ndarray[Any, Any]) -> tuple[float, float]:
-    """Squared error of outputs (columns times inputs of that mean square), through onnxruntime: told, and not told."""
-    rows, found = weights(192, rows=64), []
-    for known in (importance, None):
-        packed = pack_rows(rows, blocks, importance=known)
-        back = multiply(np.eye(192, dtype=np.float32), packed, blocks, columns=192).T
-        found.append(float((np.square(back - rows) * importance).sum()))
-    return found[0], found[1]
-
-
-@pytest.mark.parametrize("symmetric", [True, False])
-def test_columns_that_matter_more_lose_less(symmetric: bool) -> None:
-    importance = np.square(np.random.default_rng(3).uniform(0.3, 3.0, 192)).astype(np.float32)
-    told, untold = weighted_errors(Blocks(4, 32, symmetric=symmetric), importance)
-    assert told < 0.96 * untold
-
-
-def test_another_column_s_importance_would_show() -> None:
-    importance = np.square(np.random.default_rng(3).uniform(0.3, 3.0, 192)).astype(np.float32)
-    rows, blocks = weights(192, rows=64), Blocks(4, 32, symmetric=False)
-    _, untold = weighted_errors(blocks, importance)
-    packed = pack_rows(rows, blocks, importance=np.roll(importance, 1))
-    back = multiply(np.eye(192, dtype=np.float32), packed, blocks, columns=192).T
-    assert float((np.square(back - rows) * importance).sum()) > 0.98 * untold
-
-
-@pytest.mark.parametrize("blocks", CASES, ids=str)
-def test_columns_all_alike_are_columns_without_importance(blocks: Blocks) -> None:
-    alike, plain = (pack_rows(weights(104), blocks, importance=i) for i in (np.ones(104, np.float32), None))
-    np.testing.assert_array_equal(alike.codes, plain.codes)
-    np.testing.assert_array_equal(alike.scales, plain.scales)
-
-
 @settings(max_examples=30, deadline=None)
 @given(cut=st.integers(1, ROWS - 1), blocks=st.sampled_from(CASES), columns=st.sampled_from(COLUMNS), seed=st.integers(0, 99))
 def test_any_cut_into_slabs_gives_the_same_bytes(cut: int, blocks: Blocks, columns: int, seed: int) -> None:

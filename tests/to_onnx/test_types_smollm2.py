@@ -15,9 +15,9 @@ from tests.to_onnx.test_clients import convert
 pytestmark = pytest.mark.slow
 
 TOKENS = 400
-# measured, mean KL divergence: fp32 1e-9, fp16 7e-6, int8 6e-3, int4 0.27 (onnxruntime-genai's own int4 builder: 0.33), with
+# measured, mean KL divergence: fp32 1e-9, fp16 7e-6, int8 6e-3, int4 0.30 (onnxruntime-genai's own int4 builder: 0.32), with
 # an 8-bit head 0.20
-LIMITS = {"fp32": 1e-6, "fp16": 5e-5, "int8": 0.02, "int4": 0.31, "int4 --head-bits 8": 0.24}
+LIMITS = {"fp32": 1e-6, "fp16": 5e-5, "int8": 0.02, "int4": 0.32, "int4 --head-bits 8": 0.24}
 
 
 @cache
