@@ -5,6 +5,7 @@ Chen et al., "LongLoRA", 2023: adapters alone do not reach a full fine-tune at l
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from ropeconv.arch._base import Role
@@ -23,7 +24,9 @@ def add_adapters(network: Any, model: Model, *, rank: int) -> Any:
 
     leaves = {name.split(".")[-2] for name, (weight, _) in model.weights.items() if weight.role in ATTENTION}
     settings = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, bias="none", target_modules=sorted(leaves))
-    wrapped = get_peft_model(network, settings)
+    with warnings.catch_warnings():  # peft asks transformers by a name that it is about to change
+        warnings.simplefilter("ignore", FutureWarning)
+        wrapped = get_peft_model(network, settings)
     whole = {name for name, (weight, _) in model.weights.items() if _trained_whole(weight.role)}
     for name, parameter in network.named_parameters():
         if name in whole:

@@ -37,7 +37,18 @@ class Interrupted(RopeconvError):  # noqa: N818 - reads as a sentence at the rai
     """The user stopped a run whose state is safe."""
 
 
-def loss_module(network: Any) -> Any:
+def uses_bf16(precision: str, device: str) -> bool:
+    """Whether to compute in bfloat16: asked for, or by default where the device is faster so."""
+    import torch
+
+    if precision != "auto":
+        return precision == "bf16"
+    if device.startswith("cuda"):
+        return bool(torch.cuda.is_bf16_supported())
+    return device == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
+
+
+def loss_module(network: Any, *, device: str, bf16: bool) -> Any:
     """The network as a module (ids, positions, labels) -> mean loss; logits are never held for more than ROWS tokens."""
     import torch
     from torch.nn.functional import cross_entropy
@@ -49,12 +60,13 @@ def loss_module(network: Any) -> Any:
             self.network = network
 
         def forward(self, ids: Any, positions: Any, labels: Any) -> Any:
-            hidden = run_base(self.network, ids, positions).flatten(0, 1)
             flat = labels.flatten()
-            total = sum(
-                checkpoint(self._part, hidden[start : start + ROWS], flat[start : start + ROWS], use_reentrant=False)
-                for start in range(0, len(hidden), ROWS)
-            )
+            with torch.autocast(device.partition(":")[0], dtype=torch.bfloat16, enabled=bf16):
+                hidden = run_base(self.network, ids, positions).flatten(0, 1)
+                total = sum(
+                    checkpoint(self._part, hidden[start : start + ROWS], flat[start : start + ROWS], use_reentrant=False)
+                    for start in range(0, len(hidden), ROWS)
+                )
             return total / (flat != IGNORED).sum()
 
         def _part(self, hidden: Any, labels: Any) -> Any:
@@ -87,7 +99,9 @@ class Trainer:
         optimizer = torch.optim.AdamW(
             parameters, lr=recipe.learning_rate, betas=BETAS, weight_decay=recipe.weight_decay, fused=True
         )
-        self.module, self.optimizer = accelerator.prepare(loss_module(network), optimizer)
+        device = str(accelerator.device)
+        module = loss_module(network, device=device, bf16=uses_bf16(recipe.precision, device))
+        self.module, self.optimizer = accelerator.prepare(module, optimizer)
         self.parameters = parameters
         self.steps: list[Step] = []
 

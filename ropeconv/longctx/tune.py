@@ -17,7 +17,7 @@ from ropeconv.longctx.engine import Engine, config_of, memory_explained
 from ropeconv.longctx.recipe import Recipe, as_values, difference
 from ropeconv.longctx.text import encode, encode_stream, first_tokens, held_out_text, need_tokenizer, training_texts
 from ropeconv.longctx.train import STATE, Step, Trainer
-from ropeconv.longctx.windows import make_windows
+from ropeconv.longctx.windows import Windows, make_windows
 from ropeconv.longctx.write import check_output, round_weights, stored_type, write_tuned
 from ropeconv.model import Model
 from ropeconv.prepare import prepare
@@ -77,24 +77,12 @@ def tune(
     recipe.check()
     model = _scaled_model(source, request, original_context)
     accelerator = _accelerator(recipe)
-    recipe.share(accelerator.num_processes)
     dtype = choices.dtype or stored_type(model)
     check_output(model, out, dtype=dtype, force=choices.force)
     engine = Engine(model, device=str(accelerator.device))
-    tokenizer = need_tokenizer(engine.tokenizer, model.checkpoint.path)
-    ids = encode_stream(tokenizer, training_texts(choices.text))
-    windows = make_windows(
-        ids, length=_window(recipe, model), context=model.main_rope.context, skip=recipe.skip, seed=recipe.seed
-    )
-    held = _held_out(tokenizer, choices, model)
-    identity = {
-        "recipe": as_values(recipe),
-        "config": config_of(model),
-        "source": model.checkpoint.fingerprint,
-        "tokens": len(ids),
-    }
+    windows, held = _texts(engine, model, recipe, choices)
     state = out.with_name(out.name + ".tuning")
-    started = _open_state(state, identity, choices, accelerator)
+    started = _open_state(state, _identity(model, recipe, windows), choices, accelerator)
     before = _before(engine, held, state, accelerator, progress)
     network = _trainable(engine.network, model, recipe, choices)
     trainer = Trainer(accelerator, engine.network, windows, recipe, state)
@@ -106,8 +94,7 @@ def tune(
         return None
     engine.network = (merge_adapters(network) if recipe.lora_rank else engine.network).eval()
     round_weights(engine.network, dtype)
-    after = _losses(engine, held, progress)
-    result = _result(out, model, recipe, steps, before, after)
+    result = _result(out, model, recipe, steps, before, _losses(engine, held, progress))
     facts = tuned_facts(result)
     write_tuned(model, engine.network, out, dtype=dtype, record=facts, force=choices.force, progress=_stage(progress))
     shutil.rmtree(state)
@@ -130,27 +117,28 @@ def _accelerator(recipe: Recipe) -> Any:
 
     from accelerate.utils import DistributedType, set_seed
 
-    accelerator = Accelerator(mixed_precision="bf16" if _bf16(recipe) else "no")
+    accelerator = Accelerator(mixed_precision="no")  # train.py casts by itself
     plain = {DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU, DistributedType.MULTI_XPU}
     if accelerator.distributed_type not in plain:
         raise ConfigError(f"accelerate is set up for {accelerator.distributed_type.value}; tune runs data-parallel only")
+    recipe.share(accelerator.num_processes)
     set_seed(recipe.seed)
     return accelerator
 
 
-def _bf16(recipe: Recipe) -> bool:
-    """Whether bfloat16 is asked for or, by default, faster than float32 on this device."""
-    import torch
-
-    if recipe.precision != "auto":
-        return recipe.precision == "bf16"
-    if torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported())
-    return bool(torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.cpu._is_avx512_bf16_supported())
+def _texts(engine: Engine, model: Model, recipe: Recipe, choices: Choices) -> tuple[Windows, list[int]]:
+    """Where examples come from, and the held-out tokens."""
+    tokenizer = need_tokenizer(engine.tokenizer, model.checkpoint.path)
+    ids, context = encode_stream(tokenizer, training_texts(choices.text)), model.main_rope.context
+    length = recipe.window if recipe.skip else context
+    windows = make_windows(ids, length=length, context=context, skip=recipe.skip, seed=recipe.seed)
+    return windows, _held_out(tokenizer, choices, model)
 
 
-def _window(recipe: Recipe, model: Model) -> int:
-    return recipe.window if recipe.skip else model.main_rope.context
+def _identity(model: Model, recipe: Recipe, windows: Windows) -> dict[str, Any]:
+    """What a resumed run must share with the one that it goes on from."""
+    source = model.checkpoint.fingerprint
+    return {"recipe": as_values(recipe), "config": config_of(model), "source": source, "tokens": len(windows.ids)}
 
 
 def _held_out(tokenizer: Any, choices: Choices, model: Model) -> list[int]:
@@ -206,7 +194,8 @@ def _before(engine: Engine, held: Sequence[int], state: Path, accelerator: Any, 
 
 def _trainable(network: Any, model: Model, recipe: Recipe, choices: Choices) -> Any:
     if choices.checkpointing:
-        network.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        newer = getattr(network, "activation_checkpointing_enable", None)  # transformers' name for it since it renamed it
+        (newer or network.gradient_checkpointing_enable)({"use_reentrant": False})
     if recipe.lora_rank:
         return add_adapters(network, model, rank=recipe.lora_rank)
     return network

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,30 @@ def test_the_losses_it_reports_are_those_of_the_written_folder(tiny: Path, text:
     record = json.loads((out / "tune.json").read_text())
     assert record["held_out"]["perplexity_after"] == pytest.approx(np.exp(after), rel=1e-3)
     assert [step["step"] for step in record["steps"]] == [1, 2, 3, 4]
+
+
+def test_checkpointing_changes_nothing_and_bf16_little(tiny: Path, text: Path, tmp_path: Path) -> None:
+    found = {}
+    for name, precision, checkpointing in (("plain", "fp32", False), ("saved", "fp32", True), ("bf16", "bf16", False)):
+        choices = Choices(text=[text], tokens=300, dtype="F32", checkpointing=checkpointing)
+        tune(str(tiny), PI4, tmp_path / name, recipe=replace(SHORT, precision=precision), choices=choices)
+        found[name] = weights(tmp_path / name)
+    begun = weights(tiny)
+    for name, value in found["plain"].items():
+        np.testing.assert_allclose(found["saved"][name], value, atol=1e-6, err_msg=name)
+        moved = np.abs(value - begun[name])
+        assert np.abs(found["bf16"][name] - value).mean() < 0.25 * moved.mean() + 1e-6
+    assert any((found["bf16"][name] != value).any() for name, value in found["plain"].items())
+
+
+def test_full_windows_reach_the_context(tiny: Path, text: Path, tmp_path: Path) -> None:
+    recipe = replace(SHORT, skip=False, steps=1, warmup=0, batch=1)
+    tuned = tune(str(tiny), PI4, tmp_path / "out", recipe=recipe, choices=Choices(text=[text], tokens=300))
+    assert tuned is not None
+    ids = make_windows(training_ids(tiny, text), length=1024, context=1024, skip=False, seed=0).example(0)
+    whole = [*ids.ids, int(ids.labels[-1])]
+    expected = plain.losses(plain.load(tiny, ROPE, context=1024, work=tmp_path), whole).mean()
+    assert tuned.steps[0].loss == pytest.approx(expected, abs=1e-4)
 
 
 def test_adapters_touch_attention_norms_and_embeddings_alone(tiny: Path, text: Path, tmp_path: Path) -> None:
