@@ -131,7 +131,7 @@ def _problems(metadata: Mapping[str, Any], tensors: Mapping[str, GgufTensor]) ->
     elif embedding is not None and len(tokens) != embedding.shape[0]:
         problems.append(f"tokenizer.ggml.tokens has {len(tokens)} entries, token_embd.weight {embedding.shape[0]} rows")
     kinds = metadata.get("tokenizer.ggml.token_type")
-    if tokens is not None and kinds is not None and len(kinds) != len(tokens):
+    if tokens is not None and isinstance(kinds, list) and len(kinds) != len(tokens):
         problems.append(f"tokenizer.ggml.token_type has {len(kinds)} entries, tokenizer.ggml.tokens {len(tokens)}")
     problems += _type_problems(metadata, tensors)
     if metadata.get(f"{arch}.expert_count"):

@@ -155,7 +155,8 @@ def open_checkpoint(
     metadata = {name: value for name, value in metadata.items() if value is not None}
     native = _map_tensors(headers)
     layout = find_layout(metadata)
-    if original_context is not None and 0 < original_context <= metadata.get(f"{layout.arch}.context_length", 0):
+    context = metadata.get(f"{layout.arch}.context_length")
+    if original_context is not None and isinstance(context, int) and 0 < original_context <= context:
         metadata.setdefault(f"{layout.arch}.rope.scaling.original_context_length", original_context)
     arch = find_family(native, layout, families)
     dims = _dims(metadata, native, layout, arch)

@@ -54,7 +54,9 @@ def read_headers(path: Path) -> list[tuple[Path, Header]]:
 
 
 def _value(header: Header, key: str, default: Any) -> Any:
-    return header.keys[key].keyvalue.value if key in header.keys else default
+    """A number of the split bookkeeping."""
+    found = header.keys[key].keyvalue.value if key in header.keys else default
+    return found if isinstance(found, int) else default
 
 
 def check_outputs(out: Path, names: Collection[Path], *, source: Path, force: bool) -> list[Path]:
