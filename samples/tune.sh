@@ -6,7 +6,7 @@ work=${1:-build/sample}
 mkdir -p "$work"
 run() { printf '\n$ %s\n' "$*"; "$@"; }
 run python samples/make_checkpoint.py "$work/smollm2"
-run ropeconv tune "$work/smollm2" --pi-factor 2 --steps 80 --window 2048 --learning-rate 1e-4 -o "$work/tuned" --force
+run ropeconv tune "$work/smollm2" --pi-factor 2 --steps 80 --window 2048 --learning-rate 1e-4 --schedule constant -o "$work/tuned" --force
 run ropeconv gguf "$work/tuned" -o "$work/tuned.gguf" --force
 run ropeconv verify "$work/tuned.gguf"
 run ropeconv onnx "$work/tuned" -o "$work/tuned-onnx" --force

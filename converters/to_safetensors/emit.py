@@ -109,9 +109,7 @@ def _weights(part: Path, contents: Contents, options: Options) -> Iterator[int]:
         yield from write_shard(shard, part, threads=options.threads or os.cpu_count() or 1)
 
 
-def _texts(
-    model: Model, config: Mapping[str, Any], origin: Mapping[str, Any] | None, shards: list[Shard]
-) -> dict[str, bytes]:
+def _texts(model: Model, config: Mapping[str, Any], origin: Mapping[str, Any] | None, shards: list[Shard]) -> dict[str, bytes]:
     """File name -> content of everything but the weights."""
     texts = {name: read() for name, read in model.checkpoint.files.items()}
     if not any(name.startswith(("tokenizer.", "vocab.json")) for name in texts):

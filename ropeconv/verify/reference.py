@@ -131,6 +131,7 @@ class Reference:
         logits: NDArray[np.float32] = out.logits.float().numpy()
         return logits
 
+
 def apply_head(model: Any, hidden: Any) -> Any:
     """(..., vocab) logits of hidden states (..., e): the output head and the cap that some families put on it."""
     import torch
