@@ -23,6 +23,7 @@ FLOATS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 INFINITY = {"float32": 0x7F800000, "float16": 0x7C00, "bfloat16": 0x7F80}
 _CPU_LIBRARY_NAMES = ("libggml-cpu.so", "libggml-cpu.dylib", "ggml-cpu.dll")
 PIECE = 1 << 18  # values cast at a time: 1 MiB of float32 between the two casts
+PEEK = 4096  # values that nearly always tell that not all are zero
 _i64, _ptr = ctypes.c_int64, ctypes.c_void_p
 
 
@@ -42,7 +43,7 @@ def cast_rows(rows: Array, type_name: str) -> Array:
 
     Rounds to nearest even as ggml does, subnormals included; a value too small for float16 becomes zero there too.
     Returns `rows` itself when nothing is to be done. Raises BadValueError for a value that is not finite or is past the
-    range of `type_name`.
+    range of `type_name`, and where every value became zero, which no forward pass would survive unseen.
     """
     source, target = rows.dtype.name, FLOATS[type_name]
     if source not in INFINITY:
@@ -54,7 +55,16 @@ def cast_rows(rows: Array, type_name: str) -> Array:
     out = rows if source == target else _cast(rows, source, target)
     if not all_finite(out):
         raise bad_value(rows, type_name)
+    if out is not rows and _is_zero(out) and not _is_zero(rows):
+        place = int(np.flatnonzero(np.asarray(rows, np.float32))[0])
+        row, column = divmod(place, rows[0].size)
+        reason = f"and all values about it are too small for {type_name}; take BF16 or F32"
+        raise BadValueError(row, column, float(rows.reshape(-1)[place]), reason)
     return out
+
+
+def _is_zero(values: Array) -> bool:
+    return not values.reshape(-1)[:PEEK].any() and not values.any()
 
 
 def _cast(rows: Array, source: str, target: str) -> Array:

@@ -7,4 +7,4 @@ mkdir -p "$work"
 run() { printf '\n$ %s\n' "$*"; "$@"; }
 run python samples/make_checkpoint.py "$work/smollm2"
 run ropeconv compare "$work/smollm2" --factors 2 --methods none,pi,ntk,yarn --tokens 16384 -o "$work/compare"
-run ropeconv compare "$work/smollm2" --factors 4 --methods pi --tokens 16384 --passkeys 0 -o "$work/compare-x4"
+run ropeconv compare "$work/smollm2" --factors 4 --methods none,pi --tokens 16384 --passkeys 0 -o "$work/compare-x4"

@@ -136,13 +136,10 @@ def convert(tensor: Planned, start: int, stop: int) -> NDArray[np.uint8]:
         if tensor.shift:
             rows = rows.astype(np.float32) + np.float32(tensor.shift)
         if tensor.type in FLOATS:
-            numbers = cast_rows(rows, tensor.type)
-            data, gone = np.ascontiguousarray(numbers).reshape(stop - start, -1).view(np.uint8), not numbers.any()
-        else:
-            numbers = cast_rows(rows, "F32")
-            data = quantize_rows(numbers, tensor.type)
-            gone = np.abs(numbers).max() < TINY and not dequantize_rows(data, tensor.type).any()
-        if gone and rows.any():
+            return np.ascontiguousarray(cast_rows(rows, tensor.type)).reshape(stop - start, -1).view(np.uint8)
+        numbers = cast_rows(rows, "F32")
+        data = quantize_rows(numbers, tensor.type)
+        if np.abs(numbers).max() < TINY and numbers.any() and not dequantize_rows(data, tensor.type).any():
             raise CannotExpress(f"tensor {tensor.source}: its values are too small for {tensor.type}; take BF16 or F32")
         return data
     except BadValueError as error:

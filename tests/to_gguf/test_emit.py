@@ -230,7 +230,7 @@ def test_weights_that_vanish_are_refused(llama: Path, tmp_path: Path, kind: str,
     name = "model.layers.1.mlp.down_proj.weight"
     weights[name] = torch.full_like(weights[name], sign * value)
     save_file(weights, source / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(CannotExpress, match=rf"{name}: its values are too small for {kind}; take BF16 or F32"):
+    with pytest.raises(CannotExpress, match=rf"{name}.*too small for {kind}; take BF16 or F32"):
         convert(source, tmp_path / "out.gguf", type=kind)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["source"]
     stored = read(convert(source, tmp_path / "out.gguf", type="BF16").files[0])[1]["blk.1.ffn_down.weight"]
