@@ -29,7 +29,7 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 )  # fmt: skip
 @click.option("--learning-rate", type=float, default=1e-4, show_default=True, help="AdamW's, at its highest.")
 @click.option("--warmup", type=int, default=10, show_default=True, help="Steps of linear warm-up.")
-@click.option("--schedule", type=click.Choice(["cosine", "linear", "constant"]), default="cosine", show_default=True)
+@click.option("--schedule", type=click.Choice(["constant", "linear", "cosine"]), default="constant", show_default=True)
 @click.option("--clip", type=float, default=1.0, show_default=True, help="Largest norm of the gradient.")
 @click.option("--weight-decay", type=float, default=0.0, show_default=True)
 @click.option(

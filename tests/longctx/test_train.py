@@ -70,7 +70,7 @@ def test_windows_that_do_not_fit(length: int, words: str) -> None:
 
 
 def test_the_rate_warms_up_and_falls() -> None:
-    recipe = Recipe(steps=100, warmup=10, learning_rate=1.0)
+    recipe = Recipe(steps=100, warmup=10, schedule="cosine", learning_rate=1.0)
     rates = [rate(recipe, step) for step in range(100)]
     assert rates[:10] == pytest.approx([0.1 * n for n in range(1, 11)])
     assert np.argmax(rates) == 9
