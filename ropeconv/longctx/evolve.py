@@ -84,8 +84,7 @@ def follow_paper(scorer: Scorer, space: Space, seeds: Sequence[Candidate], *, sp
 def mutate(parent: Candidate, factor: float, rng: np.random.Generator) -> Candidate:
     """Each divisor and the plain tokens drawn anew with probability 0.3, divisors on a grid of 0.01 up to 1.25 s.
 
-    A child whose divisors would fall from one pair to the next is drawn again. As the paper has it, every divisor is drawn
-    from the whole range; so that children are found at all, each draw lies between its neighbours.
+    The paper draws a child again until its divisors never fall; here each draw lies between its neighbours, so that none does.
     """
     rho, top = list(parent.rho), HEADROOM * factor
     for pair in range(len(rho)):
