@@ -179,7 +179,7 @@ def test_a_resumed_search_goes_the_same_way(tiny: Path, tmp_path: Path) -> None:
     deadline = time.monotonic() + 120
     while (not history.exists() or len(history.read_text().splitlines()) < 8) and time.monotonic() < deadline:
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
     assert process.returncode == 2
     assert not out.exists()
