@@ -100,7 +100,7 @@ def scaling_request(options: dict[str, Any]) -> ScalingRequest | None:
         context=context,
         parameters=parameters,
         on_existing=existing,
-        huggingface=None if file is None else _read_parameters(file),
+        huggingface=None if file is None else read_parameters(file),
     )
 
 
@@ -122,7 +122,8 @@ def _setting(text: str) -> tuple[str, Any]:
         return key, value
 
 
-def _read_parameters(path: Path) -> dict[str, Any]:
+def read_parameters(path: Path) -> dict[str, Any]:
+    """Hugging Face's rope_parameters out of a JSON file, alone in it or under that key; RopeConfigError when there are none."""
     try:
         value = json.loads(path.read_bytes())
     except ValueError as error:

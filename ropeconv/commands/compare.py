@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ropeconv.commands._options import comma_list
+from ropeconv.commands._options import comma_list, read_parameters
 from ropeconv.commands._report import stage_progress, wide_console
 
 
@@ -92,7 +92,7 @@ def command(
         methods=comma_list(methods) if methods else default_methods(),
         factors=comma_list(factors, of=float),
         also=also,
-        parameters=parameters,
+        parameters=_named(parameters),
         text=text,
         trials=passkey_trials,
         **choices,
@@ -109,3 +109,11 @@ def command(
         render(found, wide_console())
         click.echo(f"report: {files[0]}")
     return 0
+
+
+def _named(files: tuple[Path, ...]) -> dict[str, Any]:
+    """rope_parameters by the file's name without its suffix; two files of one name are one row too few."""
+    found = {path.stem: read_parameters(path) for path in files}
+    if len(found) < len(files):
+        raise click.UsageError("two --rope-parameters files have the same name; rename one")
+    return found

@@ -42,7 +42,11 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 )  # fmt: skip
 @click.option("--gradient-checkpointing", is_flag=True, help="Less memory for more time.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of examples and adapters.")
-@click.option("--dtype", metavar="TYPE", help="Weights of the output: F32, F16, BF16. Default: the source's.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["F32", "F16", "BF16"], case_sensitive=False),
+    help="Written weights. Default: the source's.",
+)
 @click.option("--save-every", type=click.IntRange(1), default=20, show_default=True, metavar="N", help="Steps between states.")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run of the same options.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Folder to write.")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ropeconv.errors import ConfigError, RopeConfigError
+from ropeconv.errors import ConfigError
 from ropeconv.longctx.bands import Band, measure_band, split_bands
 from ropeconv.longctx.engine import Engine
 from ropeconv.longctx.judge import Against, compare_losses, describe, recommend
@@ -29,7 +28,7 @@ Progress = Callable[[str, int, int], None]
 class Question:
     """What is compared and on what.
 
-    also: tuned checkpoints and finished files; parameters: files of rope_parameters. text: files, empty: `_pydecimal.py`.
+    also: tuned checkpoints and finished files; parameters: a row's name -> rope_parameters. text: files, empty: `_pydecimal.py`.
     tokens: None: L times the largest factor. band: positions a band, None: an eighth of the tokens. passkeys: keys a
     prompt; trials: prompts.
     """
@@ -37,7 +36,7 @@ class Question:
     methods: Sequence[str]
     factors: Sequence[float]
     also: Sequence[Path] = ()
-    parameters: Sequence[Path] = ()
+    parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     text: Sequence[Path] = ()
     tokens: int | None = None
     band: int | None = None
@@ -112,9 +111,10 @@ def compare(
 def _rows(model: Model, question: Question) -> list[Row]:
     rows = method_rows(model, question.methods, question.factors)
     refuse_hopeless(rows)
-    for file in question.parameters:
-        rows.append(parameter_row(model, read_parameters(file), file.stem))
+    rows += [parameter_row(model, values, name) for name, values in question.parameters.items()]
     rows += [file_row(path) for path in question.also]
+    if not rows:
+        raise ConfigError("there is nothing to compare; give --methods, with --factors for those that have one")
     labels = [row.label for row in rows]
     twice = next((label for label in labels if labels.count(label) > 1), None)
     if twice is not None:
@@ -128,18 +128,6 @@ def _check_first(rows: Sequence[Row]) -> None:
     for row in rows:
         if row.path is not None:
             open_any(row.path)
-
-
-def read_parameters(path: Path) -> dict[str, Any]:
-    """Hugging Face's rope_parameters out of a JSON file; RopeConfigError when it holds none."""
-    try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise RopeConfigError(f"{path}: no readable JSON ({error})") from error
-    inner = value.get("rope_parameters", value) if isinstance(value, Mapping) else None
-    if not isinstance(inner, Mapping):
-        raise RopeConfigError(f"{path}: rope_parameters must be a JSON object")
-    return dict(inner)
 
 
 def _task(engine: Engine, model: Model, question: Question) -> Task:

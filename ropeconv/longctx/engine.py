@@ -20,6 +20,7 @@ from ropeconv.verify.reference import (
     apply_head,
     build_model,
     find_rotary,
+    has_tokenizer,
     load_tokenizer,
     quiet_transformers,
     report_layers,
@@ -38,11 +39,10 @@ class Engine:
     """
 
     def __init__(self, model: Model, *, device: str = "cpu", dtype: str = "float32") -> None:
-        self.source = model
         self.device = device
         with quiet_transformers():
             self.network = build_model(model.checkpoint, config_of(model), dtype=dtype).to(device)
-            self.tokenizer = load_tokenizer(model.checkpoint) if _has_tokenizer(model) else None
+            self.tokenizer = load_tokenizer(model.checkpoint) if has_tokenizer(model.checkpoint) else None
         self._place, self._plain = find_rotary(self.network)
 
     def use(self, model: Model, *, plain_tokens: int = 0) -> None:
@@ -125,10 +125,6 @@ def run_base(network: Any, ids: Any, positions: Any = None, *, cache: Any = None
 def config_of(model: Model) -> dict[str, Any]:
     """config.json's values from which transformers rotates as `model` says."""
     return dict(replace_rope_parameters(model.checkpoint.config, huggingface_patch(model)))
-
-
-def _has_tokenizer(model: Model) -> bool:
-    return any(name.startswith(("tokenizer.", "vocab.json")) for name in model.checkpoint.files)
 
 
 @contextmanager

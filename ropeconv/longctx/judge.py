@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,9 +76,3 @@ def recommend(method: str, pi: Against | None, none: Against | None) -> str:
     if pi.long.sign == 0 and pi.short.sign < 0:
         return "as good as PI past the trained length, and cheaper below it"
     return "not worth its complexity over PI"
-
-
-def best(names: Sequence[str], losses: Sequence[Losses], *, start: int) -> str:
-    """The name with the lowest mean loss from position `start` on."""
-    means = [float(part[max(start - 1, 0) :].mean()) for part in losses]
-    return names[int(np.argmin(means))]

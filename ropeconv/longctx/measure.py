@@ -134,7 +134,7 @@ def _run_artefact(artefact: Artefact, ids: Sequence[int], progress: Progress | N
     parts, done = [], 0
     for block in artefact.logits(ids, len(ids)):
         targets = np.asarray(ids[done + 1 : done + 1 + len(block)])
-        parts.append(_cross_entropy(np.asarray(block[: len(targets)]), targets))
+        parts.append(_cross_entropy(block[: len(targets)], targets))
         done += len(block)
         if progress is not None:
             progress(done, len(ids))
@@ -142,9 +142,10 @@ def _run_artefact(artefact: Artefact, ids: Sequence[int], progress: Progress | N
 
 
 def _cross_entropy(logits: Any, targets: Any) -> Losses:
-    top = logits.max(1, keepdims=True)
-    spread = np.log(np.exp(logits - top).sum(1, dtype=np.float64)) + top[:, 0]
-    losses: Losses = (spread - logits[np.arange(len(targets)), targets]).astype(np.float32)
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    losses: Losses = cross_entropy(torch.from_numpy(logits), torch.from_numpy(targets), reduction="none").numpy()
     return losses
 
 

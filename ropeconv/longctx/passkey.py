@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ropeconv.errors import ConfigError
 from ropeconv.longctx.engine import Engine, Progress, run_base
@@ -124,16 +123,16 @@ def ask(engine: Engine, prompt: Prompt, progress: Progress | None = None) -> lis
         places = torch.arange(asked_at, asked_at + told.shape[1], device=engine.device)[None]
         with torch.no_grad():
             hidden = run_base(engine.network, told, places, cache=cache)[0, len(question) - 1 :]
-            logits = apply_head(engine.network, hidden).float().cpu().numpy()
+            logits = apply_head(engine.network, hidden).float()
         cache.crop(-told.shape[1])
         found.append(_score(logits, answer, distance))
     return found
 
 
-def _score(logits: NDArray[np.float32], answer: Sequence[int], distance: int) -> Recall:
-    wide = logits.astype(np.float64)
-    right = wide[np.arange(len(answer)), list(answer)]
-    top = wide.max(1)
-    losses = np.log(np.exp(wide - top[:, None]).sum(1)) + top - right
-    ranks = (wide > right[:, None]).sum(1) + 1
-    return Recall(distance, float(losses.mean()), int(ranks.max()))
+def _score(logits: Any, answer: Sequence[int], distance: int) -> Recall:
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    told = torch.tensor(list(answer), device=logits.device)
+    ranks = (logits > logits.gather(1, told[:, None])).sum(1) + 1
+    return Recall(distance, float(cross_entropy(logits, told)), int(ranks.max()))

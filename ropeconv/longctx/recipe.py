@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from ropeconv.errors import ConfigError
@@ -54,8 +54,3 @@ def difference(recipe: Mapping[str, Any], other: Mapping[str, Any]) -> str | Non
         if recipe.get(key) != other.get(key):
             return f"{key} is {recipe.get(key)!r}, was {other.get(key)!r}"
     return None
-
-
-def as_values(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as JSON values."""
-    return asdict(recipe)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,7 @@ def _scaled_row(model: Model, method: str, factor: float) -> Row:
         return Row(label, method, factor, refusal=str(error))
 
 
-def parameter_row(model: Model, values: dict[str, Any], name: str) -> Row:
+def parameter_row(model: Model, values: Mapping[str, Any], name: str) -> Row:
     """A row for Hugging Face's rope_parameters, as `ropeconv search` writes them."""
     scaled = scale(model, ScalingRequest(kind=None, huggingface=values))
     rope = scaled.main_rope
@@ -90,7 +90,8 @@ def file_row(path: Path) -> Row:
     """A row for a checkpoint of its own or for a finished file."""
     if not path.exists():
         raise ConfigError(f"{path}: no such file or folder")
-    if (path / "config.json").is_file() and not (path / "genai_config.json").is_file():
+    target = next((target for target in registry.targets().values() if target.recognizes(path)), None)
+    if target is None or target.name == "safetensors":
         own = prepare(str(path), None)
         return Row(path.name, path.name, own.main_rope.context / own.main_rope.original_context, own, own_weights=True)
     return Row(path.name, path.name, path=path)

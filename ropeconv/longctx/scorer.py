@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ropeconv.errors import OutputError
+from ropeconv.errors import OutputError, RopeconvError
 from ropeconv.longctx.candidates import Candidate, apply_candidate
 from ropeconv.longctx.engine import Engine
 from ropeconv.longctx.guide import Guide
@@ -93,7 +94,10 @@ class Scorer:
     def _loss(self, candidate: Candidate, prompt: int) -> tuple[float, float]:
         begun = time.monotonic()
         self.engine.use(apply_candidate(candidate, self.model, self.factor), plain_tokens=candidate.plain_tokens)
-        return self.guide.loss(self.engine, prompt), time.monotonic() - begun
+        loss = self.guide.loss(self.engine, prompt)
+        if not math.isfinite(loss):
+            raise RopeconvError(f"the guide's loss is {loss}: the model gives no numbers at {self.factor:g} times its context")
+        return loss, time.monotonic() - begun
 
     def halve(self, candidates: Sequence[Candidate]) -> list[tuple[float, int]]:
         """Successive halving: all on one prompt, the better half on twice as many, and so on.

@@ -27,7 +27,7 @@ from ropeconv.longctx.processes import Processes
 from ropeconv.longctx.rows import plain_model, refuse_hopeless
 from ropeconv.longctx.save import write_text
 from ropeconv.longctx.scorer import Scorer
-from ropeconv.longctx.text import GUIDE, need_tokenizer, standard_file
+from ropeconv.longctx.text import GUIDE, fingerprint_of, need_tokenizer, standard_file
 from ropeconv.model import Model
 from ropeconv.verify.text import CAP, read_text
 
@@ -104,7 +104,7 @@ def search(
     processes = Processes()
     engine = Engine(model, device=processes.device)
     scorer = _scorer(engine, model, plan, processes, out)
-    scorer.open(_identity(plan, model), resume=resume, force=force)
+    scorer.open(_identity(plan, model, scorer), resume=resume, force=force)
     seeds = {row.label: read_candidate(row.model) for row in rows if row.model is not None}
     space = Space(len(next(iter(seeds.values())).rho), plan.factor)
     found = PROCEDURES[plan.procedure](scorer, space, list(seeds.values()), spent=_budget(scorer, plan, progress), seed=plan.seed)
@@ -124,6 +124,8 @@ def _check(plan: Plan, out: Path, *, resume: bool, force: bool) -> None:
         raise ConfigError(f"--procedure {plan.procedure!r}: give one of {', '.join(PROCEDURES)}")
     if not plan.factor > 1:
         raise ConfigError(f"--factor {plan.factor:g}: give a number above 1")
+    if plan.minutes is not None and not plan.minutes > 0:
+        raise ConfigError(f"--minutes {plan.minutes:g}: give a number above 0")
     if plan.minutes is None and plan.evaluations is None and plan.procedure == "cmaes":
         raise ConfigError("give a budget: --minutes or --evaluations")
     if out.exists() and not (force or resume):
@@ -147,18 +149,19 @@ def _scorer(engine: Engine, model: Model, plan: Plan, processes: Processes, out:
     return Scorer(engine, model, plan.factor, guide, processes, out.with_name(f"{out.name}.history"))
 
 
-def _identity(plan: Plan, model: Model) -> dict[str, Any]:
-    """What must be the same for losses to be used again; the budget and the check may change."""
+def _identity(plan: Plan, model: Model, scorer: Scorer) -> dict[str, Any]:
+    """What must be the same for losses to be used again, the prompts' own text too; budget and check may change."""
     free = {"minutes", "evaluations", "held_out", "held_out_tokens"}
     said = {key: str(value) for key, value in asdict(plan).items() if key not in free}
-    return {**said, "source": model.checkpoint.fingerprint, "config": config_of(model)}
+    prompts = fingerprint_of([asdict(prompt) for prompt in scorer.guide.prompts])
+    return {**said, "prompts": prompts, "source": model.checkpoint.fingerprint, "config": config_of(model)}
 
 
 def _budget(scorer: Scorer, plan: Plan, progress: Progress | None) -> Callable[[Found], bool]:
     def spent(found: Found) -> bool:  # noqa: ARG001 - the contract's signature
         minutes, losses = scorer.seconds / 60, scorer.count
         parts = [(minutes, plan.minutes), (losses, plan.evaluations)]
-        share = max((used / limit for used, limit in parts if limit), default=0.0)
+        share = max((used / limit for used, limit in parts if limit is not None), default=0.0)
         if progress is not None and scorer.processes.main:
             progress("searching", min(round(100 * share), 100), 100)
         return share >= 1
@@ -178,15 +181,10 @@ def _hold_out(
     """The result and the methods that it began from, on one long text that the search has not seen."""
     if plan.held_out_tokens == 0:
         return None
-    best = found.best(plain=False)
-    parameters = folder / f"{RESULT}.json"
-    if scorer.processes.main:
-        write_text(parameters, json.dumps(rope_parameters(best, scorer.model, plan.factor)))
-    scorer.processes.wait()
     question = Question(
         methods=[row.method for row in seed_rows(scorer.model, plan.factor)],
         factors=[plan.factor],
-        parameters=[parameters],
+        parameters={RESULT: rope_parameters(found.best(plain=False), scorer.model, plan.factor)},
         text=plan.held_out,
         tokens=plan.held_out_tokens or min(round(scorer.model.main_rope.original_context * plan.factor), CAP),
         passkeys=0,

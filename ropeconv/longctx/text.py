@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import sysconfig
+import tokenize
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,12 @@ LEFT_OUT = {"test", "tests", "site-packages", "idlelib", "lib2to3", "ensurepip",
 
 def standard_file(name: str) -> str:
     """A module of the standard library as text; CheckpointError where this Python is installed without its sources."""
-    return read_text(Path(sysconfig.get_paths()["stdlib"]) / name)
+    return read_text(standard_path(name))
+
+
+def standard_path(name: str) -> Path:
+    """Where a module of the standard library lies."""
+    return Path(sysconfig.get_paths()["stdlib"]) / name
 
 
 def held_out_text(files: Sequence[Path]) -> str:
@@ -34,12 +42,12 @@ def training_texts(files: Sequence[Path]) -> list[str]:
     """
     if files:
         return [read_text(path) for path in files]
-    root = Path(sysconfig.get_paths()["stdlib"])
-    apart = {root / HELD_OUT, root / GUIDE}
+    root, apart = standard_path(""), {standard_path(HELD_OUT), standard_path(GUIDE)}
     found = [path for path in root.rglob("*.py") if path not in apart and not LEFT_OUT & set(path.relative_to(root).parts)]
     texts, room = [default_text()], TRAINING_CHARACTERS
     for path in sorted(found, key=lambda path: (-path.stat().st_size, path)):
-        text = path.read_text(encoding="utf-8", errors="strict")
+        with tokenize.open(path) as file:  # in the encoding that the module declares
+            text = file.read()
         if len(text) > room:
             break
         room -= len(text)
@@ -56,6 +64,11 @@ def encode_stream(tokenizer: Any, texts: Sequence[str]) -> list[int]:
     """Ids of all texts, one after the other, each ended by the end-of-text token where the tokenizer has one."""
     end = [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
     return [token for text in texts for token in (*encode(tokenizer, text), *end)]
+
+
+def fingerprint_of(values: Any) -> str:
+    """Identifies JSON values: what a resumed run must share with the one that it goes on from."""
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
 
 def need_tokenizer(tokenizer: Any, path: Path) -> Any:

@@ -124,7 +124,7 @@ class Trainer:
                 self.steps.append(self._step(number))
                 report(self.steps[-1])
                 asked = self._any(stop())
-                if asked or ((number + 1) % save_every == 0 and number + 1 < self.recipe.steps):
+                if asked or (number + 1) % save_every == 0 or number + 1 == self.recipe.steps:
                     self.save()
                 if asked:
                     raise Interrupted(f"stopped after step {number + 1} of {self.recipe.steps}; go on with --resume")

@@ -14,11 +14,21 @@ from ropeconv.extend import ScalingRequest
 from ropeconv.longctx.adapters import add_adapters, merge_adapters
 from ropeconv.longctx.bands import Band, measure_band, split_bands
 from ropeconv.longctx.engine import Engine, config_of, memory_explained
-from ropeconv.longctx.recipe import Recipe, as_values, difference
-from ropeconv.longctx.text import encode, encode_stream, first_tokens, held_out_text, need_tokenizer, training_texts
+from ropeconv.longctx.recipe import Recipe, difference
+from ropeconv.longctx.text import (
+    HELD_OUT,
+    encode,
+    encode_stream,
+    fingerprint_of,
+    first_tokens,
+    held_out_text,
+    need_tokenizer,
+    standard_path,
+    training_texts,
+)
 from ropeconv.longctx.train import STATE, Step, Trainer
 from ropeconv.longctx.windows import Windows, make_windows
-from ropeconv.longctx.write import check_output, round_weights, stored_type, write_tuned
+from ropeconv.longctx.write import check_names, check_output, round_weights, stored_type, write_tuned
 from ropeconv.model import Model
 from ropeconv.prepare import prepare
 from ropeconv.verify.text import CAP
@@ -75,14 +85,16 @@ def tune(
     value. Raises RopeconvError before training for everything that can be known then; train.Interrupted after Ctrl-C.
     """
     recipe.check()
+    _check_files(choices)
     model = _scaled_model(source, request, original_context)
     accelerator = _accelerator(recipe)
     dtype = choices.dtype or stored_type(model)
     check_output(model, out, dtype=dtype, force=choices.force)
     engine = Engine(model, device=str(accelerator.device))
+    check_names(model, engine.network)
     windows, held = _texts(engine, model, recipe, choices)
     state = out.with_name(out.name + ".tuning")
-    started = _open_state(state, _identity(model, recipe, windows), choices, accelerator)
+    started = _open_state(state, _identity(model, recipe, windows, held), choices, accelerator)
     before = _before(engine, held, state, accelerator, progress)
     network = _trainable(engine.network, model, recipe, choices)
     trainer = Trainer(accelerator, engine.network, windows, recipe, state)
@@ -99,6 +111,14 @@ def tune(
     write_tuned(model, engine.network, out, dtype=dtype, record=facts, force=choices.force, progress=_stage(progress))
     shutil.rmtree(state)
     return result
+
+
+def _check_files(choices: Choices) -> None:
+    """A text that was trained on tells nothing of others."""
+    held = {path.resolve() for path in choices.held_out} or {standard_path(HELD_OUT).resolve()}
+    both = held & {path.resolve() for path in choices.text}
+    if both:
+        raise ConfigError(f"{both.pop()}: is in --text and in --held-out; give it in one of them")
 
 
 def _scaled_model(source: str, request: ScalingRequest | None, original_context: int | None) -> Model:
@@ -135,10 +155,15 @@ def _texts(engine: Engine, model: Model, recipe: Recipe, choices: Choices) -> tu
     return windows, _held_out(tokenizer, choices, model)
 
 
-def _identity(model: Model, recipe: Recipe, windows: Windows) -> dict[str, Any]:
+def _identity(model: Model, recipe: Recipe, windows: Windows, held: Sequence[int]) -> dict[str, Any]:
     """What a resumed run must share with the one that it goes on from."""
-    source = model.checkpoint.fingerprint
-    return {"recipe": as_values(recipe), "config": config_of(model), "source": source, "tokens": len(windows.ids)}
+    return {
+        "recipe": asdict(recipe),
+        "config": config_of(model),
+        "source": model.checkpoint.fingerprint,
+        "training text": fingerprint_of(windows.ids.tolist()),
+        "held-out text": fingerprint_of(list(held)),
+    }
 
 
 def _held_out(tokenizer: Any, choices: Choices, model: Model) -> list[int]:
@@ -227,7 +252,7 @@ def tuned_facts(tuned: Tuned) -> dict[str, Any]:
         "scaling": rope.kind,
         "original_context": rope.original_context,
         "context": rope.context,
-        "recipe": as_values(tuned.recipe),
+        "recipe": asdict(tuned.recipe),
         "held_out": {
             "before": [asdict(band) for band in tuned.before],
             "after": [asdict(band) for band in tuned.after],

@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 from ropeconv.errors import CheckpointError
 
 GAP = 5  # windows: how far apart in the text the two chunks of an example may lie, as in the authors' code
-
-
 IGNORED = -100  # torch's cross_entropy leaves such labels out
 
 

@@ -60,14 +60,18 @@ def round_weights(network: Any, dtype: str) -> None:
             parameter.copy_(parameter.to(getattr(torch, TORCH[dtype])).to(parameter.dtype))
 
 
+def check_names(model: Model, network: Any) -> None:
+    """CheckpointError where the network has no weight of a tensor's name: it could not be written after the training."""
+    missing = [name for name in model.weights if name not in network.state_dict()]
+    if missing:
+        raise CheckpointError(f"transformers' model has no weight called {missing[0]}; this family cannot be tuned")
+
+
 def write_tuned(
     model: Model, network: Any, out: Path, *, dtype: str, record: Mapping[str, Any], force: bool, progress: Progress | None = None
 ) -> Emitted:
     """Write the weights of `network` under the scaling of `model`, with the record of the run beside them."""
     state = network.state_dict()
-    missing = [name for name in model.weights if name not in state]
-    if missing:
-        raise CheckpointError(f"transformers' model has no weight called {missing[0]}; this family cannot be tuned")
     tensors: dict[str, Tensor] = {name: TunedTensor(state[name]) for name in model.weights}
     return _emit(model, tensors, out, dtype=dtype, record=record, force=force, dry_run=False, progress=progress)
 

@@ -47,8 +47,7 @@ class Reference:
     @cached_property
     def tokenizer(self) -> Any:
         """transformers' tokenizer, or None where the checkpoint brings no tokenizer files."""
-        names = [name for name in self.checkpoint.files if name.startswith(("tokenizer.", "vocab.json"))]
-        if not names:
+        if not has_tokenizer(self.checkpoint):
             return None
         with quiet_transformers():
             return load_tokenizer(self.checkpoint)
@@ -239,6 +238,11 @@ def _state_dict(checkpoint: Checkpoint) -> dict[str, Any]:
         name: torch.from_numpy(np.array(tensor.rows(0, tensor.shape[0]), np.float32))
         for name, tensor in checkpoint.tensors.items()
     }
+
+
+def has_tokenizer(checkpoint: Checkpoint) -> bool:
+    """Whether the checkpoint brings tokenizer files."""
+    return any(name.startswith(("tokenizer.", "vocab.json")) for name in checkpoint.files)
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> Any:

@@ -80,8 +80,7 @@ def run(folder: Path, arguments: list[str]) -> None:
 
 def test_longrope_below_the_trained_length_counts_its_short_table(tiny: Path, text: Path, tmp_path: Path) -> None:
     rope = {"rope_type": "longrope", "short_factor": [1.0] * 8, "long_factor": [3.0] * 8, "factor": 2.0}
-    (tmp_path / "own.json").write_text(json.dumps({"rope_parameters": rope}))
-    found = ask(tiny, tmp_path / "out", text=[text], parameters=[tmp_path / "own.json"])
+    found = ask(tiny, tmp_path / "out", text=[text], parameters={"own": rope})
     own = found.results[-1]
     assert own.row.label == "own"
     model = plain.load(tiny, rope | {"original_max_position_embeddings": 256, "rope_theta": 20000.0}, context=512, work=tmp_path)
@@ -184,6 +183,7 @@ WRONG = {
     "a short text": ({"tokens": 10**6}, CheckpointError, "1000000 are needed; give a longer text or fewer --tokens"),
     "an unknown method": ({"methods": ["none", "yran"]}, ConfigError, "no method 'yran'; near: yarn"),
     "no such file": ({"also": [Path("nowhere.gguf")]}, ConfigError, "nowhere.gguf: no such file"),
+    "nothing": ({"methods": []}, ConfigError, "there is nothing to compare"),
     "twice": ({"methods": ["pi", "pi"]}, ConfigError, "pi x2 is there twice"),
 }
 

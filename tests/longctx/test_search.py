@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from ropeconv.cli import main
-from ropeconv.errors import ConfigError, OutputError
+from ropeconv.errors import CheckpointError, ConfigError, OutputError
 from ropeconv.longctx.candidates import Space, apply_candidate, make_candidate, rank_correlation, read_candidate, seed_rows
 from ropeconv.longctx.engine import Engine
 from ropeconv.longctx.evolve import PLAIN_TOKENS, cross, mutate
@@ -168,6 +168,18 @@ def test_the_published_procedure(tiny: Path, tmp_path: Path) -> None:
     assert "no held-out check was run" in verdict(found)
 
 
+def test_a_changed_text_is_another_search(tiny: Path, text: Path, tmp_path: Path) -> None:
+    """Its losses must not be found again under the same options."""
+    own, out = tmp_path / "own.txt", tmp_path / "factors.json"
+    own.write_text(text.read_text())
+    plan = replace(QUICK, guide="perplexity", text=own, held_out=[tmp_path / "nowhere.txt"])
+    with pytest.raises(CheckpointError, match=r"nowhere\.txt"):
+        run(tiny, out, plan)  # stops before the check, its losses are kept
+    own.write_text(text.read_text()[100:])
+    with pytest.raises(OutputError, match="holds a search with other options"):
+        run(tiny, out, plan, resume=True)
+
+
 ARGUMENTS = ["--guide-prompts", "2", "--guide-tokens", "600", "--held-out-tokens", "600", "--quiet"]
 
 
@@ -214,6 +226,7 @@ def test_two_processes_search_as_one(tiny: Path, tmp_path: Path) -> None:
 
 WRONG = {
     "a factor of 1": (replace(QUICK, factor=1.0), ConfigError, "--factor 1"),
+    "no minutes": (replace(QUICK, minutes=0.0), ConfigError, "--minutes 0: give a number above 0"),
     "no budget": (replace(QUICK, evaluations=None), ConfigError, "give a budget"),
     "an unknown procedure": (replace(QUICK, procedure="random"), ConfigError, "--procedure 'random'"),
     "a long prompt": (replace(QUICK, tokens=5000), ConfigError, "--guide-tokens 5000"),

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ropeconv.errors import CheckpointError, ConfigError, OutputError
+from ropeconv.cli import main
+from ropeconv.errors import CheckpointError, ConfigError, OutputError, RopeconvError
 from ropeconv.extend import ScalingRequest
 from ropeconv.longctx.recipe import Recipe
 from ropeconv.longctx.train import BETAS, rate
@@ -125,7 +126,9 @@ def test_a_run_is_that_of_a_plain_loop(tiny: Path, text: Path, tmp_path: Path) -
 
 def test_the_losses_it_reports_are_those_of_the_written_folder(tiny: Path, text: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    choices = Choices(text=[text], held_out=[text], tokens=300, dtype="BF16")
+    same = tmp_path / "same.txt"  # under another name: what is learnt by heart shows at once
+    same.write_text(text.read_text())
+    choices = Choices(text=[text], held_out=[same], tokens=300, dtype="BF16")
     tuned = tune(str(tiny), PI4, out, recipe=SHORT, choices=choices)
     assert tuned is not None
     ids = training_ids(tiny, text)[:300]
@@ -243,6 +246,47 @@ def test_wrong_input_is_refused_before_anything_is_written(case: str, tiny: Path
     with pytest.raises(kind, match=words):
         tune(str(tiny), request, tmp_path / "out", recipe=recipe, choices=choices)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_text_that_is_trained_on_is_not_held_out(tiny: Path, text: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"is in --text and in --held-out"):
+        tune(str(tiny), PI4, tmp_path / "out", recipe=SHORT, choices=Choices(text=[text], held_out=[text]))
+
+
+@pytest.mark.parametrize("changed", ["text", "held_out"])
+def test_a_resumed_run_shares_its_texts(changed: str, tiny: Path, text: Path, tmp_path: Path) -> None:
+    """Another text of as many tokens would go unseen; a rate that no training survives cuts the first run."""
+    files = {"text": tmp_path / "text.txt", "held_out": tmp_path / "held.txt"}
+    for file in files.values():
+        file.write_text(text.read_text()[:4000])
+    files["held_out"].write_text(text.read_text()[4000:6000])
+    choices = Choices(text=[files["text"]], held_out=[files["held_out"]], tokens=300, save_every=1)
+    out, state = tmp_path / "out", tmp_path / "out.tuning"
+    tune(str(tiny), PI4, out, recipe=SHORT, choices=replace(choices, dtype="F32"))
+    shutil.rmtree(out)
+    with pytest.raises(OutputError, match="no interrupted run is there"):
+        tune(str(tiny), PI4, out, recipe=SHORT, choices=replace(choices, resume=True))
+    half = replace(SHORT, learning_rate=float("inf"))
+    with pytest.raises(RopeconvError, match="the loss is nan"):
+        tune(str(tiny), PI4, out, recipe=half, choices=choices)
+    assert state.exists()
+    told = files[changed].read_text()
+    files[changed].write_text(told.replace(" ", "e", 1)[: len(told)])
+    with pytest.raises(OutputError, match="holds another run"):
+        tune(str(tiny), PI4, out, recipe=half, choices=replace(choices, resume=True))
+    files[changed].write_text(told)
+    with pytest.raises(RopeconvError, match="the loss is nan"):
+        tune(str(tiny), PI4, out, recipe=half, choices=replace(choices, resume=True))
+
+
+@pytest.mark.parametrize("name", ["bf16", "F16"])
+def test_types_of_the_written_weights_in_any_case(name: str, tiny: Path, text: Path, tmp_path: Path) -> None:
+    command = ["tune", str(tiny), "--pi-factor", "4", "--text", str(text), "--held-out-tokens", "300", "--window", "64"]
+    with pytest.raises(SystemExit) as done:
+        main([*command, "--steps", "1", "--warmup", "0", "--dtype", name, "-o", str(tmp_path / "out"), "--quiet"])
+    assert done.value.code == 0
+    header = (tmp_path / "out" / "model.safetensors").read_bytes()[:400].decode(errors="ignore")
+    assert f'"dtype":"{name.upper()}"' in header
 
 
 def test_an_existing_output_stays(tiny: Path, text: Path, tmp_path: Path) -> None:
