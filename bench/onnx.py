@@ -3,15 +3,16 @@
 usage: python bench/onnx.py [--runs 3] [--work build/bench] [--skip-large]
 
 Writing: the median of the runs, taken in turn, every output removed before the next; memory is the peak of anonymous pages
-of the process tree. Speed: speed.py in a process of its own for each graph, in turn, the best of the rounds; through plain
-onnxruntime, and through onnxruntime-genai as each folder's own genai_config.json says. Peers run with their defaults but
-for the output type.
+of the process tree. Speed: speed.py in a process of its own for each graph, all loaded, taking turns, so that a machine that
+slows down slows all; through plain onnxruntime, and through onnxruntime-genai as each folder's own genai_config.json says.
+Peers run with their defaults but for the output type.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from typing import Any
 
 from race import THREADS, Contestant, compare, random_checkpoint, remove, run
 
+ROUNDS = 15
 OPTIMUM = Path("build/optimum/bin/python")
 Record = Callable[[dict[str, Any]], None]
 
@@ -53,30 +55,47 @@ def writing(source: Path, work: Path, *, runs: int, record: Record) -> None:
     compare("SmolLM2-135M to int4", small, runs=runs, record=record)
 
 
-def measure(folder: Path, *options: str) -> dict[str, float]:
-    """One process of speed.py; -P because this folder holds an onnx.py."""
+def start(folder: Path, *options: str) -> subprocess.Popen[str]:
+    """speed.py with the model loaded, waiting for its turns; -P because this folder holds an onnx.py."""
     command = [sys.executable, "-P", "bench/speed.py", str(folder), "--threads", str(THREADS), *options]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    ask(process, "")
+    return process
+
+
+def ask(process: subprocess.Popen[str], line: str = "\n") -> dict[str, float]:
+    """The next line of a process of speed.py."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(line)
+    process.stdin.flush()
+    result: dict[str, float] = json.loads(process.stdout.readline())
     return result
 
 
-def race(job: str, entrants: dict[str, tuple[Path, tuple[str, ...]]], *, rounds: int, record: Record) -> None:
-    """The best of the rounds for each, and the ratio to the last, the peer."""
-    best: dict[str, dict[str, float]] = {name: {} for name in entrants}
-    for _ in range(rounds):
-        for name, (folder, options) in entrants.items():
-            for key, value in measure(folder, *options).items():
-                best[name][key] = max(value, best[name].get(key, 0.0))
-    peer = best[list(entrants)[-1]]
-    print(f"\n{job} (best of {rounds}, {THREADS} threads; x: the peer's)")
-    for name, found in best.items():
-        columns = [f"{key} {value:7.1f} tokens/s {value / peer[key]:5.2f} x" for key, value in found.items()]
-        print(f"  {name:<34} {'   '.join(columns)}")
+def race(job: str, entrants: dict[str, tuple[Path, tuple[str, ...]]], *, record: Record) -> None:
+    """All loaded, a round of each in turn, back and forth; medians, and of each round's ratio to the last, the peer."""
+    processes = {name: start(folder, *options) for name, (folder, options) in entrants.items()}
+    rounds: list[dict[str, dict[str, float]]] = []
+    for number in range(ROUNDS):
+        order = list(processes) if number % 2 else list(reversed(processes))
+        rounds.append({name: ask(processes[name]) for name in order})
+    for process in processes.values():
+        process.communicate()
+    peer = list(entrants)[-1]
+    print(f"\n{job} (median of {ROUNDS} rounds in turn, {THREADS} threads; x: the round's peer, its quartiles)")
+    for name in entrants:
+        columns, found = [], {}
+        for key in ("prefill", "decode"):
+            found[key] = statistics.median(one[name][key] for one in rounds)
+            low, middle, high = statistics.quantiles((one[name][key] / one[peer][key] for one in rounds), n=4)
+            columns.append(f"{key} {found[key]:6.1f} tokens/s {middle:5.2f} x ({low:.2f}-{high:.2f})")
+            found[f"{key}_ratio"] = middle
+        print(f"  {name:<26} {'   '.join(columns)}")
         record({"job": job, "name": name, **found})
 
 
-def running(source: Path, work: Path, *, rounds: int, record: Record) -> None:
+def running(source: Path, work: Path, *, record: Record) -> None:
     """Speed of the graphs in float32 and in 4 bits; the peer comes last."""
     for kind in ("fp32", "int4"):
         ours = {profile: work / f"speed-{kind}-{profile}" for profile in ("ort", "standard")}
@@ -87,8 +106,8 @@ def running(source: Path, work: Path, *, rounds: int, record: Record) -> None:
         plain = {f"ropeconv {profile}": (folder, ()) for profile, folder in ours.items()}
         served = {f"ropeconv {profile}": (folder, ("--genai",)) for profile, folder in ours.items()}
         name = "onnxruntime-genai builder"
-        race(f"{kind} in onnxruntime", plain | {name: (peer, ("--graph", "model.onnx"))}, rounds=rounds, record=record)
-        race(f"{kind} in onnxruntime-genai", served | {name: (peer, ("--genai",))}, rounds=rounds, record=record)
+        race(f"{kind} in onnxruntime", plain | {name: (peer, ("--graph", "model.onnx"))}, record=record)
+        race(f"{kind} in onnxruntime-genai", served | {name: (peer, ("--genai",))}, record=record)
         for folder in (*ours.values(), peer):
             remove(folder)
 
@@ -115,7 +134,7 @@ def main() -> None:
     for file in small.glob("*.safetensors"):  # the same warm cache for everyone
         file.read_bytes()
     writing(small, work, runs=arguments.runs, record=results.append)
-    running(small, work, rounds=arguments.runs, record=results.append)
+    running(small, work, record=results.append)
     if not arguments.skip_large:
         large(random_checkpoint(work / "large", small), work, record=results.append)
     (work / "onnx.json").write_text(json.dumps(results, indent=2) + "\n")

@@ -1,9 +1,10 @@
-"""Tokens per second of one ONNX decoder on the CPU, as JSON: prefill of 512 tokens, decoding behind 1024.
+"""Tokens per second of one ONNX decoder on the CPU: prefill of 512 tokens, decoding behind 1024.
 
-usage: python -P bench/speed.py FOLDER [--graph model.onnx] [--genai] [--threads 2]
+usage: echo | python -P bench/speed.py FOLDER [--graph model.onnx] [--genai] [--threads 2]
 
-Plain onnxruntime unless --genai: random ids, a random cache, outputs left where the session puts them. With --genai the
-folder's genai_config.json decides, shared cache buffers included.
+Prints {} when the model is loaded, then for every line that comes in one round as JSON, so that several graphs can take
+turns. Plain onnxruntime unless --genai: random ids, a random cache that grows from step to step as a client's does. With
+--genai the folder's genai_config.json decides, shared cache buffers included.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,50 +21,64 @@ from typing import Any
 import numpy as np
 
 PREFILL, BEHIND, STEPS = 512, 1024, 16
+Round = Callable[[], dict[str, float]]
 
 
-def seconds(work: Callable[[], Any], *, times: int) -> float:
-    """Median of `times` runs after one that warms up."""
+def seconds(work: Callable[[], Any]) -> float:
+    """Of one call."""
+    start = time.perf_counter()
     work()
-    taken = []
-    for _ in range(times):
-        start = time.perf_counter()
-        work()
-        taken.append(time.perf_counter() - start)
-    return statistics.median(taken)
+    return time.perf_counter() - start
 
 
-def of_session(graph: Path, sizes: dict[str, int], *, threads: int) -> dict[str, float]:
+def speeds(prefill: float, steps: list[float]) -> dict[str, float]:
+    """Tokens per second; the first step warms up, the median of the others counts."""
+    return {"prefill": PREFILL / prefill, "decode": 1 / statistics.median(steps[1:])}
+
+
+def of_session(graph: Path, sizes: dict[str, int], *, threads: int) -> Round:
     """Through an InferenceSession."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads, options.log_severity_level = threads, 3
     session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
-    rng = np.random.default_rng(0)
+    outputs = [entry.name for entry in session.get_outputs()]
+    inputs = [entry.name for entry in session.get_inputs()]
+    value = onnxruntime.OrtValue.ortvalue_from_numpy
 
-    def bind(new: int, past: int) -> Any:
-        feeds: dict[str, Any] = {
-            "input_ids": rng.integers(3, 1000, (1, new)),
+    def cache(tokens: int) -> dict[str, Any]:
+        rng, shape = np.random.default_rng(0), (1, sizes["kv_heads"], tokens, sizes["head_dim"])
+        return {name: value(rng.standard_normal(shape, np.float32)) for name in inputs if name.startswith("past_")}
+
+    def call(new: int, past: int, held: dict[str, Any]) -> dict[str, Any]:
+        feeds = {
+            "input_ids": np.random.default_rng(past).integers(3, 1000, (1, new)),
             "attention_mask": np.ones((1, past + new), np.int64),
             "position_ids": np.arange(past, past + new)[None],
         }
         binding = session.io_binding()
-        for entry in session.get_inputs():
-            shape = (1, sizes["kv_heads"], past, sizes["head_dim"])
-            value = feeds[entry.name] if entry.name in feeds else rng.standard_normal(shape, np.float32)
-            binding.bind_cpu_input(entry.name, value)
-        for entry in session.get_outputs():
-            binding.bind_output(entry.name, "cpu")
-        return binding
+        for name in inputs:
+            binding.bind_ortvalue_input(name, held[name] if name in held else value(feeds[name]))
+        for name in outputs:
+            binding.bind_output(name, "cpu")
+        session.run_with_iobinding(binding)
+        found = dict(zip(outputs, binding.get_outputs(), strict=True))
+        return {name: found[name.replace("past_key_values", "present")] for name in held}
 
-    long, step = bind(PREFILL, 0), bind(1, BEHIND)
-    prefill = seconds(lambda: session.run_with_iobinding(long), times=3)
-    decode = seconds(lambda: session.run_with_iobinding(step), times=STEPS)
-    return {"prefill": PREFILL / prefill, "decode": 1 / decode}
+    def measure() -> dict[str, float]:
+        empty, held, steps = cache(0), cache(BEHIND), []
+        prefill = seconds(lambda: call(PREFILL, 0, empty))
+        for step in range(STEPS):
+            start = time.perf_counter()
+            held = call(1, BEHIND + step, held)
+            steps.append(time.perf_counter() - start)
+        return speeds(prefill, steps)
+
+    return measure
 
 
-def of_genai(folder: Path, *, threads: int) -> dict[str, float]:
+def of_genai(folder: Path, *, threads: int) -> Round:
     """Through onnxruntime-genai's generator."""
     import onnxruntime_genai as genai
 
@@ -70,20 +86,22 @@ def of_genai(folder: Path, *, threads: int) -> dict[str, float]:
     config.overlay(json.dumps({"model": {"decoder": {"session_options": {"intra_op_num_threads": threads}}}}))
     model = genai.Model(config)
 
-    def start(length: int) -> Any:
+    def generator(length: int) -> tuple[Any, float]:
         parameters = genai.GeneratorParams(model)
         parameters.set_search_options(max_length=BEHIND + 4 * STEPS, min_length=BEHIND + 4 * STEPS, do_sample=False)
-        generator = genai.Generator(model, parameters)
-        generator.append_tokens(np.random.default_rng(0).integers(3, 1000, length).astype(np.int32))
-        return generator
+        made, ids = genai.Generator(model, parameters), np.random.default_rng(0).integers(3, 1000, length).astype(np.int32)
+        return made, seconds(lambda: made.append_tokens(ids))
 
-    prefill = seconds(lambda: start(PREFILL), times=3)
-    generator = start(BEHIND)
-    return {"prefill": PREFILL / prefill, "decode": 1 / seconds(generator.generate_next_token, times=STEPS)}
+    def measure() -> dict[str, float]:
+        _, prefill = generator(PREFILL)
+        made, _ = generator(BEHIND)
+        return speeds(prefill, [seconds(made.generate_next_token) for _ in range(STEPS)])
+
+    return measure
 
 
 def main() -> None:
-    """Parse, measure, print."""
+    """Parse, load, measure when asked."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--graph", default="onnx/model.onnx")
@@ -92,12 +110,15 @@ def main() -> None:
     parser.add_argument("--kv-heads", type=int, default=3)
     parser.add_argument("--head-dim", type=int, default=64)
     chosen = parser.parse_args()
-    sizes = {"kv_heads": chosen.kv_heads, "head_dim": chosen.head_dim}
     if chosen.genai:
-        result = of_genai(chosen.folder, threads=chosen.threads)
+        measure = of_genai(chosen.folder, threads=chosen.threads)
     else:
-        result = of_session(chosen.folder / chosen.graph, sizes, threads=chosen.threads)
-    print(json.dumps(result))
+        sizes = {"kv_heads": chosen.kv_heads, "head_dim": chosen.head_dim}
+        measure = of_session(chosen.folder / chosen.graph, sizes, threads=chosen.threads)
+    measure()  # allocations and caches of a first run
+    print("{}", flush=True)
+    for _ in sys.stdin:
+        print(json.dumps(measure()), flush=True)
 
 
 if __name__ == "__main__":

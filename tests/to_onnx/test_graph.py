@@ -167,8 +167,9 @@ def test_a_batch_continued_by_several_tokens_is_right_or_refused(tmp_path: Path)
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_a_position_past_the_table_is_an_error(profile: str, tmp_path: Path) -> None:
-    source = save_checkpoint(tmp_path / "model", "llama", context=L)
+@pytest.mark.parametrize("family", ["llama", "qwen3"])  # q and k rotated together, or apart, after a norm of each
+def test_a_position_past_the_table_is_an_error(family: str, profile: str, tmp_path: Path) -> None:
+    source = save_checkpoint(tmp_path / "model", family, context=L)
     convert(source, tmp_path / "out", profile=profile, bake="tables")
     runner = folder_runner(tmp_path / "out")
     ids = np.array([[5, 6]])
@@ -178,14 +179,18 @@ def test_a_position_past_the_table_is_an_error(profile: str, tmp_path: Path) -> 
             runner.step(ids, np.array([[0, place]]), np.ones_like(ids))
 
 
-def test_longrope_past_its_long_table_is_an_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+def test_longrope_outside_its_tables_is_an_error(family: str, profile: str, tmp_path: Path) -> None:
     factors = {"short_factor": [1.0] * 8, "long_factor": [4.0] * 8}
-    source = save_checkpoint(tmp_path / "model", "llama", context=L)
-    convert(source, tmp_path / "out", ScalingRequest(kind="longrope", factor=4, parameters=factors), bake="tables")
+    source = save_checkpoint(tmp_path / "model", family, context=L)
+    request = ScalingRequest(kind="longrope", factor=4, parameters=factors)
+    convert(source, tmp_path / "out", request, profile=profile, bake="tables")
     runner, ids = folder_runner(tmp_path / "out"), np.array([[5, 6]])
     runner.step(ids, np.array([[0, 4 * L - 1]]), np.ones_like(ids))
-    with pytest.raises(CheckpointError, match="onnxruntime stops"):
-        runner.step(ids, np.array([[0, 4 * L]]), np.ones_like(ids))
+    for places in ([0, 4 * L], [-1, 4 * L - 1], [-1, 0]):  # the second: the shift to the long table brings -1 into the short one
+        with pytest.raises(CheckpointError, match="onnxruntime stops"):
+            runner.step(ids, np.array([places]), np.ones_like(ids))
 
 
 def test_head_sizes_that_a_fused_operator_does_not_take(tmp_path: Path) -> None:
