@@ -3,8 +3,8 @@
 usage: python bench/onnx.py [--runs 3] [--work build/bench] [--skip-large]
 
 Writing: the median of the runs, taken in turn, every output removed before the next; memory is the peak of anonymous pages
-of the process tree. Speed: speed.py in a process of its own for each graph, all loaded, taking turns, so that a machine that
-slows down slows all; through plain onnxruntime, and through onnxruntime-genai as each folder's own genai_config.json says.
+of the process tree. Speed: speed.py in a process of its own for each graph, taking turns, each round at another length, loaded
+several times: where buffers happen to lie moves a graph by several percent; through plain onnxruntime, and through onnxruntime-genai as each folder's own genai_config.json says.
 Peers run with their defaults but for the output type.
 """
 
@@ -12,16 +12,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from race import THREADS, Contestant, compare, random_checkpoint, remove, run
 
-ROUNDS = 15
+LOADS, ROUNDS, LENGTHS = 4, 5, range(768, 1281)
 OPTIMUM = Path("build/optimum/bin/python")
 Record = Callable[[dict[str, Any]], None]
 
@@ -63,7 +64,7 @@ def start(folder: Path, *options: str) -> subprocess.Popen[str]:
     return process
 
 
-def ask(process: subprocess.Popen[str], line: str = "\n") -> dict[str, float]:
+def ask(process: subprocess.Popen[str], line: str) -> dict[str, float]:
     """The next line of a process of speed.py."""
     assert process.stdin is not None
     assert process.stdout is not None
@@ -73,26 +74,34 @@ def ask(process: subprocess.Popen[str], line: str = "\n") -> dict[str, float]:
     return result
 
 
-def race(job: str, entrants: dict[str, tuple[Path, tuple[str, ...]]], *, record: Record) -> None:
-    """All loaded, a round of each in turn, back and forth; medians, and of each round's ratio to the last, the peer."""
+Entrants = dict[str, tuple[Path, tuple[str, ...]]]
+
+
+def rounds(entrants: Entrants, lengths: list[int]) -> Iterator[dict[str, dict[str, float]]]:
+    """Speeds of each, in turn, back and forth: all loaded once for all `lengths`."""
     processes = {name: start(folder, *options) for name, (folder, options) in entrants.items()}
-    rounds: list[dict[str, dict[str, float]]] = []
-    for number in range(ROUNDS):
+    for number, behind in enumerate(lengths):
         order = list(processes) if number % 2 else list(reversed(processes))
-        rounds.append({name: ask(processes[name]) for name in order})
+        yield {name: ask(processes[name], f"{behind}\n") for name in order}
     for process in processes.values():
         process.communicate()
+
+
+def race(job: str, entrants: Entrants, *, record: Record) -> None:
+    """Medians, and the quartiles of the ratio to the last, the peer, in the same round; the peer once more for the noise."""
     peer = list(entrants)[-1]
-    print(f"\n{job} (median of {ROUNDS} rounds in turn, {THREADS} threads; x: the round's peer, its quartiles)")
+    entrants = {f"{peer}, again": entrants[peer], **entrants}
+    draw = random.Random(0)
+    found = [one for _ in range(LOADS) for one in rounds(entrants, draw.choices(LENGTHS, k=ROUNDS))]
+    print(f"\n{job} (median of {LOADS} x {ROUNDS} rounds in turn, {THREADS} threads; x: the round's peer, quartiles)")
     for name in entrants:
-        columns, found = [], {}
+        columns, entry = [], {}
         for key in ("prefill", "decode"):
-            found[key] = statistics.median(one[name][key] for one in rounds)
-            low, middle, high = statistics.quantiles((one[name][key] / one[peer][key] for one in rounds), n=4)
-            columns.append(f"{key} {found[key]:6.1f} tokens/s {middle:5.2f} x ({low:.2f}-{high:.2f})")
-            found[f"{key}_ratio"] = middle
-        print(f"  {name:<26} {'   '.join(columns)}")
-        record({"job": job, "name": name, **found})
+            entry[key] = statistics.median(one[name][key] for one in found)
+            low, entry[f"{key}_ratio"], high = statistics.quantiles((one[name][key] / one[peer][key] for one in found), n=4)
+            columns.append(f"{key} {entry[key]:6.1f} tokens/s {entry[f'{key}_ratio']:5.2f} x ({low:.2f}-{high:.2f})")
+        print(f"  {name:<32} {'   '.join(columns)}", flush=True)
+        record({"job": job, "name": name, **entry})
 
 
 def running(source: Path, work: Path, *, record: Record) -> None:

@@ -1,9 +1,10 @@
-"""Tokens per second of one ONNX decoder on the CPU: prefill of 512 tokens, decoding behind 1024.
+"""Tokens per second of one ONNX decoder on the CPU: prefill of n / 2 tokens, decoding behind n.
 
-usage: echo | python -P bench/speed.py FOLDER [--graph model.onnx] [--genai] [--threads 2]
+usage: echo 1024 | python -P bench/speed.py FOLDER [--graph model.onnx] [--genai] [--threads 2]
 
-Prints {} when the model is loaded, then for every line that comes in one round as JSON, so that several graphs can take
-turns. Plain onnxruntime unless --genai: random ids, a random cache that grows from step to step as a client's does. With
+Prints {} when the model is loaded, then for every n that comes in one round as JSON, so that several graphs can take turns
+and lengths can change: at a single length a graph is up to a tenth faster or slower by where its buffers happen to lie.
+Plain onnxruntime unless --genai: random ids, a random cache that grows from step to step as a client's does. With
 --genai the folder's genai_config.json decides, shared cache buffers included.
 """
 
@@ -20,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-PREFILL, BEHIND, STEPS = 512, 1024, 16
-Round = Callable[[], dict[str, float]]
+STEPS = 16
+Round = Callable[[int], dict[str, float]]
 
 
 def seconds(work: Callable[[], Any]) -> float:
@@ -31,9 +32,9 @@ def seconds(work: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def speeds(prefill: float, steps: list[float]) -> dict[str, float]:
+def speeds(prefill: float, steps: list[float], *, behind: int) -> dict[str, float]:
     """Tokens per second; the first step warms up, the median of the others counts."""
-    return {"prefill": PREFILL / prefill, "decode": 1 / statistics.median(steps[1:])}
+    return {"prefill": behind // 2 / prefill, "decode": 1 / statistics.median(steps[1:])}
 
 
 def of_session(graph: Path, sizes: dict[str, int], *, threads: int) -> Round:
@@ -66,14 +67,14 @@ def of_session(graph: Path, sizes: dict[str, int], *, threads: int) -> Round:
         found = dict(zip(outputs, binding.get_outputs(), strict=True))
         return {name: found[name.replace("past_key_values", "present")] for name in held}
 
-    def measure() -> dict[str, float]:
-        empty, held, steps = cache(0), cache(BEHIND), []
-        prefill = seconds(lambda: call(PREFILL, 0, empty))
+    def measure(behind: int) -> dict[str, float]:
+        empty, held, steps = cache(0), cache(behind), []
+        prefill = seconds(lambda: call(behind // 2, 0, empty))
         for step in range(STEPS):
             start = time.perf_counter()
-            held = call(1, BEHIND + step, held)
+            held = call(1, behind + step, held)
             steps.append(time.perf_counter() - start)
-        return speeds(prefill, steps)
+        return speeds(prefill, steps, behind=behind)
 
     return measure
 
@@ -87,15 +88,15 @@ def of_genai(folder: Path, *, threads: int) -> Round:
     model = genai.Model(config)
 
     def generator(length: int) -> tuple[Any, float]:
-        parameters = genai.GeneratorParams(model)
-        parameters.set_search_options(max_length=BEHIND + 4 * STEPS, min_length=BEHIND + 4 * STEPS, do_sample=False)
+        parameters, most = genai.GeneratorParams(model), length + 4 * STEPS
+        parameters.set_search_options(max_length=most, min_length=most, do_sample=False)
         made, ids = genai.Generator(model, parameters), np.random.default_rng(0).integers(3, 1000, length).astype(np.int32)
         return made, seconds(lambda: made.append_tokens(ids))
 
-    def measure() -> dict[str, float]:
-        _, prefill = generator(PREFILL)
-        made, _ = generator(BEHIND)
-        return speeds(prefill, [seconds(made.generate_next_token) for _ in range(STEPS)])
+    def measure(behind: int) -> dict[str, float]:
+        _, prefill = generator(behind // 2)
+        made, _ = generator(behind)
+        return speeds(prefill, [seconds(made.generate_next_token) for _ in range(STEPS)], behind=behind)
 
     return measure
 
@@ -115,10 +116,10 @@ def main() -> None:
     else:
         sizes = {"kv_heads": chosen.kv_heads, "head_dim": chosen.head_dim}
         measure = of_session(chosen.folder / chosen.graph, sizes, threads=chosen.threads)
-    measure()  # allocations and caches of a first run
+    measure(1024)  # allocations and caches of a first run
     print("{}", flush=True)
-    for _ in sys.stdin:
-        print(json.dumps(measure()), flush=True)
+    for line in sys.stdin:
+        print(json.dumps(measure(int(line))), flush=True)
 
 
 if __name__ == "__main__":

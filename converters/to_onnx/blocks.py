@@ -10,8 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from converters.to_onnx.graph import Graph, Value
-from converters.to_onnx.profile import Heads, Inputs, Norm, Profile
-from converters.to_onnx.profiles import ProfileKind
+from converters.to_onnx.profiles import Heads, Inputs, Norm, Profile, ProfileKind
 from converters.to_onnx.rotary import Encoding
 from converters.to_onnx.weights import Store
 from ropeconv.arch._base import Role, Tag, Weight
@@ -64,17 +63,10 @@ class Decoder:
         biases = [self.names[role, layer, "bias"] for role in roles if (role, layer, "bias") in self.names]
         return self.store.linear(x, names, biases=biases, to=f"layer_{layer}_{'_'.join(role.value for role in roles)}")
 
-    def qkv(self, layer: int) -> tuple[Role, ...]:
-        """The roles of the matrices that give q, k and v."""
-        return (Role.QKV,) if self.has(Role.QKV, layer) else (Role.Q, Role.K, Role.V)
-
-    def is_one_product(self, layer: int, *roles: Role) -> bool:
-        """Whether the matrices can be multiplied as one: all have a bias, or none."""
-        return len({(role, layer, "bias") in self.names for role in roles}) == 1
-
     def split(self, x: Value, layer: int, *roles: Role) -> list[Value]:
-        """x by each of a layer's matrices, in one product where that is possible."""
-        if not self.is_one_product(layer, *roles):
+        """x by each of a layer's matrices, in one product."""
+        biased = {(role, layer, "bias") in self.names for role in roles}
+        if len(biased) > 1:
             return [self.linear(x, layer, role) for role in roles]
         rows = [self.model.tensor(self.names[role, layer, "weight"]).shape[0] for role in roles]
         names = [f"layer_{layer}_{role.value}" for role in roles]
@@ -197,7 +189,11 @@ def _post_norm(decoder: Decoder, role: Role, layer: int, y: Value) -> Value:
 def _attention(decoder: Decoder, layer: int, x: Value) -> Value:
     """(b*s, e): projections, head norms, rotation, attention, output projection."""
     graph, dims, kind = decoder.graph, decoder.model.dims, decoder.model.layer_types[layer]
-    q, k, v = _rotated(decoder, layer, x)
+    q, k, v = (
+        _head_norm(decoder, role, layer, y) for role, y in zip((Role.Q, Role.K, Role.V), _qkv(decoder, layer, x), strict=True)
+    )
+    q = decoder.profile.rotate(q, kind, heads=dims.num_heads, name=f"layer_{layer}_q_rotated")
+    k = decoder.profile.rotate(k, kind, heads=dims.num_kv_heads, name=f"layer_{layer}_k_rotated")
     dtype = decoder.store.kind.dtype
     past = [
         graph.input(f"past_key_values.{layer}.{part}", dtype, [B, dims.num_kv_heads, P, dims.head_dim])
@@ -210,27 +206,6 @@ def _attention(decoder: Decoder, layer: int, x: Value) -> Value:
     y = decoder.profile.attend(Heads(layer, q, k, v, (past[0], past[1]), (present[0], present[1]), window))
     y = decoder.flatten(y, dims.num_heads * dims.head_dim, name=f"layer_{layer}_attention_rows")
     return decoder.linear(y, layer, Role.O)
-
-
-def _rotated(decoder: Decoder, layer: int, x: Value) -> tuple[Value, Value, Value]:
-    """q and k rotated, and v: as Heads takes them."""
-    dims, kind, rotate, name = decoder.model.dims, decoder.model.layer_types[layer], decoder.profile.rotate, f"layer_{layer}"
-    h, k = dims.num_heads, dims.num_kv_heads
-    if decoder.profile.packs and _is_packed(decoder, layer):
-        packed = decoder.linear(x, layer, *decoder.qkv(layer))
-        return rotate(packed, kind, heads=h + 2 * k, still=k, name=f"{name}_qkv_rotated"), "", ""
-    queries, keys, values = (
-        _head_norm(decoder, role, layer, y) for role, y in zip((Role.Q, Role.K, Role.V), _qkv(decoder, layer, x), strict=True)
-    )
-    queries = rotate(queries, kind, heads=h, name=f"{name}_q_rotated")
-    return queries, rotate(keys, kind, heads=k, name=f"{name}_k_rotated"), values
-
-
-def _is_packed(decoder: Decoder, layer: int) -> bool:
-    """Whether one product gives q, k and v side by side, and nothing but the rotation is done to their heads."""
-    normed = any(decoder.has(norm, layer) for norm in (Role.Q_NORM, Role.K_NORM))
-    by_head = decoder.has(Role.QKV, layer) and Tag.QKV_PER_HEAD in decoder.weight(Role.QKV, layer).tags
-    return not normed and not by_head and decoder.is_one_product(layer, *decoder.qkv(layer))
 
 
 def _qkv(decoder: Decoder, layer: int, x: Value) -> list[Value]:

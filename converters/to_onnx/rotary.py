@@ -109,18 +109,18 @@ def cos_sin(rotation: Rotation) -> tuple[Single, Single]:
 
 
 def add_tables(store: Store, layer_type: str, rotation: Rotation, positions: Value) -> tuple[Value, Value, Value]:
-    """(cos, sin, positions): tables (rows, d/2), and int64 (b, s) rows of them. What is no position below L' is past them."""
+    """(cos, sin, positions): tables (rows, d/2), and int64 (b, s) rows of them. A position past L' is past the table too."""
     graph = store.graph
     for part, table in zip(("cos", "sin"), cos_sin(rotation), strict=True):
         store.table(initializer_name(layer_type, part), table.astype(store.kind.dtype))
     cos, sin = (initializer_name(layer_type, part) for part in ("cos", "sin"))
-    below = graph.op("Less", positions, graph.scalar(0), name="rope_below")  # a shift would bring it back, Gather take the end
     if rotation.long is None:
-        return cos, sin, graph.op("Where", below, graph.scalar(rotation.rows), positions, name="rope_rows")
+        return cos, sin, positions
     switch = graph.named(initializer_name(layer_type, "switch"), np.int64(rotation.switch or 0))
     long = _is_long(graph, positions, switch)
     shift = graph.op("Where", long, graph.scalar(rotation.rows - rotation.context), graph.scalar(0), name="rope_shift")
     rows = graph.op("Add", positions, shift, name="rope_rows")
+    below = graph.op("Less", positions, graph.scalar(0), name="rope_below")  # the shift would bring it into the short table
     return cos, sin, graph.op("Where", below, graph.scalar(rotation.rows), rows, name="rope_rows")
 
 

@@ -23,8 +23,6 @@ from converters.to_onnx.weights import JOINT
 from ropeconv.errors import CheckpointError
 from ropeconv.model import Rows, Tensor
 
-PRODUCTS = {"FusedMatMul", "Gemm", "MatMulNBits"}
-BETWEEN = ("Add", "Reshape", "RotaryEmbedding", "Reshape")  # what may lie between a shared product and its parts
 DTYPES = {"float32": "F32", "float16": "F16"}
 
 
@@ -164,20 +162,14 @@ class Folder:
             yield part, slice(end - count, end)
 
     def _split_of(self, name: str) -> list[int]:
-        """Sizes that the product by an initializer is taken apart in, by a Split or inside the attention; [] when it is not."""
-        rows = len(self.arrays[name])
-        for _ in range(len(BETWEEN) + 2):  # the product first, what takes it apart last
+        """Sizes that the product by an initializer is split into, a bias added before or not; [] when it is not."""
+        for _ in range(3):  # product, bias, split
             readers = self._readers.get(name, [])
             if len(readers) != 1:
                 return []
-            node = readers[0]
-            if node.op_type == "Split" and len(node.input) == 2:
-                return [int(n) for n in self.arrays.get(node.input[1], ())]
-            if node.op_type == "GroupQueryAttention" and node.input[0] == name and not any(node.input[1:3]):
-                return _packed_heads(node, rows)
-            if node.op_type not in PRODUCTS | set(BETWEEN):
-                return []
-            name = node.output[0]
+            if readers[0].op_type == "Split" and len(readers[0].input) == 2:
+                return [int(n) for n in self.arrays.get(readers[0].input[1], ())]
+            name = readers[0].output[0]
         return []
 
     @cached_property
@@ -202,14 +194,6 @@ class Folder:
                 symmetric = len(node.input) < 4 or not node.input[3]
                 found[node.input[0]] = Blocks(values["bits"], values["block_size"], symmetric=symmetric), columns
         return found
-
-
-def _packed_heads(attention: Any, rows: int) -> list[int]:
-    """Rows of q, k and v that GroupQueryAttention sees in a product of `rows`; [] when they are not whole heads."""
-    sizes = {a.name: a.i for a in attention.attribute}
-    h, k = sizes.get("num_heads", 0), sizes.get("kv_num_heads", 0)
-    size, rest = divmod(rows, max(h + 2 * k, 1))
-    return [] if rest else [h * size, k * size, k * size]
 
 
 def structure_problems(folder: Folder) -> list[str]:

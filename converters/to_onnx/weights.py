@@ -6,7 +6,7 @@ by slabs of rows, so that one pass over the source fills codes, scales and zero 
 
 Data file: initializers in the order of their first use; a quantised matrix is three of them. Large ones start at a page,
 so that onnxruntime can map what it does not repack. Matrices that multiply the same x are one initializer, their rows one
-after the other and their names joined by JOINT, and the node that takes the product apart says where each begins.
+after the other and their names joined by JOINT, and the node that splits the product says where each begins.
 """
 
 from __future__ import annotations
@@ -72,9 +72,7 @@ class Store:
         return self._floats((name,), shift=1.0 if Tag.NORM_PLUS_ONE in weight.tags else 0.0)
 
     def table(self, name: str, values: NDArray[Any]) -> Value:
-        """A table that was made here, in its own type; asked for again, the same one."""
-        if (name,) in self._values:
-            return self._values[name,][0]
+        """A table that was made here, in its own type."""
         part = self._place(name, str(values.dtype), values.shape)
         make = partial(_table_rows, values)
         self.rows.append(Rows((part,), values.shape[0], prod(values.shape[1:]), make))

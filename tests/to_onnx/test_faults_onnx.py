@@ -149,20 +149,6 @@ def lost_mask(out: Path) -> None:
     edit_graph(out, change)
 
 
-def turn_heads(out: Path, count: int) -> None:
-    """In the ort profile the first `count` heads of q, k and v (4, 2 and 2) are rotated; 6 are right."""
-    from onnx import numpy_helper
-
-    def change(model: Any) -> None:
-        node = next(n for n in model.graph.node if n.op_type == "Less" and n.output[0] == "rope_turned")
-        right, node.input[1] = node.input[1], "turned_heads"
-        model.graph.initializer.append(numpy_helper.from_array(np.int64(count), "turned_heads"))
-        if not any(right in n.input for n in model.graph.node):
-            model.graph.initializer.remove(initializer(model, right))
-
-    edit_graph(out, change)
-
-
 # name -> (fault, the rungs of which at least one must see it)
 FAULTS: dict[str, tuple[Callable[[Path], None], set[str]]] = {
     "tables of another factor": (another_factor, {"frequencies"}),
@@ -197,19 +183,8 @@ def test_a_fault_turns_the_verdict(fault: str, profile: str, folders: Path, tmp_
         assert failed(report) & rungs, (bake, failed(report))
 
 
-@pytest.mark.parametrize("bake", ["metadata", "tables"])
-@pytest.mark.parametrize("count", [5, 7])
-def test_another_number_of_rotated_heads(count: int, bake: str, folders: Path, tmp_path: Path) -> None:
-    """A head of k that is left as it is, a head of v that is rotated."""
-    sound, faulty = (shutil.copytree(folders / f"ort-{bake}", tmp_path / name) for name in ("sound", "faulty"))
-    turn_heads(sound, 6)
-    assert judge(sound, folders / "model").ok
-    turn_heads(faulty, count)
-    assert failed(judge(faulty, folders / "model")) == {"logits", "probes"}
-
-
 def split_layer_1(out: Path, sizes: list[int]) -> None:
-    """In the standard profile the first product of layer 1 split into other sizes."""
+    """The first product of layer 1 split into other sizes."""
     from onnx import numpy_helper
 
     def change(model: Any) -> None:
@@ -220,37 +195,20 @@ def split_layer_1(out: Path, sizes: list[int]) -> None:
     edit_graph(out, change)
 
 
-def set_heads(out: Path, heads: int, kv_heads: int) -> None:
-    """In the ort profile the attention takes its packed input as other numbers of heads."""
-    set_attribute(out, "GroupQueryAttention", "num_heads", heads)
-    set_attribute(out, "GroupQueryAttention", "kv_num_heads", kv_heads)
-
-
+@pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize("sizes", [[64, 32], [64, 32, 31], [64, 64, 0], [128]])
-def test_rows_that_do_not_add_up_are_refused(sizes: list[int], folders: Path, tmp_path: Path) -> None:
-    out = shutil.copytree(folders / "standard-metadata", tmp_path / "out")
+def test_rows_that_do_not_add_up_are_refused(sizes: list[int], profile: str, folders: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(folders / f"{profile}-metadata", tmp_path / "out")
     split_layer_1(out, sizes)
     with pytest.raises(CheckpointError, match=r"v_proj.weight holds 3 tensors in 128 rows, but .* into \[.*convert it again"):
         judge(out, folders / "model")
 
 
-def test_rows_that_are_no_whole_heads_are_refused(folders: Path, tmp_path: Path) -> None:
-    out = shutil.copytree(folders / "ort-metadata", tmp_path / "out")
-    set_heads(out, 3, 2)
-    with pytest.raises(
-        CheckpointError, match=r"v_proj.weight holds 3 tensors in 128 rows, but .* into nothing; convert it again"
-    ):
-        judge(out, folders / "model")
-
-
 @pytest.mark.parametrize("profile", PROFILES)
 def test_rows_cut_elsewhere_fail(profile: str, folders: Path, tmp_path: Path) -> None:
-    """As many rows as there are, but a head of q counted to k, or one of k to q."""
+    """As many rows as there are, but the last head of q counted to k."""
     out = shutil.copytree(folders / f"{profile}-metadata", tmp_path / "out")
-    if profile == "ort":
-        set_heads(out, 6, 1)
-    else:
-        split_layer_1(out, [48, 48, 32])
+    split_layer_1(out, [48, 48, 32])
     report = judge(out, folders / "model")
     assert "structure" in failed(report)
     assert any("layers.1.self_attn.q_proj.weight" in line for rung in report.rungs for line in rung.findings)
