@@ -3,9 +3,9 @@
 usage: python bench/onnx.py [--runs 3] [--work build/bench] [--skip-large]
 
 Writing: the median of the runs, taken in turn, every output removed before the next; memory is the peak of anonymous pages
-of the process tree. Speed: speed.py in a process of its own for each graph, taking turns, each round at another length, loaded
-several times: where buffers happen to lie moves a graph by several percent; through plain onnxruntime, and through onnxruntime-genai as each folder's own genai_config.json says.
-Peers run with their defaults but for the output type.
+of the process tree. Speed: speed.py in a process of its own for each graph, taking turns, each round at another length,
+loaded several times: where buffers happen to lie moves a graph by several percent. Through plain onnxruntime, and through
+onnxruntime-genai as each folder's own genai_config.json says. Peers run with their defaults but for the output type.
 """
 
 from __future__ import annotations
