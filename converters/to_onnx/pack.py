@@ -95,17 +95,17 @@ def _check(numbers: Float) -> Float:
 def _fit(x: Float, blocks: Blocks) -> tuple[Float, Float, Float]:
     """(m,) scales, (m,) zero points, (s, m) codes less zero points, for (s, m) values."""
     top = np.float32(2**blocks.bits - 1)
-    q, work = np.empty_like(x), np.empty_like(x)
+    q = np.empty_like(x)
     best = np.full(x.shape[1], -1.0, np.float32)
     inverse, zero = np.zeros_like(best), np.zeros_like(best)
     for trial, point in _trials(x, blocks):
-        xq, qq = _encode(x, trial, point, top=top, q=q, work=work)
+        xq, qq = _encode(x, trial, point, top=top, q=q)
         gain = xq * _divide(xq, qq)
         better = gain > best
         for kept, new in ((best, gain), (inverse, trial), (zero, point)):
             np.copyto(kept, new, where=better)
-    xq, qq = _encode(x, inverse, zero, top=top, q=q, work=work)
-    xq, qq = _encode(x, _divide(qq, xq), zero, top=top, q=q, work=work)
+    xq, qq = _encode(x, inverse, zero, top=top, q=q)
+    xq, qq = _encode(x, _divide(qq, xq), zero, top=top, q=q)
     return _divide(xq, qq), zero, q
 
 
@@ -124,14 +124,13 @@ def _trials(x: Float, blocks: Blocks) -> Iterator[tuple[Float, Float]]:
         yield inverse, np.clip(np.rint(np.float32(top / 2) - (low + high) / 2 * inverse), 0, np.float32(top))
 
 
-def _encode(x: Float, inverse: Float, zero: Float, *, top: np.float32, q: Float, work: Float) -> tuple[Float, Float]:
+def _encode(x: Float, inverse: Float, zero: Float, *, top: np.float32, q: Float) -> tuple[Float, Float]:
     """Codes less zero points into q; returns (m,) <x, q> and <q, q>."""
     np.multiply(x, inverse, out=q)
     np.rint(q, out=q)
     np.maximum(q, -zero, out=q)
     np.minimum(q, top - zero, out=q)
-    xq = np.multiply(x, q, out=work).sum(axis=0)
-    return xq, np.multiply(q, q, out=work).sum(axis=0)
+    return np.einsum("sm,sm->m", x, q), np.einsum("sm,sm->m", q, q)  # each in one pass over memory
 
 
 def _divide(numerator: Float, denominator: Float) -> Float:
