@@ -1,6 +1,6 @@
 """`ropeconv onnx` against the onnxruntime-genai builder and optimum-onnx: time, memory, size, tokens per second, in one run.
 
-usage: python bench/onnx.py [--runs 3] [--work build/bench] [--skip-large]
+usage: python bench/onnx.py [--runs 3] [--work build/bench] [--skip-speed] [--skip-large]
 
 Writing: the median of the runs, taken in turn, every output removed before the next; memory is the peak of anonymous pages
 of the process tree. Speed: speed.py in a process of its own for each graph, taking turns, each round at another length,
@@ -135,6 +135,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--work", type=Path, default=Path("build/bench"))
+    parser.add_argument("--skip-speed", action="store_true")
     parser.add_argument("--skip-large", action="store_true")
     arguments = parser.parse_args()
     work: Path = arguments.work
@@ -146,7 +147,8 @@ def main() -> None:
     for file in small.glob("*.safetensors"):  # the same warm cache for everyone
         file.read_bytes()
     writing(small, work, runs=arguments.runs, record=results.append)
-    running(small, work, record=results.append)
+    if not arguments.skip_speed:
+        running(small, work, record=results.append)
     if not arguments.skip_large:
         large(random_checkpoint(work / "large", small), work, record=results.append)
     (work / "onnx.json").write_text(json.dumps(results, indent=2) + "\n")

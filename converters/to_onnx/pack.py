@@ -97,15 +97,14 @@ def _fit(x: Float, blocks: Blocks) -> tuple[Float, Float, Float]:
     top = np.float32(2**blocks.bits - 1)
     q = np.empty_like(x)
     best = np.full(x.shape[1], -1.0, np.float32)
-    inverse, zero = np.zeros_like(best), np.zeros_like(best)
+    products, squares, zero = np.zeros_like(best), np.zeros_like(best), np.zeros_like(best)
     for trial, point in _trials(x, blocks):
         xq, qq = _encode(x, trial, point, top=top, q=q)
         gain = xq * _divide(xq, qq)
         better = gain > best
-        for kept, new in ((best, gain), (inverse, trial), (zero, point)):
+        for kept, new in ((best, gain), (products, xq), (squares, qq), (zero, point)):
             np.copyto(kept, new, where=better)
-    xq, qq = _encode(x, inverse, zero, top=top, q=q)
-    xq, qq = _encode(x, _divide(qq, xq), zero, top=top, q=q)
+    xq, qq = _encode(x, _divide(squares, products), zero, top=top, q=q)
     return _divide(xq, qq), zero, q
 
 
