@@ -25,6 +25,7 @@ from race import THREADS, Contestant, compare, random_checkpoint, remove, run
 LOADS, ROUNDS, LENGTHS = 4, 5, range(768, 1281)
 OPTIMUM = Path("build/optimum/bin/python")
 Record = Callable[[dict[str, Any]], None]
+Entrants = dict[str, tuple[Path, tuple[str, ...]]]
 
 
 def ropeconv(source: Path, out: Path, *options: str) -> Contestant:
@@ -70,11 +71,11 @@ def ask(process: subprocess.Popen[str], line: str) -> dict[str, float]:
     assert process.stdout is not None
     process.stdin.write(line)
     process.stdin.flush()
-    result: dict[str, float] = json.loads(process.stdout.readline())
+    answer = process.stdout.readline()
+    if not answer:
+        sys.exit(f"{' '.join(map(str, process.args))} stopped; run it to see why")
+    result: dict[str, float] = json.loads(answer)
     return result
-
-
-Entrants = dict[str, tuple[Path, tuple[str, ...]]]
 
 
 def rounds(entrants: Entrants, lengths: list[int]) -> Iterator[dict[str, dict[str, float]]]:

@@ -21,14 +21,13 @@ from converters.to_gguf.ggml import dequantize_rows, quantize_rows, row_bytes
 from converters.to_gguf.keys import KeyValue
 from converters.to_gguf.plan import Planned
 from converters.to_gguf.splits import split_name
-from ropeconv.casts import FLOATS, BadValueError, cast_rows
+from ropeconv.casts import FLOATS, PEEK, BadValueError, cast_rows
 from ropeconv.errors import CannotExpress, CheckpointError, OutputError
 from ropeconv.output import Slab, claimed, explain, write_slabs
 from ropeconv.target import Progress
 
 SLAB = 4 << 20  # bytes of float32 a slab: fits the second-level caches' neighbourhood, amortises a call
 UINT16, INT32 = 2, 5
-PEEK = 4096  # values
 TINY = 1e-3  # blocks whose values stay below this are read back: their scales are float16, and may have become zero
 
 

@@ -15,7 +15,7 @@ BATCH, PADDING, STEPS = 24, 5, 3
 
 
 def make_probes(runner: Runner, *, context: int, switch: int | None, rows: int | None) -> list[Probe]:
-    """switch: LongRoPE's, in tokens; rows: of the cos table, past which a position must be refused, or None."""
+    """switch: LongRoPE's, in tokens; rows: of the cos table, outside which a position must be refused, or None."""
     found = []
     for name, reach in _reaches(context, switch):
         places = _scatter(min(SCATTERED, reach), reach)[None]
@@ -32,6 +32,7 @@ def make_probes(runner: Runner, *, context: int, switch: int | None, rows: int |
         found.append(_probe(runner, f"rows padded on the {name}, then decoded", places, mask=mask, steps=STEPS))
     if rows is not None:
         found.append(_probe(runner, f"position {rows}, past the table", np.array([[rows - 1, rows]]), refused=True))
+        found.append(_probe(runner, f"position -1 beside {rows - 1}", np.array([[-1, rows - 1]]), refused=True))
     return found
 
 

@@ -196,6 +196,19 @@ def test_wrong_input(case: str, tiny: Path, text: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_two_files_of_one_name_are_refused(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = [tmp_path / folder / "own.json" for folder in ("a", "b")]
+    for file in files:
+        file.parent.mkdir()
+        file.write_text(json.dumps({"rope_type": "linear", "factor": 2.0}))
+    options = [part for file in files for part in ("--rope-parameters", str(file))]
+    with pytest.raises(SystemExit) as done:
+        main(["compare", str(tiny), *options, "-o", str(tmp_path / "out")])
+    assert done.value.code == 2
+    assert "two --rope-parameters files have the same name; rename one" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_model_that_cannot_profit(text: Path, tmp_path: Path) -> None:
     """Every layer sees a window of 64 tokens, so that no scaling reaches further."""
     sliding = save_checkpoint(tmp_path / "sliding", "mistral", context=256, sliding_window=64)

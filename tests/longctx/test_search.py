@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,9 +15,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from ropeconv.cli import main
-from ropeconv.errors import CheckpointError, ConfigError, OutputError
+from ropeconv.errors import CheckpointError, ConfigError, OutputError, RopeconvError
 from ropeconv.longctx.candidates import Space, apply_candidate, make_candidate, rank_correlation, read_candidate, seed_rows
 from ropeconv.longctx.engine import Engine
 from ropeconv.longctx.evolve import PLAIN_TOKENS, cross, mutate
@@ -178,6 +180,16 @@ def test_a_changed_text_is_another_search(tiny: Path, text: Path, tmp_path: Path
     own.write_text(text.read_text()[100:])
     with pytest.raises(OutputError, match="holds a search with other options"):
         run(tiny, out, plan, resume=True)
+
+
+def test_a_model_that_gives_no_numbers_ends_the_search(tiny: Path, tmp_path: Path) -> None:
+    """Not a winner by comparison with what is no number."""
+    broken = shutil.copytree(tiny, tmp_path / "broken")
+    weights = load_file(broken / "model.safetensors")
+    weights["model.norm.weight"][0] = np.nan
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(RopeconvError, match="the guide's loss is nan: the model gives no numbers at 4 times its context"):
+        run(broken, tmp_path / "factors.json")
 
 
 ARGUMENTS = ["--guide-prompts", "2", "--guide-tokens", "600", "--held-out-tokens", "600", "--quiet"]

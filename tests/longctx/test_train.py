@@ -19,10 +19,13 @@ import pytest
 from ropeconv.cli import main
 from ropeconv.errors import CheckpointError, ConfigError, OutputError, RopeconvError
 from ropeconv.extend import ScalingRequest
+from ropeconv.longctx.engine import Engine
 from ropeconv.longctx.recipe import Recipe
 from ropeconv.longctx.train import BETAS, rate
 from ropeconv.longctx.tune import Choices, tune
 from ropeconv.longctx.windows import IGNORED, make_windows
+from ropeconv.longctx.write import check_names
+from ropeconv.prepare import prepare
 from tests.longctx import plain
 
 PI4 = ScalingRequest("linear", 4.0)
@@ -246,6 +249,16 @@ def test_wrong_input_is_refused_before_anything_is_written(case: str, tiny: Path
     with pytest.raises(kind, match=words):
         tune(str(tiny), request, tmp_path / "out", recipe=recipe, choices=choices)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_that_could_not_be_written_are_found_before_the_training(tiny: Path) -> None:
+    """A network that has other names than the checkpoint."""
+    import torch
+
+    model = prepare(str(tiny), PI4)
+    with pytest.raises(CheckpointError, match=r"no weight called model\..*; this family cannot be tuned"):
+        check_names(model, torch.nn.Linear(2, 2))
+    check_names(model, Engine(model).network)
 
 
 def test_a_text_that_is_trained_on_is_not_held_out(tiny: Path, text: Path, tmp_path: Path) -> None:

@@ -294,6 +294,28 @@ def test_a_wrong_switch_is_seen(tmp_path: Path) -> None:
         assert failed(judge(out, source)) & {"frequencies", "structure"}, bake
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_negative_position_that_a_shift_brings_back_is_seen(profile: str, tmp_path: Path) -> None:
+    """Past the switch of LongRoPE's tables, in a graph that lost its guard."""
+    factors = {"short_factor": [1.0] * 8, "long_factor": [4.0] * 8}
+    source, out = save_checkpoint(tmp_path / "model", "llama", context=L), tmp_path / "out"
+    convert(source, out, ScalingRequest(kind="longrope", factor=4, parameters=factors), profile=profile, bake="tables")
+    assert judge(out, source).ok
+
+    def change(model: Any) -> None:
+        guard = next(node for node in model.graph.node if node.op_type == "Where" and "rope_below" in node.input)
+        guard.op_type, kept = "Identity", guard.input[2]
+        del guard.input[:]
+        guard.input.append(kept)
+        read = {name for node in model.graph.node for name in node.input}
+        for tensor in [tensor for tensor in model.graph.initializer if tensor.name not in read]:
+            model.graph.initializer.remove(tensor)
+
+    edit_graph(out, change)
+    assert failed(judge(out, source)) == {"probes"}
+
+
 @pytest.mark.parametrize(
     ("spoil", "text"),
     [
