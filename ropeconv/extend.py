@@ -18,8 +18,6 @@ from ropeconv.rope.spec import Frequencies, Rope
 
 ON_EXISTING = ("refuse", "replace", "compose")
 FULL = "full_attention"
-# Kinds whose factor is nominal: NTK-aware reaches less than s L, so a factor above L'/L is how it is used.
-NOMINAL_FACTOR = frozenset({"ntk"})
 
 
 @dataclass(frozen=True)
@@ -27,7 +25,8 @@ class ScalingRequest:
     """What the user asked for.
 
     kind: scaling kind; None with `huggingface`. factor: s = L'/L, above 1. context: L', tokens. One of the two is
-    enough; both must agree, but for `ntk`, whose factor may exceed L'/L. parameters: the kind's others.
+    enough; both must agree, but where the factor is nominal (`ScalingKind.nominal`), which may exceed L'/L.
+    parameters: the kind's others.
     on_existing: what to do with a rope that is scaled already. "replace" counts the factor from the trained context L;
     "compose" counts it from the current context and multiplies divisors and magnitudes.
     huggingface: a `rope_parameters` dict to take instead of kind and parameters.
@@ -185,10 +184,10 @@ def _settle(request: ScalingRequest, kind: str, *, trained: int) -> tuple[float,
 
 
 def _refuse_disagreement(kind: str, factor: float, context: int, *, trained: int) -> None:
-    ratio = context / trained
-    if math.isclose(factor, ratio, rel_tol=1e-9) or (kind in NOMINAL_FACTOR and factor > ratio):
+    ratio, nominal = context / trained, find_kind(kind).nominal
+    if math.isclose(factor, ratio, rel_tol=1e-9) or (nominal and factor > ratio):
         return
-    hint = "at least" if kind in NOMINAL_FACTOR else "exactly"
+    hint = "at least" if nominal else "exactly"
     raise RopeConfigError(
         f"factor {factor:g} disagrees with context {context}: {kind} takes {hint} {context}/{trained} = {ratio:g}; drop one"
     )

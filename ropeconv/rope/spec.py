@@ -88,6 +88,10 @@ class ScalingKind:
     check: Rope -> None, raises RopeConfigError; for what the parameters cannot check alone (list lengths, smallest d).
     solve_at: (Rope, running length in tokens) -> Frequencies, for kinds that are not static.
     needs_original: transformers reads `original_max_position_embeddings` in the parameters of this kind.
+    spoken: what users call the kind where that is not its name ("pi").
+    by_factor_alone: whether a factor makes a method of it, with the `example` where it needs other values too.
+    example: (Rope, factor) -> parameters beside the factor, for kinds that have no defaults of their own.
+    nominal: the factor may exceed L'/L, because the kind reaches less than s L.
     """
 
     name: str
@@ -101,3 +105,11 @@ class ScalingKind:
     check: Callable[[Rope], None] | None = None
     solve_at: Callable[[Rope, int], Frequencies] | None = None
     needs_original: bool = False
+    spoken: str | None = None
+    by_factor_alone: bool = True
+    example: Callable[[Rope, float], Mapping[str, Any]] | None = None
+    nominal: bool = False
+
+    def example_parameters(self, rope: Rope, factor: float) -> Mapping[str, Any]:
+        """What `example` gives for the unscaled `rope`; nothing for kinds that have defaults of their own."""
+        return {} if self.example is None else self.example(rope, factor)

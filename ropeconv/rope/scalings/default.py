@@ -37,4 +37,5 @@ SCALING = ScalingKind(
     by_factor=_by_factor,
     static=True,
     source="arXiv 2104.09864",
+    by_factor_alone=False,
 )

@@ -37,4 +37,5 @@ SCALING = ScalingKind(
     by_factor=_common.by_factor_of("linear"),
     static=True,
     source="arXiv 2306.15595",
+    spoken="pi",
 )

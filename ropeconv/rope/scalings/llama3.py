@@ -45,6 +45,10 @@ def _huggingface(rope: Rope) -> dict[str, Any]:
     }
 
 
+def _example(_rope: Rope, _factor: float) -> dict[str, Any]:
+    return {"low_freq_factor": 1.0, "high_freq_factor": 4.0}  # Llama 3.1's
+
+
 SCALING = ScalingKind(
     name="llama3",
     rope_types=("llama3",),
@@ -55,4 +59,5 @@ SCALING = ScalingKind(
     static=True,
     source="transformers modeling_rope_utils.py",
     needs_original=True,
+    example=_example,
 )

@@ -89,6 +89,11 @@ def _by_factor(rope: Rope, factor: float, extra: Mapping[str, Any]) -> Any:
     return _common.by_factor_of("longrope")(rope, factor, extra)
 
 
+def _example(rope: Rope, factor: float) -> dict[str, Any]:
+    pairs = rope.rotary_dim // 2
+    return {"short_factor": [1.0] * pairs, "long_factor": np.linspace(1.0, factor, pairs).tolist()}
+
+
 SCALING = ScalingKind(
     name="longrope",
     rope_types=("longrope", "su"),
@@ -100,4 +105,6 @@ SCALING = ScalingKind(
     source="arXiv 2402.13753",
     check=_check,
     needs_original=True,
+    by_factor_alone=False,
+    example=_example,
 )

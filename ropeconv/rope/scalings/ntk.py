@@ -48,4 +48,5 @@ SCALING = ScalingKind(
     static=True,
     source="arXiv 2309.00071",
     check=_common.need_four_dimensions,
+    nominal=True,
 )

@@ -79,4 +79,5 @@ SCALING = ScalingKind(
     static=True,
     source="transformers modeling_rope_utils.py",
     check=_check,
+    by_factor_alone=False,
 )
