@@ -7,32 +7,50 @@ import os
 import pkgutil
 import signal
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
-from ropeconv import __version__, commands
+from ropeconv import commands, registry
 
 
 class Commands(click.Group):
-    """Loads a command's module when the command is named: `ropeconv --help` imports none of their rooms."""
+    """The modules of `commands/`, and one command for each target.
+
+    A module is loaded when its command is named: `--help` imports none of their rooms.
+    """
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        """Names of the modules in `commands/`."""
-        return sorted(m.name for m in pkgutil.iter_modules(commands.__path__) if not m.name.startswith("_"))
+        """Names of all of them."""
+        return sorted({*_modules(), *registry.targets()})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command `cmd_name`, or None."""
-        if cmd_name not in self.list_commands(ctx):
+        if cmd_name in _modules():
+            module = importlib.import_module(f"ropeconv.commands.{cmd_name}")
+            own: click.Command = module.command
+            return own
+        target = registry.targets().get(cmd_name)
+        if target is None:
             return None
-        command: click.Command = importlib.import_module(f"ropeconv.commands.{cmd_name}").command
-        return command
+        from ropeconv.commands._convert import make_command
+
+        return make_command(target)
 
 
-@click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(__version__, prog_name="ropeconv")
+def _modules() -> list[str]:
+    names = (module.name for module in pkgutil.iter_modules(commands.__path__))
+    return [name for name in names if not name.startswith("_")]
+
+
+SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+
+@click.command(cls=Commands, context_settings=SETTINGS)
+@click.version_option(package_name="ropeconv", prog_name="ropeconv")  # read when asked for
 def group() -> None:
-    """Make a RoPE language model's context longer and write files that run at the edge, proven against PyTorch.
+    """Make a RoPE language model's context longer and write files that run at the edge, proven
+    against PyTorch.
 
     \b
     Examples:
@@ -43,32 +61,44 @@ def group() -> None:
 
 def main(arguments: list[str] | None = None) -> Any:
     """Run the command line; exit 0 done, 1 a check failed, 2 wrong input or use."""
+    if os.name != "posix":
+        _stop("runs on Linux and macOS, whose calls it writes files with; on Windows use WSL")
     from ropeconv.errors import RopeconvError
 
     arguments = sys.argv[1:] if arguments is None else arguments
     # no command multiplies matrices in NumPy, whose idle threads would spin beside ours
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill cleans up like Ctrl-C
+    _clean_up_when_told_to_stop()
     try:
         status = group.main(args=arguments, prog_name="ropeconv", standalone_mode=False)
     except RopeconvError as error:
         if "--debug" in arguments:
             raise
-        click.echo(f"ropeconv: {error}", err=True)
-        sys.exit(error.exit_code)
+        _stop(str(error), error.exit_code)
     except click.ClickException as error:
         error.show()
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("ropeconv: interrupted; the previous output, if any, is as it was", err=True)
-        sys.exit(2)
+        _stop("interrupted; the previous output, if any, is as it was")
     except Exception as error:
         if "--debug" in arguments:
             raise
         text = " ".join(str(error).split())
-        click.echo(f"ropeconv: unexpected {type(error).__name__}: {text}; please report it with --debug's output", err=True)
-        sys.exit(2)
+        kind = type(error).__name__
+        _stop(f"unexpected {kind}: {text}; please report it with --debug's output")
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _stop(text: str, code: int = 2) -> NoReturn:
+    click.echo(f"ropeconv: {text}", err=True)
+    sys.exit(code)
+
+
+def _clean_up_when_told_to_stop() -> None:
+    """A polite kill and a closed terminal clean up like Ctrl-C; `nohup` keeps its meaning."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
 
 
 if __name__ == "__main__":

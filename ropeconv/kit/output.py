@@ -1,0 +1,220 @@
+"""Writing that cannot be seen half done: beside the name first, renamed when complete.
+
+Whatever interrupts (an error, Ctrl-C, a kill, a full disk), the previous output stays; what a
+killed run left behind is cleaned by the next one of the same name. POSIX calls: Linux and macOS.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import os
+import shutil
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ropeconv.errors import OutputError
+
+Bytes = NDArray[np.uint8]
+Pieces = Bytes | Sequence[Bytes]
+Places = int | Sequence[int]
+Slab = tuple[Callable[[], Pieces], Places]
+"""(what makes the bytes, their offset in the file), or several pieces made at once.
+
+Made in any thread, written in order.
+"""
+
+# A folder that --force may replace holds one of these: it is a model's, not a user's home.
+MARKS = ("config.json", "ropeconv.json", "genai_config.json")
+RENAME_EXCHANGE, AT_FDCWD = 2, -100  # linux/fs.h, fcntl.h
+
+
+def explain(path: Path, error: OSError) -> str:
+    """One line for a failed write: what, why, what to do."""
+    reasons = {
+        errno.ENOSPC: "the disk is full; free space or choose another folder with -o",
+        errno.EDQUOT: "the disk quota is used up; choose another folder with -o",
+        errno.EACCES: "the folder is not writable; choose another with -o",
+        errno.EPERM: "the folder is not writable; choose another with -o",
+        errno.EROFS: "the file system is read-only; choose another folder with -o",
+        errno.ENOENT: "the folder does not exist; create it or choose another with -o",
+        errno.EFBIG: "the file system does not take a file this large; "
+        "write smaller ones (--split-max-size, --max-shard-size)",
+    }
+    return f"{path}: not written: {reasons.get(error.errno or 0, error.strerror or str(error))}"
+
+
+@contextlib.contextmanager
+def claimed(path: Path, final: Path) -> Iterator[int]:
+    """A descriptor of the empty file `path`, which an earlier run may have left when it was killed.
+
+    OutputError while another run is writing it.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        _lock(descriptor, final)
+        os.ftruncate(descriptor, 0)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, final: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise OutputError(
+            f"{final}: another process is writing it; wait for it or choose another name with -o"
+        ) from error
+
+
+def write_slabs(
+    descriptor: int, *, header: bytes, size: int, slabs: Iterable[Slab], threads: int
+) -> Iterator[int]:
+    """Write one file of `size` bytes; yields bytes as they land.
+
+    The space is claimed first, so a full disk shows at once. The pool makes slabs and this thread
+    writes: two threads that write one file would spin on its lock.
+    """
+    if hasattr(os, "posix_fallocate"):  # macOS has none
+        os.posix_fallocate(descriptor, 0, size)
+    _put(descriptor, header, 0)
+    yield len(header)
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for data, offset in _made(slabs, pool, depth=2 * threads):
+                for piece, place in _pieces(data, offset):
+                    _put(descriptor, piece, place)
+                    yield piece.nbytes
+        finally:
+            pool.shutdown(cancel_futures=True)
+    os.ftruncate(descriptor, size)
+
+
+def _made(
+    slabs: Iterable[Slab], pool: ThreadPoolExecutor, *, depth: int
+) -> Iterator[tuple[Pieces, Places]]:
+    pending: deque[tuple[Future[Pieces], Places]] = deque()
+    for make, offset in slabs:
+        pending.append((pool.submit(make), offset))
+        if len(pending) >= depth:
+            future, place = pending.popleft()
+            yield future.result(), place
+    for future, place in pending:
+        yield future.result(), place
+
+
+def _pieces(data: Pieces, offset: Places) -> Iterable[tuple[Bytes, int]]:
+    if isinstance(offset, int):
+        assert isinstance(data, np.ndarray)
+        return [(data, offset)]
+    return zip(data, offset, strict=True)
+
+
+def _put(descriptor: int, data: bytes | Bytes, offset: int) -> None:
+    view = memoryview(data if isinstance(data, bytes) else data.data).cast("B")
+    while view:
+        written = os.pwrite(descriptor, view, offset)
+        view, offset = view[written:], offset + written
+
+
+def check_folder(out: Path, *, force: bool, source: Path | None = None) -> None:
+    """OutputError when `out` may not become the output folder.
+
+    It exists, holds something else, or is the source's.
+    """
+    parent = out.resolve().parent
+    if not parent.is_dir():
+        raise OutputError(f"{out.parent}: no such folder; create it or choose another with -o")
+    if not os.access(parent, os.W_OK):
+        raise OutputError(f"{out.parent}: the folder is not writable; choose another with -o")
+    if source is not None and source.resolve().is_relative_to(out.resolve()):
+        raise OutputError(f"{out}: the source lies there; choose another folder with -o")
+    if not out.exists():
+        return
+    if not force:
+        raise OutputError(f"{out} exists; pass --force to replace it")
+    if not out.is_dir():
+        raise OutputError(
+            f"{out} is a file and a folder is to be written; choose another name with -o"
+        )
+    if any(out.iterdir()) and not any((out / mark).is_file() for mark in MARKS):
+        raise OutputError(
+            f"{out} holds no model ({MARKS[0]}), so it is not replaced; "
+            "choose another folder with -o"
+        )
+
+
+@contextlib.contextmanager
+def replacing_folder(out: Path, *, force: bool, source: Path | None = None) -> Iterator[Path]:
+    """An empty hidden folder beside `out`, which takes its name when the block ends well.
+
+    A previous `out` is swapped away in one step where the system can, and deleted only then.
+    OutputError as `check_folder`, for a second writer, and for whatever the system refuses.
+    """
+    check_folder(out, force=force, source=source)
+    part, old = (out.resolve().with_name(f".{out.resolve().name}.{end}") for end in ("part", "old"))
+    try:
+        if old.exists() and not out.exists():
+            # an earlier run was killed between the two renames of _take_name
+            old.rename(out.resolve())
+        part.mkdir(exist_ok=True)
+        with _locked_folder(part, out):
+            _empty(part)
+            try:
+                yield part
+                _take_name(part, out.resolve())
+            finally:
+                shutil.rmtree(part, ignore_errors=True)
+    except OSError as error:
+        raise OutputError(explain(out, error)) from error
+
+
+@contextlib.contextmanager
+def _locked_folder(part: Path, out: Path) -> Iterator[None]:
+    descriptor = os.open(part, os.O_RDONLY)
+    try:
+        _lock(descriptor, out)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _empty(folder: Path) -> None:
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+
+
+def _take_name(part: Path, out: Path) -> None:
+    """`part` becomes `out`; a previous `out` becomes `part`."""
+    if not out.exists():
+        part.rename(out)
+        return
+    if _exchange(part, out):
+        return
+    old = out.with_name(f".{out.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    out.rename(old)
+    part.rename(out)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Swap two names in one step (renameat2); False where the system or file system cannot."""
+    try:
+        rename: Any = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):  # macOS, an older C library
+        return False
+    one, other = os.fsencode(first), os.fsencode(second)
+    return bool(rename(AT_FDCWD, one, AT_FDCWD, other, RENAME_EXCHANGE) == 0)
