@@ -10,16 +10,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ropeconv.arch._base import Architecture, Dims, Weight
+from ropeconv.arch.blocks.keys import Sizes
+from ropeconv.arch.family import Architecture
+from ropeconv.arch.layers import FULL
+from ropeconv.arch.stack import Place, Stack
 from ropeconv.rope.solve import solve
 from ropeconv.rope.spec import Frequencies, Rope
 
 Rows = NDArray[Any]
+T = TypeVar("T")
 
 
 class Tensor(Protocol):
@@ -44,8 +48,9 @@ class Tensor(Protocol):
 class Checkpoint:
     """Files that were recognised, headers read, nothing converted.
 
-    format: "safetensors", "pytorch" or "gguf". files: text and tokenizer files by name, read when asked for.
-    metadata: a GGUF source's key/value pairs, else empty. fingerprint: identifies content, not place.
+    format: the file format's name. files: text and tokenizer files by name, read when asked for.
+    metadata: a single file's key/value pairs, else empty. fingerprint: identifies content, not
+    place. loadable: whether transformers loads the path itself.
     """
 
     path: Path
@@ -55,34 +60,45 @@ class Checkpoint:
     files: Mapping[str, Callable[[], bytes]]
     fingerprint: str
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    loadable: bool = True
 
 
 @dataclass(frozen=True)
 class Model:
-    """A checkpoint understood: family, sizes, rotary embedding per layer type, and a lazy tensor for every weight.
+    """A checkpoint understood: family, sizes, blocks, rotary embedding per layer kind, tensors.
 
-    layer_types: one entry a layer. ropes: layer type -> Rope, or None where the layer has no RoPE.
-    weights: Hugging Face name -> (the family's row, layer index or None). Every checkpoint tensor is here or was dropped by name.
+    sizes: what the config says, by name; stack: the blocks made of it. ropes: layer kind -> Rope,
+    or None where the layer has no RoPE. weights: Hugging Face name -> where it belongs; every
+    tensor of the checkpoint is here or was dropped by name.
     """
 
     arch: Architecture
-    dims: Dims
-    layer_types: tuple[str, ...]
+    sizes: Sizes
+    stack: Stack
     ropes: Mapping[str, Rope | None]
-    weights: Mapping[str, tuple[Weight, int | None]]
+    weights: Mapping[str, Place]
     checkpoint: Checkpoint
 
     @cached_property
     def frequencies(self) -> Mapping[str, Frequencies | None]:
-        """Solved frequencies by layer type."""
-        return {layer: None if rope is None else solve(rope) for layer, rope in self.ropes.items()}
+        """Solved frequencies by layer kind."""
+        return {kind: None if rope is None else solve(rope) for kind, rope in self.ropes.items()}
 
     @property
     def main_rope(self) -> Rope:
-        """The rope that bounds the context: the full-attention layers', else the only one there is."""
-        ropes = self.ropes
-        return ropes.get("full_attention") or next(rope for rope in ropes.values() if rope is not None)
+        """The rope that bounds the context: see `main_of`."""
+        return main_of(self.ropes)
+
+    @property
+    def main_frequencies(self) -> Frequencies:
+        """The frequencies of `main_rope`."""
+        return main_of(self.frequencies)
 
     def tensor(self, name: str) -> Tensor:
         """The lazy tensor behind a weight."""
         return self.checkpoint.tensors[name]
+
+
+def main_of(by_kind: Mapping[str, T | None]) -> T:
+    """What the full-attention layers have, else the first kind of layer that has any."""
+    return by_kind.get(FULL) or next(value for value in by_kind.values() if value is not None)

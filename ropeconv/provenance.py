@@ -11,7 +11,7 @@ from typing import Any
 from ropeconv import __version__
 from ropeconv.errors import CheckpointError
 from ropeconv.model import Model
-from ropeconv.target import Provenance
+from ropeconv.artefact import Provenance
 
 ORIGIN_FILE = "ropeconv.json"  # of a folder; a key of config.json would be unknown to its other readers
 

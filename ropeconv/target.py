@@ -1,20 +1,26 @@
-"""What an output format is to the rest of ropeconv: one frozen `Target`, declared as TARGET by a package in `converters/`.
+"""What an output format is to the rest of ropeconv: the `Target` that a package in `converters/` declares.
 
-A target is found by `registry.targets()`. Its functions import their runtime when called, so discovery costs nothing.
+A target owns everything that is true of it alone: its options (from which its command is made), how
+it carries a scaling, its runtime, the limits of its types, the traps of its files. The core finds
+it by `registry.targets()` and never by name. Its methods import what they need when they are
+called, so that finding it costs nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ropeconv.model import Checkpoint, Model, Tensor
-from ropeconv.rope.spec import Frequencies
+from ropeconv.arch.stack import Stack
+from ropeconv.artefact import Artefact, Raw
+from ropeconv.doctor.case import Case
+from ropeconv.finding import Finding
+from ropeconv.gates import BlockLimits, Gates
+from ropeconv.kit.options import option
+from ropeconv.model import Checkpoint, Model
 
 Progress = Callable[[int, int], None]
 """Called with (done, total) in the unit that the caller was told: bytes for writing, tokens for running."""
@@ -22,93 +28,13 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Carried:
-    """How a target carries a scaling: what `--dry-run` and the report say. how: "metadata" or "tables"; why: one clause."""
+    """How a target carries a scaling: what `--dry-run` and the report say.
+
+    how: "metadata" or "tables"; why: one clause.
+    """
 
     how: str
     why: str
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """Where an artefact came from, as it says itself.
-
-    source: path of the checkpoint relative to the artefact's folder, or a hub id. fingerprint: of that checkpoint.
-    huggingface: the keys that replace the source config's (rope_parameters, max_position_embeddings, ...) for a
-    transformers reference that computes what the artefact should.
-    """
-
-    version: str
-    source: str
-    fingerprint: str
-    family: str
-    huggingface: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Probe:
-    """One call of the artefact's runtime that a pass over a text does not make.
-
-    position_ids, attention_mask: (b, s) int64, the mask 1 for real tokens, 0 for padding, whose logits mean nothing.
-    run: ids (b, s) -> (b, s, vocab) float32 logits, by whatever calls the name says; CheckpointError with the runtime's reason.
-    refused: the runtime must refuse it: numbers for it would be wrong.
-    """
-
-    name: str
-    position_ids: NDArray[np.int64]
-    attention_mask: NDArray[np.int64]
-    run: Callable[[NDArray[np.int64]], NDArray[np.float32]]
-    refused: bool = False
-
-
-@dataclass(frozen=True)
-class Artefact:
-    """A finished file or folder, opened for the proof; numbers are read or computed only when asked for.
-
-    type: file type name (F16, Q4_K_M, ...). checkpoint: the artefact in Hugging Face's names and layout.
-    frequencies: layer type -> what its runtime will compute from it, re-derived from the bytes (not from provenance).
-    problems: what is structurally wrong, one line each (empty = sound).
-    logits: (ids, context) -> iterator of (n, vocab) float32 blocks in order, one row a token, by the artefact's own runtime;
-    context is the length that the runtime allocates (LongRoPE in llama.cpp switches on it).
-    tokenize: (text) -> ids by the artefact's own runtime, special tokens parsed, BOS/EOS added as the file says.
-    special_ids: bos, eos, padding, ... as the artefact states them.
-    probes: further calls to compare, cheap ones.
-    original_context_counts: whether original_context is stated, or the runtime computes with it; else nothing hangs on it.
-    token_kinds: () -> kind of every token in order of id: normal, unknown, control, user, unused, byte. ends: () -> id ->
-    whether it is the artefact's word, and not its runtime's habit, that generation stops there. chat_templates: name ->
-    Jinja source, "default" for the main one. These three: None where the format keeps no such thing.
-    """
-
-    path: Path
-    type: str
-    provenance: Provenance | None
-    checkpoint: Checkpoint
-    original_context: int
-    context: int
-    frequencies: Mapping[str, Frequencies | None]
-    problems: Sequence[str]
-    logits: Callable[[Sequence[int], int], Iterator[NDArray[np.float32]]]
-    tokenize: Callable[[str], list[int]]
-    vocabulary: Callable[[], list[str]]
-    special_ids: Mapping[str, int]
-    probes: Sequence[Probe] = ()
-    original_context_counts: bool = True
-    token_kinds: Callable[[], list[str]] | None = None
-    ends: Callable[[], Mapping[int, bool]] | None = None
-    chat_templates: Mapping[str, str] | None = None
-
-
-@dataclass(frozen=True)
-class Raw:
-    """A single-file artefact as it lies there, sound or not: what the doctor looks at.
-
-    metadata, tensors: under the format's own names. problems: why its runtime would refuse or misread the rotary settings.
-    frequencies: () -> layer type -> what its runtime computes; ConfigError with the first problem.
-    """
-
-    metadata: Mapping[str, Any]
-    tensors: Mapping[str, Tensor]
-    problems: Sequence[str]
-    frequencies: Callable[[], Mapping[str, Frequencies | None]]
 
 
 @dataclass(frozen=True)
@@ -123,23 +49,154 @@ class Emitted:
 
 
 @dataclass(frozen=True)
-class Target:
-    """An output format.
+class Options:
+    """What every target is told; a target's own options are a subclass that adds to it."""
 
-    recognizes: whether a path is one of its artefacts. carry: (model, bake) -> Carried, or CannotExpress; opens no file.
-    emit: (model, out, *, huggingface, options, progress) -> Emitted; the target's own options, see its emit module.
-    open_artefact: (path, families) -> Artefact, with provider=NAME when one of `providers`, its runtime's devices, was asked
-    for. open_checkpoint: (path, families, *, changes, original_context) -> Checkpoint, when the format is a source too; changes:
-    metadata keys to take other values for; original_context: L, where the file does not say. open_raw: (path) -> Raw, for a
-    single-file format. runtimes: who runs such a file, by the names that findings of the doctor have.
+    bake: str = option(
+        "auto",
+        choices=("auto", "metadata", "tables"),
+        help="metadata: the runtime's own form of the scaling; tables: numbers for each rotary "
+        "pair or position.",
+    )
+    threads: int = option(os.cpu_count() or 1, minimum=1, help="Threads that convert.")
+    force: bool = option(False, help="Replace an existing output.")
+    dry_run: bool = option(False, help="Say what would be written; write nothing.")
+
+
+@dataclass(frozen=True)
+class Manual:
+    """The words of a target's command.
+
+    summary: one line in the list of commands. text: the help, with examples. output, output_help:
+    metavar and help of -o. output_required: whether -o must be given. folder: whether the output is
+    a folder, which is then what the report names.
     """
 
-    name: str
-    recognizes: Callable[[Path], bool]
-    carry: Callable[[Model, str], Carried]
-    emit: Callable[..., Emitted]
-    open_artefact: Callable[..., Artefact]
-    open_checkpoint: Callable[..., Checkpoint] | None = None
-    open_raw: Callable[[Path], Raw] | None = None
-    providers: tuple[str, ...] = ()
-    runtimes: tuple[str, ...] = ()
+    summary: str
+    text: str
+    output: str
+    output_help: str
+    output_required: bool
+    folder: bool
+
+
+class FileReader(Protocol):
+    """What a target of single files has beside, when its format is a source too."""
+
+    @property
+    def format(self) -> str:
+        """The format's name."""
+
+    def open_checkpoint(
+        self,
+        path: Path,
+        *,
+        changes: Mapping[str, Any] | None = None,
+        original_context: int | None = None,
+    ) -> Checkpoint:
+        """The file as a checkpoint; its fingerprint is the caller's to add.
+
+        changes: metadata keys to take other values for (None: for missing). original_context: L,
+        where the file does not say.
+        """
+
+    def open_raw(self, path: Path) -> Raw:
+        """The file as it lies there, sound or not."""
+
+    def examine(self, raw: Raw, *, original_context: int | None = None) -> list[Finding]:
+        """The traps that the file's own settings show. original_context: L as the user states it."""
+
+    def unscaled(self, raw: Raw) -> Raw:
+        """The file without its own scaling, in whose place a request comes."""
+
+    def trained_context_key(self, checkpoint: Checkpoint) -> str | None:
+        """The key that would say the trained context, where the file lacks it."""
+
+
+class FolderWriter(Protocol):
+    """What a target has beside whose output is a checkpoint that transformers loads."""
+
+    def __call__(
+        self,
+        model: Model,
+        out: Path,
+        *,
+        huggingface: Mapping[str, Any],
+        dtype: str | None = None,
+        link: bool = False,
+        origin: bool = True,
+        force: bool = False,
+        dry_run: bool = False,
+        progress: Progress | None = None,
+    ) -> Emitted:
+        """Write the folder. origin: whether it names its source, to be compared with."""
+
+
+class Target(Protocol):
+    """An output format."""
+
+    @property
+    def name(self) -> str:
+        """What its command is called."""
+
+    @property
+    def manual(self) -> Manual:
+        """The words of its command."""
+
+    @property
+    def options(self) -> type[Options]:
+        """What its command takes: a dataclass of fields made by `option`."""
+
+    @property
+    def runtimes(self) -> Sequence[str]:
+        """Who runs such a file, by the names that findings have."""
+
+    @property
+    def providers(self) -> Sequence[str]:
+        """The devices that its runtime can use, by name; empty when there is no choice."""
+
+    @property
+    def cures(self) -> frozenset[str]:
+        """Names of findings that its files never show, whatever their source does."""
+
+    @property
+    def block_limits(self) -> Mapping[str, BlockLimits]:
+        """Storage type -> how far a tensor in it may lie from the source's numbers."""
+
+    @property
+    def reader(self) -> FileReader | None:
+        """What reads its files as sources, where they are single files."""
+
+    @property
+    def write_folder(self) -> FolderWriter | None:
+        """What writes a checkpoint that transformers loads, where that is its output."""
+
+    def recognizes(self, path: Path) -> bool:
+        """Whether `path` is one of its artefacts."""
+
+    def carry(self, model: Model, bake: str) -> Carried:
+        """How it carries the model's rotary embedding; CannotExpress with the reason. Opens no file."""
+
+    def emit(
+        self,
+        model: Model,
+        out: Path | None,
+        *,
+        huggingface: Mapping[str, Any],
+        options: Any,
+        progress: Progress | None = None,
+    ) -> Emitted:
+        """Write `model`; every refusal comes before a file is opened for writing.
+
+        huggingface: config keys for the reference, kept as provenance. options: an instance of the
+        target's own Options.
+        """
+
+    def open_artefact(self, path: Path, *, provider: str | None = None) -> Artefact:
+        """The file or folder for the proof; CheckpointError when it is none of its own."""
+
+    def gates(self, file_type: str, stack: Stack) -> Gates:
+        """The limits for logits of a file type; CannotExpress where none were measured."""
+
+    def traps(self, case: Case) -> list[Finding]:
+        """What its runtimes and tools make of a config.json that is sound in itself."""

@@ -1,7 +1,7 @@
 """A Hugging Face folder for PyTorch.
 
-rotary embedding: carry.py, config.py · what goes where: plan.py · bytes: write.py · the folder: emit.py ·
-reading and running: artefact.py, run.py
+options.py · rotary embedding: carry.py, config.py · what goes where: plan.py · the folder: write.py,
+files.py · reading and running: read.py, run.py · limits: gates.py
 """
 
 from __future__ import annotations
@@ -10,40 +10,89 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ropeconv.arch._base import Architecture
+from converters.to_safetensors.options import MANUAL, SafetensorsOptions
+from ropeconv.arch.stack import Stack
+from ropeconv.artefact import Artefact
+from ropeconv.doctor.case import Case
+from ropeconv.finding import Finding
+from ropeconv.gates import BlockLimits, Gates
 from ropeconv.model import Model
-from ropeconv.target import Artefact, Carried, Emitted, Target
+from ropeconv.target import Carried, Emitted, Progress
 
 
-def _recognizes(path: Path) -> bool:
-    weights = ("model.safetensors", "model.safetensors.index.json")
-    return (path / "config.json").is_file() and any((path / name).is_file() for name in weights)
+class Safetensors:
+    """See `ropeconv.target.Target`."""
+
+    name = "safetensors"
+    manual = MANUAL
+    options = SafetensorsOptions
+    runtimes = ("transformers", "vLLM", "SGLang", "mlx-lm")
+    providers = ()
+    # config.json is written for both generations of readers, and no limit stays below the context
+    cures = frozenset({"K1", "K4"})
+    block_limits: Mapping[str, BlockLimits] = {}
+    reader = None
+
+    def recognizes(self, path: Path) -> bool:
+        """See Target."""
+        weights = ("model.safetensors", "model.safetensors.index.json")
+        has_weights = any((path / name).is_file() for name in weights)
+        return has_weights and (path / "config.json").is_file()
+
+    def carry(self, model: Model, bake: str) -> Carried:
+        """See Target."""
+        from converters.to_safetensors.carry import carry
+
+        return carry(model, bake).carried
+
+    def emit(
+        self,
+        model: Model,
+        out: Path | None,
+        *,
+        huggingface: Mapping[str, Any],
+        options: SafetensorsOptions,
+        progress: Progress | None = None,
+    ) -> Emitted:
+        """See Target."""
+        from converters.to_safetensors.write import emit
+
+        return emit(model, out, huggingface=huggingface, options=options, progress=progress)
+
+    def write_folder(
+        self,
+        model: Model,
+        out: Path,
+        *,
+        huggingface: Mapping[str, Any],
+        dtype: str | None = None,
+        link: bool = False,
+        origin: bool = True,
+        force: bool = False,
+        dry_run: bool = False,
+        progress: Progress | None = None,
+    ) -> Emitted:
+        """See FolderWriter."""
+        options = SafetensorsOptions(
+            dtype=dtype, link=link, origin=origin, force=force, dry_run=dry_run
+        )
+        return self.emit(model, out, huggingface=huggingface, options=options, progress=progress)
+
+    def open_artefact(self, path: Path, *, provider: str | None = None) -> Artefact:  # noqa: ARG002
+        """See Target."""
+        from converters.to_safetensors.read import open_artefact
+
+        return open_artefact(path)
+
+    def gates(self, file_type: str, stack: Stack) -> Gates:
+        """See Target."""
+        from converters.to_safetensors.gates import logit_gates
+
+        return logit_gates(file_type, stack)
+
+    def traps(self, case: Case) -> list[Finding]:  # noqa: ARG002 - the contract's signature
+        """Those of config.json are the doctor's own."""
+        return []
 
 
-def _carry(model: Model, bake: str) -> Carried:
-    from converters.to_safetensors.carry import carry
-
-    return carry(model, bake).carried
-
-
-def _emit(model: Model, out: Path, **options: Any) -> Emitted:
-    from converters.to_safetensors.emit import Options, emit
-
-    huggingface, progress = options.pop("huggingface"), options.pop("progress", None)
-    return emit(model, out, huggingface=huggingface, options=Options(**options), progress=progress)
-
-
-def _open_artefact(path: Path, families: Mapping[str, Architecture]) -> Artefact:  # noqa: ARG001 - the contract's signature
-    from converters.to_safetensors.artefact import open_artefact
-
-    return open_artefact(path)
-
-
-TARGET = Target(
-    name="safetensors",
-    recognizes=_recognizes,
-    carry=_carry,
-    emit=_emit,
-    open_artefact=_open_artefact,
-    runtimes=("transformers", "vLLM", "SGLang", "mlx-lm"),
-)
+TARGET = Safetensors()

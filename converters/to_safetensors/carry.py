@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ropeconv.checkpoint.rope_parameters import write_rope_parameters
+from ropeconv.config.rope_parameters import write_rope_parameters
 from ropeconv.errors import CannotExpress, RopeConfigError
-from ropeconv.model import Model
+from ropeconv.model import Model, main_of
 from ropeconv.rope.build import find_kind
 from ropeconv.rope.carry import carry_as_longrope
 from ropeconv.rope.spec import Rope
@@ -33,19 +33,18 @@ def carry(model: Model, bake: str = "auto") -> Spelling:
     Raises CannotExpress with the reason; nothing has been opened for writing by then.
     """
     ropes = {layer: None if rope is None else _spell(rope, model, bake) for layer, rope in model.ropes.items()}
-    main = ropes.get("full_attention") or next(rope for rope in ropes.values() if rope is not None)
-    name = _rope_type(main)
+    name = _rope_type(main_of(ropes))
     if model.main_rope.kind != "longrope" and name == "longrope":
         carried = Carried("tables", "a divisor for each rotary pair, as LongRoPE with one table")
     elif name == "default":
         carried = Carried("metadata", "the base says it all")
     else:
         carried = Carried("metadata", f"transformers' own {name}")
-    return Spelling(ropes, write_rope_parameters(ropes, nested=model.arch.nested_rope), carried)
+    return Spelling(ropes, write_rope_parameters(ropes, nested=model.arch.rope.nested), carried)
 
 
 def _spell(rope: Rope, model: Model, bake: str) -> Rope:
-    accepted = tuple(name for name in BOTH_MAJORS if name in (model.arch.rope_types or BOTH_MAJORS))
+    accepted = tuple(name for name in BOTH_MAJORS if name in (model.arch.rope.rope_types or BOTH_MAJORS))
     name = _rope_type(rope)
     if bake != "tables" and name in accepted and not (bake == "metadata" and name == "longrope" != rope.kind):
         return rope

@@ -14,22 +14,13 @@ from typing import Any
 import numpy as np
 
 from converters.to_safetensors.carry import Spelling
-from ropeconv.checkpoint.rope_parameters import read_ropes, replace_rope_parameters
+from ropeconv.config.rope_parameters import read_ropes, replace_rope_parameters
+from ropeconv.arch.layers import FULL, SLIDING
 from ropeconv.errors import CannotExpress
+from ropeconv.kit.float_types import FLOATS
 from ropeconv.model import Model
 from ropeconv.rope.solve import solve
 from ropeconv.rope.spec import Array, Frequencies
-
-DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-# model_type -> the top-level keys (theta, share) that its configuration class reads
-SPELLINGS = {"gpt_neox": ("rotary_emb_base", "rotary_pct")}
-# family -> rope_type -> the fields beside `type` that its class in transformers 4 takes, no more and no fewer
-STRICT_4: Mapping[str, Mapping[str, tuple[str, ...]]] = {
-    "phi3": {"longrope": ("short_factor", "long_factor")},
-    "olmo2": {"linear": ("factor",), "dynamic": ("factor",)},
-}
-COMMON = ("rope_theta", "partial_rotary_factor")
-
 
 def write_config(model: Model, spelling: Spelling, *, dtype: str | None) -> dict[str, Any]:
     """The config of `model` with its rotary embedding for both majors.
@@ -40,25 +31,26 @@ def write_config(model: Model, spelling: Spelling, *, dtype: str | None) -> dict
     patch = dict(spelling.patch)
     config = replace_rope_parameters(model.checkpoint.config, patch)
     if dtype is not None:
-        config = {key: value for key, value in config.items() if key != "dtype"} | {"torch_dtype": DTYPES[dtype]}
+        config = {key: value for key, value in config.items() if key != "dtype"} | {"torch_dtype": FLOATS[dtype]}
     if patch:
-        older = _older_nested if model.arch.nested_rope else _older_flat
+        older = _older_nested if model.arch.rope.nested else _older_flat
         config = _narrow({**config, **older(model, patch["rope_parameters"])}, model)
     _check_reading(config, model, spelling)
     return config
 
 
 def _older_flat(model: Model, values: Mapping[str, Any]) -> dict[str, Any]:
-    theta, share = SPELLINGS.get(model.arch.name, COMMON)
+    spelling = model.arch.rope
+    theta, share = spelling.theta_key, spelling.partial_key
     keys: dict[str, Any] = {theta: values["rope_theta"], "rope_scaling": _older(values)}
-    if model.arch.takes_partial:
+    if spelling.takes_partial:
         keys[share] = values["partial_rotary_factor"]
     return keys
 
 
 def _older_nested(_model: Model, values: Mapping[str, Any]) -> dict[str, Any]:
-    full = values.get("full_attention")
-    sliding = values.get("sliding_attention")
+    full = values.get(FULL)
+    sliding = values.get(SLIDING)
     keys: dict[str, Any] = {}
     if sliding is not None:
         if sliding["rope_type"] != "default":
@@ -83,7 +75,8 @@ def _narrow(config: dict[str, Any], model: Model) -> dict[str, Any]:
     Where those do not say it all the full dict stays: transformers 4 then refuses the folder instead of running it wrong.
     """
     scaling = config.get("rope_scaling")
-    fields = None if scaling is None else STRICT_4.get(model.arch.name, {}).get(scaling["rope_type"])
+    strict = model.arch.rope.transformers_4
+    fields = None if scaling is None else strict.get(scaling["rope_type"])
     if scaling is None or fields is None or ("attention_factor" in scaling and not _is_rule(scaling, model)):
         return config
     derived = {"factor", "attention_factor"} - set(fields) if "attention_factor" in scaling else set()
@@ -102,23 +95,18 @@ def _is_rule(scaling: Mapping[str, Any], model: Model) -> bool:
 def takes_transformers_4(config: Mapping[str, Any], model: Model) -> bool:
     """Whether transformers 4 computes the same from `config`; where not, it refuses to load it."""
     scaling = config.get("rope_scaling")
-    return model.arch.name not in STRICT_4 or scaling is None or "rope_type" not in scaling
+    return not model.arch.rope.transformers_4 or scaling is None or "rope_type" not in scaling
 
 
 def _check_reading(config: Mapping[str, Any], model: Model, spelling: Spelling) -> None:
     """What is written means the model's own numbers; a config that its own reader doubts is not written."""
-    arch = model.arch
+    layers = model.stack.by_kind
     found = read_ropes(
         config,
-        layer_types=model.layer_types,
-        head_dim=model.dims.head_dim,
-        default_theta=arch.default_theta,
-        default_partial=arch.default_partial,
-        nested=arch.nested_rope,
-        yarn_is_longrope=arch.rope_types is not None and "yarn" not in arch.rope_types,
-        takes_partial=arch.takes_partial,
+        rotary_sizes={kind: layer.mixer.rotary_size for kind, layer in layers.items()},
+        spelling=model.arch.rope,
     )
-    main = "full_attention" if "full_attention" in found else next(iter(found))
+    main = FULL if FULL in found else next(iter(found))
     for layer, rope in found.items():
         wanted = model.frequencies[layer]
         told = spelling.ropes[layer]

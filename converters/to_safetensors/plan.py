@@ -9,17 +9,16 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
-from ropeconv.casts import FLOATS
 from ropeconv.errors import CannotExpress, OutputError, unknown_name
+from ropeconv.kit.float_types import BYTES, FLOATS
 from ropeconv.model import Model, Tensor
 
-SIZES = {"F32": 4, "F16": 2, "BF16": 2}
 SHARD = 5 * 10**9  # bytes of tensors a file, as transformers writes them
 INDEX = "model.safetensors.index.json"
 
 
 @dataclass(frozen=True)
-class Planned:
+class ShardTensor:
     """One tensor to write under its Hugging Face name."""
 
     name: str
@@ -29,7 +28,7 @@ class Planned:
     @property
     def nbytes(self) -> int:
         """Bytes in the file."""
-        return prod(self.tensor.shape) * SIZES[self.type]
+        return prod(self.tensor.shape) * BYTES[self.type]
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Shard:
 
     name: str
     header: bytes
-    tensors: tuple[tuple[Planned, int], ...]
+    tensors: tuple[tuple[ShardTensor, int], ...]
     size: int
 
 
@@ -64,18 +63,18 @@ def kept_files(model: Model, *, dtype: str | None, max_shard_size: int | None) -
     return [*paths, index] if index.is_file() else paths
 
 
-def plan(model: Model, *, dtype: str | None) -> list[Planned]:
+def plan(model: Model, *, dtype: str | None) -> list[ShardTensor]:
     """Every weight, in the model's order; block types become F32 unless `dtype` says otherwise."""
-    return [Planned(name, model.tensor(name), dtype or _own_type(model.tensor(name))) for name in model.weights]
+    return [ShardTensor(name, model.tensor(name), dtype or _own_type(model.tensor(name))) for name in model.weights]
 
 
 def _own_type(tensor: Tensor) -> str:
-    return tensor.dtype if tensor.dtype in SIZES else "F32"
+    return tensor.dtype if tensor.dtype in BYTES else "F32"
 
 
-def lay_out(tensors: Sequence[Planned], *, max_shard_size: int | None) -> list[Shard]:
+def lay_out(tensors: Sequence[ShardTensor], *, max_shard_size: int | None) -> list[Shard]:
     """Shards of at most `max_shard_size` bytes of tensors (one tensor may exceed it)."""
-    groups: list[list[Planned]] = [[]]
+    groups: list[list[ShardTensor]] = [[]]
     size = 0
     for tensor in tensors:
         if groups[-1] and size + tensor.nbytes > (max_shard_size or SHARD):
@@ -90,9 +89,9 @@ def lay_out(tensors: Sequence[Planned], *, max_shard_size: int | None) -> list[S
     return [_shard(f"model-{n:05d}-of-{len(groups):05d}.safetensors", group) for n, group in enumerate(groups, 1)]
 
 
-def _shard(name: str, tensors: Sequence[Planned]) -> Shard:
+def _shard(name: str, tensors: Sequence[ShardTensor]) -> Shard:
     """File: u64 header length, JSON header {name: {dtype, shape, data_offsets}}, data (safetensors README, "Format")."""
-    ordered = sorted(tensors, key=lambda tensor: -SIZES[tensor.type])  # keeps every tensor aligned to its own type
+    ordered = sorted(tensors, key=lambda tensor: -BYTES[tensor.type])  # keeps every tensor aligned to its own type
     entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
     starts, end = [], 0
     for tensor in ordered:

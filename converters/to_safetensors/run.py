@@ -6,7 +6,6 @@ Frequencies are read off what the rotary module does: cos and sin at position 1 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ropeconv.errors import CheckpointError, TokenizerError
+from ropeconv.kit.foreign import first_line, quiet_transformers
 from ropeconv.rope.spec import Frequencies
 
 CHUNK = 512  # rows of vocabulary-sized logits held at a time
@@ -57,25 +57,25 @@ class Folder:
         from transformers import AutoTokenizer
 
         try:
-            with _quiet():
+            with quiet_transformers():
                 return AutoTokenizer.from_pretrained(self.path, local_files_only=True)
         except (ValueError, KeyError, TypeError, OSError, AttributeError, ImportError) as error:
-            raise TokenizerError(f"{self.path}: transformers cannot load the tokenizer ({_line(error)})") from error
+            raise TokenizerError(f"{self.path}: transformers cannot load the tokenizer ({first_line(error)})") from error
 
     def _load(self, what: str, load: Callable[[], Any]) -> Any:
         try:
-            with _quiet():
+            with quiet_transformers():
                 return load()
         except (ValueError, KeyError, TypeError, RuntimeError, OSError, AttributeError) as error:
-            raise CheckpointError(f"{self.path}: transformers cannot load {what} ({_line(error)})") from error
+            raise CheckpointError(f"{self.path}: transformers cannot load {what} ({first_line(error)})") from error
 
-    def frequencies(self, layer_types: Sequence[str]) -> dict[str, Frequencies | None]:
+    def frequencies(self, kinds: Sequence[str]) -> dict[str, Frequencies | None]:
         """Layer type -> what its rotary module computes; without the weights."""
         import torch
 
         module = _rotary_module(self.config)
         with torch.no_grad():
-            return {layer: _read_layer(module, self.config, layer) for layer in dict.fromkeys(layer_types)}
+            return {layer: _read_layer(module, self.config, layer) for layer in dict.fromkeys(kinds)}
 
     def logits(self, ids: Sequence[int]) -> Iterator[NDArray[np.float32]]:
         """(n, vocab) float32 blocks, n <= 512: one pass through the layers, then the model's own head block by block."""
@@ -135,7 +135,7 @@ def _rotary_module(config: Any) -> Any:
         return found[0](config)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
-            f"transformers cannot compute the rotary embedding ({type(error).__name__}: {_line(error)})"
+            f"transformers cannot compute the rotary embedding ({type(error).__name__}: {first_line(error)})"
         ) from error
 
 
@@ -163,23 +163,3 @@ def _angles(module: Any, *, reach: int, extra: Mapping[str, str]) -> tuple[Array
     # pairs are (i, i + d/2): the second half repeats the first
     c, s = (np.asarray(part[0, 0, : part.shape[-1] // 2], np.float64) for part in (cos, sin))
     return np.arctan2(s, c), float(np.hypot(s, c).mean())
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No bars and no advice on stderr; what matters is checked and raised."""
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()

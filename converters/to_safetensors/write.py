@@ -1,95 +1,165 @@
-"""Weights into a folder: the source's files as they are, or every tensor slab by slab."""
+"""Model in, Hugging Face folder out: every decision and refusal first, then the bytes."""
 
 from __future__ import annotations
 
-import errno
+import json
 import os
-import shutil
-from collections.abc import Iterator, Sequence
-from functools import partial
-from math import isfinite, prod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from converters.to_safetensors.plan import Planned, Shard
-from ropeconv.casts import BadValueError, cast_rows
-from ropeconv.errors import CannotExpress, CheckpointError, OutputError
-from ropeconv.output import Slab, claimed, write_slabs
-
-SLAB = 4 << 20  # bytes of float32 a slab: fits the second-level caches' neighbourhood, amortises a call
-CHUNK = 64 << 20  # bytes that the kernel copies between two steps of the progress bar
-
-
-def keep_file(source: Path, folder: Path, *, link: bool) -> Iterator[int]:
-    """The file under its own name in `folder`, linked or copied inside the kernel; yields bytes as they land."""
-    target = folder / source.name
-    if link:
-        yield _link(source, target)
-        return
-    with source.open("rb") as read, target.open("wb") as written:
-        left = os.fstat(read.fileno()).st_size
-        while left:
-            copied = _copy(read.fileno(), written.fileno(), min(left, CHUNK))
-            if not copied:
-                raise CheckpointError(f"{source}: became shorter while it was copied; is another program writing it?")
-            left -= copied
-            yield copied
+from converters.to_safetensors.carry import carry
+from converters.to_safetensors.config import takes_transformers_4, write_config
+from converters.to_safetensors.options import SafetensorsOptions
+from converters.to_safetensors.plan import INDEX as SHARD_INDEX
+from converters.to_safetensors.plan import ShardTensor, Shard, kept_files, lay_out, parse_dtype, plan, shard_index
+from converters.to_safetensors.files import keep_file, write_shard
+from ropeconv.errors import OutputError, TokenizerError
+from ropeconv.model import Model
+from ropeconv.kit.float_types import COARSEST_FIRST
+from ropeconv.kit.output import check_folder, replacing_folder
+from ropeconv.kit.transforms import Shifted
+from ropeconv.provenance import ORIGIN_FILE, describe_origin
+from ropeconv.target import Emitted, Progress
 
 
-def _link(source: Path, target: Path) -> int:
-    real = source.resolve()  # a hub cache holds symbolic links
-    try:
-        os.link(real, target)
-    except OSError as error:
-        if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP):
-            raise
-        reason = "another file system" if error.errno == errno.EXDEV else "no hard links there"
-        raise OutputError(f"{target.parent.parent}: {source.name} cannot be linked ({reason}); leave --link out") from error
-    return real.stat().st_size
+@dataclass(frozen=True)
+class Contents:
+    """Everything that goes into the folder: unchanged files, new weight files, texts by name."""
+
+    kept: list[Path]
+    shards: list[Shard]
+    texts: dict[str, bytes]
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the weight files."""
+        return sum(path.stat().st_size for path in self.kept) + sum(shard.size for shard in self.shards)
 
 
-def _copy(read: int, written: int, count: int) -> int:
-    """`copy_file_range` shares blocks where the file system can; elsewhere the kernel copies."""
-    try:
-        return os.copy_file_range(read, written, count)
-    except AttributeError:
-        with os.fdopen(os.dup(read), "rb") as source, os.fdopen(os.dup(written), "wb") as target:
-            start = target.tell()
-            shutil.copyfileobj(source, target)
-            return target.tell() - start
-    except OSError as error:
-        if error.errno not in (errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP):
-            raise
-        return os.sendfile(written, read, None, count)
+def emit(
+    model: Model, out: Path | None, *, huggingface: Mapping[str, Any], options: SafetensorsOptions, progress: Progress | None = None
+) -> Emitted:
+    """Write `model` as a folder that transformers 5 and 4 read.
 
-
-def write_shard(shard: Shard, folder: Path, *, threads: int) -> Iterator[int]:
-    """One safetensors file; yields bytes as they land.
-
-    Raises CheckpointError for a value that is not a number, CannotExpress for one that the type cannot hold.
+    huggingface: config keys for the reference, kept as provenance. Raises CannotExpress, TokenizerError or OutputError
+    before anything is written; CheckpointError for a weight that is not a number, with nothing left behind.
     """
-    path = folder / shard.name
-    with claimed(path, path) as descriptor:
-        yield from write_slabs(descriptor, header=shard.header, size=shard.size, slabs=_slabs(shard.tensors), threads=threads)
+    if out is None:
+        raise OutputError("a folder to write is needed; give it with -o")
+    spelling = carry(model, options.bake)
+    dtype = parse_dtype(options.dtype)
+    kept = kept_files(model, dtype=dtype, max_shard_size=options.max_shard_size)
+    if options.link and not kept:
+        raise OutputError("--link needs weights that stay as they are; leave --link, --dtype and --max-shard-size out")
+    tensors = plan(model, dtype=dtype)
+    config = write_config(model, spelling, dtype=None if kept else _widest(tensors))
+    shards = [] if kept else lay_out(tensors, max_shard_size=options.max_shard_size)
+    origin = describe_origin(model, huggingface, out=out.resolve()) if options.origin else None
+    contents = Contents(kept, shards, _texts(model, config, origin, shards))
+    if options.dry_run:
+        check_folder(out, force=options.force, source=model.checkpoint.path)
+    else:
+        with replacing_folder(out, force=options.force, source=model.checkpoint.path) as part:
+            _fill(part, contents, options, progress)
+    names = [*contents.texts, *(path.name for path in kept), *(shard.name for shard in shards)]
+    return Emitted(
+        files=tuple(out / name for name in sorted(names)),
+        size=contents.weight_bytes + sum(map(len, contents.texts.values())),
+        carried=spelling.carried,
+        type=_type_name(tensors),
+        details=_details(model, config, tensors, options, contents),
+    )
 
 
-def _slabs(tensors: Sequence[tuple[Planned, int]]) -> Iterator[Slab]:
-    for planned, offset in tensors:
-        rows = planned.tensor.shape[0]
-        per_row = planned.nbytes // rows
-        step = max(1, SLAB // max(1, 4 * prod(planned.tensor.shape[1:])))
-        for start in range(0, rows, step):
-            yield partial(_convert, planned, start, min(rows, start + step)), offset + start * per_row
+def _fill(part: Path, contents: Contents, options: SafetensorsOptions, progress: Progress | None) -> None:
+    done, total = 0, contents.weight_bytes
+    for size in _weights(part, contents, options):
+        done += size
+        if progress is not None:
+            progress(done, total)
+    for name, data in contents.texts.items():
+        path = part / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(data)
 
 
-def _convert(planned: Planned, start: int, stop: int) -> NDArray[np.uint8]:
-    """(stop - start, row bytes) of the target tensor."""
+def _weights(part: Path, contents: Contents, options: SafetensorsOptions) -> Iterator[int]:
+    for path in contents.kept:
+        yield from keep_file(path, part, link=options.link)
+    for shard in contents.shards:
+        yield from write_shard(shard, part, threads=options.threads or os.cpu_count() or 1)
+
+
+def _texts(model: Model, config: Mapping[str, Any], origin: Mapping[str, Any] | None, shards: list[Shard]) -> dict[str, bytes]:
+    """File name -> content of everything but the weights."""
+    texts = {name: read() for name, read in model.checkpoint.files.items()}
+    if not any(name.startswith(("tokenizer.", "vocab.json")) for name in texts):
+        raise TokenizerError(f"{model.checkpoint.path}: has no tokenizer files (tokenizer.json); add them")
+    texts["config.json"] = _dump(config)
+    if origin is not None:
+        texts[ORIGIN_FILE] = _dump(origin)
+    if len(shards) > 1:
+        texts[SHARD_INDEX] = shard_index(shards)
+    if "tokenizer_config.json" in texts:
+        texts["tokenizer_config.json"] = _raise_limit(texts["tokenizer_config.json"], model)
+    return texts
+
+
+def _raise_limit(data: bytes, model: Model) -> bytes:
+    """tokenizer_config.json whose own limit, at which texts are cut, is no longer below the new context."""
     try:
-        rows = cast_rows(planned.tensor.rows(start, stop), planned.type)
-    except BadValueError as error:
-        place = f"tensor {planned.name}, row {error.row + start}, column {error.column}"
-        kind = CannotExpress if isfinite(error.value) else CheckpointError
-        raise kind(f"{place}: value {error.value:g} {error.reason}") from error
-    return np.ascontiguousarray(rows).reshape(stop - start, -1).view(np.uint8)
+        settings = json.loads(data)
+    except ValueError as error:
+        raise TokenizerError(
+            f"{model.checkpoint.path}: tokenizer_config.json is not JSON ({error}); download it again"
+        ) from error
+    limit = settings.get("model_max_length") if isinstance(settings, dict) else None
+    if not isinstance(limit, int) or limit >= model.main_rope.context:
+        return data
+    return _dump({**settings, "model_max_length": model.main_rope.context})
+
+
+def _dump(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value, indent=2, ensure_ascii=False).encode() + b"\n"
+
+
+def _widest(tensors: list[ShardTensor]) -> str:
+    """The type to load the weights in: theirs when they share one, else the one that holds them all."""
+    types = {tensor.type for tensor in tensors}
+    return types.pop() if len(types) == 1 else "F32"
+
+
+def _type_name(tensors: list[ShardTensor]) -> str:
+    """The coarsest type in the folder."""
+    return next(name for name in COARSEST_FIRST if any(tensor.type == name for tensor in tensors))
+
+
+def _details(
+    model: Model, config: Mapping[str, Any], tensors: list[ShardTensor], options: SafetensorsOptions, contents: Contents
+) -> dict[str, Any]:
+    bytes_by_type: dict[str, int] = {}
+    for tensor in tensors:
+        bytes_by_type[tensor.type] = bytes_by_type.get(tensor.type, 0) + tensor.nbytes
+    return {
+        "tensors": len(tensors),
+        "bytes_by_type": bytes_by_type,
+        "weights": ("linked" if options.link else "copied") if contents.kept else "rewritten",
+        "transformers": ["5", "4"] if takes_transformers_4(config, model) else ["5"],
+        "rounded_norms": _rounded_norms(model),
+    }
+
+
+def _rounded_norms(model: Model) -> int:
+    """Values that a GGUF source stores as 1 + weight and from which 1 cannot be taken without rounding."""
+    count = 0
+    for name, place in model.weights.items():
+        tensor, offset = model.tensor(name), place.weight.offset
+        if isinstance(tensor, Shifted) and offset:
+            rows = tensor.rows(0, tensor.shape[0]).astype(np.float64)
+            stored = tensor.base.rows(0, tensor.shape[0]).astype(np.float64)
+            count += int(np.sum(rows + offset != stored))
+    return count

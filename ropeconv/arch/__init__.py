@@ -1,1 +1,1 @@
-"""Model families, one a module, each declaring ARCH: data only."""
+"""Waist 2: what a decoder is, as values: blocks, layer rules, families."""

@@ -1,40 +1,55 @@
-"""What the converting commands share: options for reading and writing, and the one way from source to report."""
+"""The command of a target, made of what the target declares: its Options, its Manual."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from ropeconv import registry
-from ropeconv.commands._options import scaling_request
+from ropeconv import api
+from ropeconv.commands._fields import click_options, from_options
+from ropeconv.commands._options import scaling_options, scaling_request
 from ropeconv.commands._report import byte_progress, conversion_facts, show_conversion
+from ropeconv.finding import Finding
+from ropeconv.target import Manual, Options, Target
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-FINDING = ("name", "severity", "what", "effects", "advice")
-BAKE = "metadata: the runtime's own form of the scaling; tables: numbers for each rotary pair or position."
+
+def make_command(target: Target) -> click.Command:
+    """`ropeconv NAME SOURCE ...` for a target."""
+
+    @click.command(target.name, short_help=target.manual.summary, help=target.manual.text)
+    @click.argument("source")
+    @scaling_options
+    @click_options(target.options, last=Options)
+    @_reading_and_reporting(target.manual)
+    def command(source: str, **values: Any) -> None:
+        _convert(target, source, values)
+
+    return command
 
 
-def conversion_options(*, metavar: str, output_help: str, output_required: bool) -> Callable[[F], F]:
-    """Add the options that every converting command has; the command receives them for `convert`."""
+def _reading_and_reporting(manual: Manual) -> Callable[[F], F]:
+    """The options beside the target's own: what is read, where to, what is said of it."""
     options = (
-        click.option("--bake", type=click.Choice(["auto", "metadata", "tables"]), default="auto", show_default=True, help=BAKE),
         click.option(
-            "--threads", type=click.IntRange(1), default=os.cpu_count() or 1, show_default=True, help="Threads that convert."
+            "--ignore-config-key",
+            multiple=True,
+            metavar="KEY",
+            help="A config key that you vouch has no bearing on logits.",
         ),
         click.option(
-            "--ignore-config-key", multiple=True, metavar="KEY", help="A config key that you vouch has no bearing on logits."
+            "-o",
+            "--output",
+            type=click.Path(path_type=Path),
+            metavar=manual.output,
+            required=manual.output_required,
+            help=manual.output_help,
         ),
-        click.option(
-            "-o", "--output", type=click.Path(path_type=Path), metavar=metavar, required=output_required, help=output_help
-        ),
-        click.option("--force", is_flag=True, help="Replace an existing output."),
-        click.option("--dry-run", is_flag=True, help="Say what would be written; write nothing."),
         click.option("--json", "as_json", is_flag=True, help="Report as JSON on stdout."),
         click.option("--quiet", is_flag=True, help="No progress bar."),
         click.option("--debug", is_flag=True, help="Tracebacks for errors."),
@@ -48,36 +63,33 @@ def conversion_options(*, metavar: str, output_help: str, output_required: bool)
     return decorate
 
 
-def convert(target: str, source: str, common: dict[str, Any], *, folder: bool, **own: Any) -> None:
-    """Prepare `source`, write it as `target`, report.
-
-    common: the values of `conversion_options` and of the scaling options. folder: whether the output is a folder, which is
-    then what the report names. own: the target's further options.
-    """
-    from ropeconv.prepare import huggingface_patch, prepare_with_findings
-
-    output, dry_run, as_json = common.pop("output"), common.pop("dry_run"), common.pop("as_json")
-    ignore, trained = common.pop("ignore_config_key"), common.pop("original_context")
-    quiet = common.pop("quiet") or as_json or dry_run
-    common.pop("debug")  # cli.main reads it
-    shared = {name: common.pop(name) for name in ("bake", "threads", "force")}
-    model, findings = prepare_with_findings(source, scaling_request(common), original_context=trained, ignore=ignore)
-    runtimes = registry.targets()[target].runtimes
-    concerning = [finding for finding in findings if finding.concerns(target, runtimes)]
-    with byte_progress("writing", show=not quiet) as progress:
-        emitted = registry.targets()[target].emit(
-            model,
+def _convert(target: Target, source: str, values: dict[str, Any]) -> None:
+    """Prepare `source`, write it, report."""
+    options = from_options(target.options, values)
+    request = scaling_request(values)
+    output, as_json, dry_run = values["output"], values["as_json"], options.dry_run
+    with byte_progress("writing", show=not (values["quiet"] or as_json or dry_run)) as progress:
+        done = api.write(
+            source,
+            target.name,
             output,
-            huggingface=huggingface_patch(model),
+            options=options,
+            scaling=request,
+            original_context=values["original_context"],
+            ignore=values["ignore_config_key"],
             progress=progress,
-            dry_run=dry_run,
-            **shared,
-            **own,
         )
     if as_json:
-        told = [{name: getattr(finding, name) for name in FINDING} for finding in concerning]
-        click.echo(json.dumps(conversion_facts(model, emitted, dry_run=dry_run) | {"findings": told}))
+        facts = conversion_facts(done.model, done.emitted, dry_run=dry_run)
+        told = [_finding_facts(finding) for finding in done.findings]
+        click.echo(json.dumps(facts | {"findings": told}))
         return
-    show_conversion(model, emitted, dry_run=dry_run, artefact=output if folder else None)
-    for finding in concerning:
-        click.echo(finding.note(runtimes), err=True)
+    artefact = output if target.manual.folder else None
+    show_conversion(done.model, done.emitted, dry_run=dry_run, artefact=artefact)
+    for finding in done.findings:
+        click.echo(finding.note(target.runtimes), err=True)
+
+
+def _finding_facts(finding: Finding) -> dict[str, Any]:
+    names = ("name", "severity", "what", "effects", "advice")
+    return {name: getattr(finding, name) for name in names}

@@ -56,13 +56,15 @@ class CommaList(click.ParamType[tuple[Any, ...]]):
         return tuple(comma_list(value, of=self.of) if isinstance(value, str) else value)
 
 
-def click_options(*owners: type) -> Callable[[F], F]:
+def click_options(*owners: type, last: type | None = None) -> Callable[[F], F]:
     """Add the options of the dataclasses `owners` to a command, in the order of their fields.
 
-    The command receives each under its field's name, as `from_options` wants it. ValueError when
-    two options of a command have one name.
+    last: a base of theirs whose options come behind their own. The command receives each option
+    under its field's name, as `from_options` wants it. ValueError when two have one name.
     """
+    shared = set() if last is None else {entry.name for entry in declared(last)}
     found = [entry for owner in owners for entry in declared(owner)]
+    found.sort(key=lambda entry: entry.name in shared)
 
     def decorate(command: F) -> F:
         taken = [parameter.name for parameter in getattr(command, "__click_params__", ())]

@@ -101,7 +101,7 @@ def conversion_facts(model: Model, emitted: Emitted, *, dry_run: bool) -> dict[s
 
 def scaling_numbers(model: Model) -> dict[str, Any]:
     """What the scaling comes to, existing and new together: smallest and largest divisor, and the magnitude."""
-    found = model.frequencies.get("full_attention") or next(f for f in model.frequencies.values() if f is not None)
+    found = model.main_frequencies
     tables = [found.rho] if found.long_rho is None else [found.rho, found.long_rho]
     rho = [float(value) for table in tables for value in table if math.isfinite(value)]
     return {"divisors": [min(rho), max(rho)], "attention_factor": found.attention_factor}
@@ -128,13 +128,14 @@ def show_conversion(model: Model, emitted: Emitted, *, dry_run: bool, artefact: 
 
     facts = conversion_facts(model, emitted, dry_run=dry_run)
     rope = model.main_rope
+    architecture = emitted.details.get("architecture", emitted.type)
     table = Table(show_header=False, box=None, pad_edge=False)
     files = facts["files"] if len(facts["files"]) <= 2 else [facts["files"][0], f"... {len(facts['files'])} files"]
     types = ", ".join(f"{kind} {size / 1e6:,.1f} MB" for kind, size in emitted.details.get("bytes_by_type", {}).items())
     rows = {
         "would write" if dry_run else "wrote": "\n".join(files),
         "size": f"{emitted.size / 1e6:,.1f} MB, {emitted.type} ({types})",
-        "model": f"{model.arch.name}, {model.dims.num_layers} layers, as {emitted.details.get('architecture', emitted.type)}",
+        "model": f"{model.arch.name}, {len(model.stack.layers)} layers, as {architecture}",
         "context": f"{rope.original_context} -> {rope.context} tokens ({_describe_kind(rope)})",
         "divisors": _describe_numbers(model),
         "carried as": f"{emitted.carried.how}: {emitted.carried.why}",

@@ -54,21 +54,21 @@ def command(
         raise click.UsageError("--fix and -o go together")
     if fix and request is not None:
         raise click.UsageError("--fix writes what the source means; scale the mended copy afterwards")
-    from ropeconv.inspect.look import look
-    from ropeconv.inspect.report import render, to_json
+    from ropeconv.inspection.look import look
+    from ropeconv.inspection.report import render, to_json
 
     found = look(source, request, original_context=original_context)
     if plot is not None:
         if found.scaled is None:
             raise RopeconvError(f"{source}: nothing to draw ({found.refusal or 'not a checkpoint'})")
-        from ropeconv.inspect.plot import plot_spectrum
+        from ropeconv.inspection.plot import plot_spectrum
 
         plot_spectrum(found.scaled, plot, title=_title(source, found.facts), force=force)
     if output is None:
         _print(to_json(found) if as_json else None, lambda console: render(found, console))
         return 0 if found.sound else 1
-    from ropeconv.inspect.mend import mend, mended_facts
-    from ropeconv.inspect.report import render_mend
+    from ropeconv.inspection.mend import mend, mended_facts
+    from ropeconv.inspection.report import render_mend
 
     mended = mend(source, output, original_context=original_context, keep=keep, force=force, link=link)
     _print({**to_json(found), "fix": mended_facts(mended)} if as_json else None, lambda console: render_mend(mended, console))

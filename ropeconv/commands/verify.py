@@ -53,8 +53,8 @@ def command(
       ropeconv verify model-onnx
       ropeconv verify other.gguf --reference model/ --pi-factor 4
     """
-    from ropeconv.verify.report import render, to_json
-    from ropeconv.verify.run import verify
+    from ropeconv.proof.report import render, to_json
+    from ropeconv.proof.run import verify
 
     request = scaling_request(scaling)
     with stage_progress(show=not (quiet or as_json)) as progress:

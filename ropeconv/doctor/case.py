@@ -6,13 +6,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ropeconv.arch._base import Architecture
-from ropeconv.doctor.finding import Values
+from ropeconv import registry
+from ropeconv.arch.family import THETA_KEYS as THETAS
+from ropeconv.arch.family import Architecture
+from ropeconv.arch.layers import FULL
+from ropeconv.arch.layers import LAYER_TYPES as LAYERS
+from ropeconv.finding import Values
 
-LAYERS = ("full_attention", "sliding_attention", "chunked_attention", "linear_attention")
-THETAS = ("rope_theta", "rotary_emb_base")
 NEEDS_ORIGINAL = ("yarn", "longrope", "llama3")
-L, MAX = "original_max_position_embeddings", "max_position_embeddings"
+TRAINED, MAX = "original_max_position_embeddings", "max_position_embeddings"
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,9 @@ class Case:
     @property
     def nested(self) -> bool:
         """Whether rope_parameters are one dict a layer type."""
-        return self.arch.nested_rope if self.arch is not None else any(key in LAYERS for key in self.newer)
+        if self.arch is not None:
+            return self.arch.rope.nested
+        return any(key in LAYERS for key in self.newer)
 
     @property
     def newer(self) -> Values:
@@ -61,12 +65,12 @@ class Case:
     @property
     def theta_key(self) -> str:
         """The key beside the dicts that the family's class reads."""
-        return "rotary_emb_base" if self.name == "gpt_neox" else "rope_theta"
+        return "rope_theta" if self.arch is None else self.arch.rope.theta_key
 
     @property
     def default_theta(self) -> float:
         """What a class takes where no theta is."""
-        return 10000.0 if self.arch is None else self.arch.default_theta.get("full_attention", 10000.0)
+        return 10000.0 if self.arch is None else self.arch.rope.default_theta.get(FULL, 10000.0)
 
 
 def _dict(value: Any) -> Values:
@@ -74,8 +78,10 @@ def _dict(value: Any) -> Values:
 
 
 def kind_of(values: Values) -> str:
-    """rope_type, or its older name."""
-    return str(values.get("rope_type", values.get("type", "default")))
+    """The scaling kind that rope_type, or its older name, means; the spelling where it is none."""
+    said = str(values.get("rope_type", values.get("type", "default")))
+    kinds = registry.scalings().values()
+    return next((kind.name for kind in kinds if said in kind.rope_types), said)
 
 
 def without(config: Values, *keys: str) -> dict[str, Any]:

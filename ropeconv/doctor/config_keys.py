@@ -6,8 +6,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from ropeconv.doctor.case import MAX, NEEDS_ORIGINAL, Case, L, kind_of
-from ropeconv.doctor.finding import ERROR, WARNING, Finding, Values
+from ropeconv.doctor.case import MAX, NEEDS_ORIGINAL, TRAINED, Case, kind_of
+from ropeconv.finding import ERROR, WARNING, Finding, Values
 
 
 def _hidden_theta(case: Case) -> Finding | None:
@@ -27,14 +27,13 @@ def _hidden_theta(case: Case) -> Finding | None:
         },
         "write both generations of keys",
         dict,  # the writer of folders writes both
-        left_behind=frozenset({"safetensors"}),
     )
 
 
 def _no_factors(case: Case) -> Finding | None:
     for where, values in case.dicts():
         missing = [key for key in ("short_factor", "long_factor") if not values.get(key)]
-        if kind_of(values) in ("longrope", "su") and missing:
+        if kind_of(values) == "longrope" and missing:
             return Finding(
                 "K2",
                 ERROR,
@@ -51,7 +50,7 @@ def _no_factors(case: Case) -> Finding | None:
 def _stale_limit(case: Case) -> Finding | None:
     limit = case.config.get(MAX)
     for where, values in case.dicts():
-        trained, factor = values.get(L, case.config.get(L)), values.get("factor")
+        trained, factor = values.get(TRAINED, case.config.get(TRAINED)), values.get("factor")
         if kind_of(values) not in NEEDS_ORIGINAL or not isinstance(trained, int) or limit != trained:
             continue
         if not isinstance(factor, int | float) or factor <= 1:
@@ -86,7 +85,6 @@ def _short_tokenizer(case: Case) -> Finding | None:
         {"transformers": f"cuts texts at {limit} tokens wherever truncation is on"},
         f"set model_max_length to {reach}",
         dict,  # the writer of folders raises it
-        left_behind=frozenset({"safetensors"}),
     )
 
 

@@ -10,13 +10,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from ropeconv.arch._unreachable import UNREACHABLE
-from ropeconv.doctor.case import MAX, NEEDS_ORIGINAL, THETAS, Case, L, edit_dicts, kind_of, without
-from ropeconv.doctor.finding import ERROR, NOTE, WARNING, Finding, Values
+from ropeconv import registry
+from ropeconv.arch.uncovered import DROPS_CACHE, NEVER_READ, UNREACHABLE
+from ropeconv.doctor.case import MAX, NEEDS_ORIGINAL, THETAS, TRAINED, Case, edit_dicts, kind_of, without
+from ropeconv.finding import ERROR, NOTE, WARNING, Finding, Values
 
 ROPE_KEYS = ("rope_parameters", "rope_scaling", "rope_theta", "rope_local_base_freq")
-# Their generation drops the cache when it crosses L; every other class goes on with keys of the other table.
-DROPS_CACHE = ("phi3", "phimoe", "phi4_multimodal")
 
 
 def _lost_theta(case: Case) -> Finding | None:
@@ -86,16 +85,16 @@ def _missing_theta(case: Case) -> Finding | None:
 def _yarn_without_length(case: Case) -> Finding | None:
     limit = case.config.get(MAX)
     for where, values in case.dicts():
-        if kind_of(values) != "yarn" or values.get(L) is not None or (case.config.get(L) is not None and not case.nested):
+        if kind_of(values) != "yarn" or values.get(TRAINED) is not None or (case.config.get(TRAINED) is not None and not case.nested):
             continue
-        if case.nested and case.config.get(L) is not None:
+        if case.nested and case.config.get(TRAINED) is not None:
             return None  # T7 says it
         stated, factor = case.original_context, values.get("factor")
         either = f" ({limit}, or {limit / factor:g} if that was multiplied already)" if limit and factor else ""
         return Finding(
             "T4",
             ERROR if stated is None else WARNING,
-            f"{where}: yarn without {L}",
+            f"{where}: yarn without {TRAINED}",
             {
                 "transformers 5": f"takes {MAX} {limit}: if that is the extended length, frequencies are off by up to 2.2 times",
                 "transformers 4": "the same",
@@ -112,15 +111,15 @@ def _state_length(config: Values, *, length: int, nested: bool) -> dict[str, Any
     """L written into every dict that needs it, and beside them; the limit never below it."""
 
     def change(values: dict[str, Any]) -> dict[str, Any]:
-        return {**values, L: length} if kind_of(values) in NEEDS_ORIGINAL else values
+        return {**values, TRAINED: length} if kind_of(values) in NEEDS_ORIGINAL else values
 
-    return {**edit_dicts(config, change, nested=nested), L: length}
+    return {**edit_dicts(config, change, nested=nested), TRAINED: length}
 
 
 def _bumped_dynamic(case: Case) -> Finding | None:
     limit = case.config.get(MAX)
     for where, values in case.dicts():
-        stated = [values.get(L), case.config.get(L), case.original_context]
+        stated = [values.get(TRAINED), case.config.get(TRAINED), case.original_context]
         trained = next((value for value in stated if isinstance(value, int)), None)
         if kind_of(values) != "dynamic" or trained is None or limit is None or trained == limit:
             continue
@@ -140,8 +139,8 @@ def _bumped_dynamic(case: Case) -> Finding | None:
 
 
 def _lower_limit(config: Values, *, length: int, nested: bool) -> dict[str, Any]:
-    inner = edit_dicts(config, lambda values: without(values, L), nested=nested)
-    return without(inner, L) | {MAX: length}
+    inner = edit_dicts(config, lambda values: without(values, TRAINED), nested=nested)
+    return without(inner, TRAINED) | {MAX: length}
 
 
 def _inner_truncate(case: Case) -> Finding | None:
@@ -171,16 +170,16 @@ def _inner_truncate(case: Case) -> Finding | None:
 
 
 def _outer_length(case: Case) -> Finding | None:
-    length = case.config.get(L)
+    length = case.config.get(TRAINED)
     if not case.nested or not isinstance(length, int) or length == case.config.get(MAX):
         return None
-    holes = [where for where, values in case.dicts() if kind_of(values) in NEEDS_ORIGINAL and values.get(L) is None]
+    holes = [where for where, values in case.dicts() if kind_of(values) in NEEDS_ORIGINAL and values.get(TRAINED) is None]
     if not holes:
         return None
     return Finding(
         "T7",
         ERROR,
-        f"{holes[0]} has no {L}, only config.json itself has ({length})",
+        f"{holes[0]} has no {TRAINED}, only config.json itself has ({length})",
         {
             "transformers 5": f"does not look there for a nested dict: takes {MAX} {case.config.get(MAX)}",
             "transformers 4": "the same",
@@ -192,12 +191,12 @@ def _outer_length(case: Case) -> Finding | None:
 
 def _never_read(case: Case) -> Finding | None:
     present = [key for key in ROPE_KEYS if case.config.get(key)]
-    if case.name != "gptj" or not present:
+    if case.name not in NEVER_READ or not present:
         return None
     return Finding(
         "T8",
         ERROR,
-        f"{', '.join(present)} on a gptj model: {UNREACHABLE['gptj']}",
+        f"{', '.join(present)} on a {case.name} model: {UNREACHABLE[case.name]}",
         {"transformers 5": "stores the keys and runs unscaled", "transformers 4": "the same"},
         "remove the keys; the model stays at its trained length",
         lambda config: without(config, *ROPE_KEYS),
@@ -207,7 +206,7 @@ def _never_read(case: Case) -> Finding | None:
 def _stale_cache(case: Case) -> Finding | None:
     for where, values in case.dicts():
         two = kind_of(values) == "longrope" and values.get("short_factor") != values.get("long_factor")
-        if not two or case.name in DROPS_CACHE:
+        if not two or _drops_cache(case.name):
             continue
         return Finding(
             "T9",
@@ -222,6 +221,12 @@ def _stale_cache(case: Case) -> Finding | None:
             partial(edit_dicts, change=_pin, nested=case.nested),
         )
     return None
+
+
+def _drops_cache(name: str) -> bool:
+    """Whether generation begins anew when it crosses L; other classes go on with keys of the other table."""
+    arch = registry.architectures().get(name)
+    return name in DROPS_CACHE or (arch is not None and arch.rope.drops_cache)
 
 
 def _pin(values: dict[str, Any]) -> dict[str, Any]:

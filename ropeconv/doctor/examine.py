@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ropeconv import registry
+from ropeconv.artefact import Raw
 from ropeconv.doctor.case import Case
 from ropeconv.doctor.config_keys import KEY_TRAPS
 from ropeconv.doctor.config_traps import CONFIG_TRAPS
-from ropeconv.doctor.finding import ERROR, Finding
-from ropeconv.doctor.gguf_traps import GGUF_TRAPS, GgufCase
 from ropeconv.doctor.runtimes import disagreements
 from ropeconv.errors import RopeConfigError
+from ropeconv.finding import ERROR, Finding
 from ropeconv.model import Checkpoint
-from ropeconv.target import Raw
+from ropeconv.target import FileReader
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A single file as it lies there, and the target that reads it."""
+
+    reader: FileReader
+    raw: Raw
 
 
 def examine_config(
@@ -26,7 +35,10 @@ def examine_config(
     arch = registry.architectures().get(str(config.get("model_type")))
     case = Case(config, arch, original_context, tokenizer_limit)
     found = [trap(case) for trap in (*CONFIG_TRAPS, *KEY_TRAPS)]
-    return _sort([*(finding for finding in found if finding is not None), *disagreements(case)])
+    told = [finding for target in registry.targets().values() for finding in target.traps(case)]
+    return _sort(
+        [*(finding for finding in found if finding is not None), *disagreements(case), *told]
+    )
 
 
 def examine_checkpoint(checkpoint: Checkpoint, *, original_context: int | None = None) -> list[Finding]:
@@ -36,21 +48,25 @@ def examine_checkpoint(checkpoint: Checkpoint, *, original_context: int | None =
     return examine_config(checkpoint.config, original_context=original_context, tokenizer_limit=limit)
 
 
-def examine_raw(raw: Raw, *, original_context: int | None = None) -> list[Finding]:
-    """Findings of a single-file artefact's own keys and tables, worst first."""
-    case = GgufCase(raw.metadata, set(raw.tensors), raw.problems, original_context)
-    return _sort([finding for trap in GGUF_TRAPS if (finding := trap(case)) is not None])
+def examine_file(file: Opened, *, original_context: int | None = None) -> list[Finding]:
+    """Findings of a single file's own keys and tables, worst first."""
+    return _sort(file.reader.examine(file.raw, original_context=original_context))
 
 
-def open_raw(path: Path) -> Raw | None:
-    """The file's own keys and tables where a target reads such files; None for folders and hub ids."""
+def find_reader(path: Path) -> FileReader | None:
+    """What reads a single file of this kind; None for folders and hub ids."""
     if not path.is_file():
         return None
     for target in registry.targets().values():
-        if target.open_raw is not None and target.recognizes(path):
-            raw: Raw = target.open_raw(path)
-            return raw
+        if target.reader is not None and target.recognizes(path):
+            return target.reader
     return None
+
+
+def open_file(path: Path) -> Opened | None:
+    """The file's own keys and tables where a target reads such files; None for folders and hub ids."""
+    reader = find_reader(path)
+    return None if reader is None else Opened(reader, reader.open_raw(path))
 
 
 def refuse_errors(findings: list[Finding]) -> None:

@@ -9,8 +9,8 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from ropeconv.doctor.case import MAX, Case, L, kind_of
-from ropeconv.doctor.finding import NOTE, Finding, Values
+from ropeconv.doctor.case import MAX, TRAINED, Case, kind_of
+from ropeconv.finding import NOTE, Finding, Values
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def _own_magnitude(values: Values) -> bool:
 
 
 def _loose_factor(config: Values, values: Values) -> bool:
-    trained, reach = values.get(L, config.get(L)), config.get(MAX)
+    trained, reach = values.get(TRAINED, config.get(TRAINED)), config.get(MAX)
     known = isinstance(trained, int) and isinstance(reach, int) and isinstance(values.get("factor"), int | float)
     return known and values.get("attention_factor") is None and not math.isclose(values["factor"], reach / trained, rel_tol=1e-9)
 
@@ -107,12 +107,6 @@ ROWS: tuple[Row, ...] = (
         lambda _, values: _yarn(values) and float(values.get("partial_rotary_factor") or 1) < 1,
         {"every runtime": "scales the rotating part of the scores only"},
     ),
-    Row(
-        "D10",
-        "scaling other than llama3 on a Llama",
-        lambda config, values: config.get("model_type") == "llama" and kind_of(values) not in ("default", "llama3"),
-        {"onnxruntime-genai 0.18": "drops it without a word"},
-    ),
 )
 
 
@@ -123,6 +117,5 @@ def disagreements(case: Case) -> list[Finding]:
         where = next((where for where, values in case.dicts() if row.shows(case.config, values)), None)
         if where is not None:
             advice = "ropeconv's own writers carry the numbers exactly or refuse"
-            graph = frozenset({"onnx"})  # holds the numbers; only what builds one from a config misreads it
-            found.append(Finding(row.name, NOTE, f"{where}: {row.what}", row.effects, advice, left_behind=graph))
+            found.append(Finding(row.name, NOTE, f"{where}: {row.what}", row.effects, advice))
     return found

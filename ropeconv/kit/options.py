@@ -17,6 +17,8 @@ side of the same fields. What a field's annotation says is not said again:
 
 A field without a default is an option that must be given. A field that is not made by `option`
 is no option. Only the standard library is needed here, so that a dataclass costs nothing.
+On the Python side nothing has looked at the values yet: `check_options` holds them to the words
+and limits of their options.
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass
 from typing import Any
+
+from ropeconv.errors import ConfigError
 
 KEY = "option"  # of a field's metadata
 
@@ -121,6 +125,23 @@ def declared(owner: type) -> list[Declared]:
     hints = typing.get_type_hints(owner)
     fields = [field for field in dataclasses.fields(owner) if KEY in field.metadata]
     return [_declare(field, hints[field.name]) for field in fields]
+
+
+def check_options(values: Any) -> None:
+    """ConfigError for a value of a dataclass that its option would not take on a command line."""
+    for entry in declared(type(values)):
+        value = getattr(values, entry.name)
+        for one in value if entry.many and value is not None else (value,):
+            if one is not None:
+                _check_value(entry, one)
+
+
+def _check_value(entry: Declared, value: Any) -> None:
+    name, choices, minimum = entry.names[-1], entry.option.choices, entry.option.minimum
+    if choices is not None and value not in choices.values():
+        raise ConfigError(f"{name} {value!r}: give one of {', '.join(choices)}")
+    if minimum is not None and not value >= minimum:
+        raise ConfigError(f"{name} {value}: give {minimum:g} or more")
 
 
 def _declare(field: dataclasses.Field[Any], hint: Any) -> Declared:

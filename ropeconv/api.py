@@ -1,0 +1,160 @@
+"""What can be done with a checkpoint, as functions: the commands are adapters over them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ropeconv.errors import ConfigError, unknown_name
+from ropeconv.extend import ScalingRequest
+
+if TYPE_CHECKING:
+    from ropeconv.finding import Finding
+    from ropeconv.inspection.look import Look
+    from ropeconv.model import Model
+    from ropeconv.proof.report import Report
+    from ropeconv.target import Emitted, Progress
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What `convert` did. model: as it was written; findings: of its source, that concern its readers."""
+
+    model: Model
+    emitted: Emitted
+    findings: Sequence[Finding]
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What was written, in order."""
+        return self.emitted.files
+
+
+def inspect(
+    source: str | Path,
+    *,
+    scaling: ScalingRequest | None = None,
+    original_context: int | None = None,
+) -> Look:
+    """What `source` is, what its settings will be misread as, and what each target can carry.
+
+    source: a Hugging Face folder, a GGUF file, a written folder or a hub id. scaling: shows it with
+    that. original_context: the trained context L, tokens, where it does not say. Headers only.
+    """
+    from ropeconv.inspection.look import look
+
+    return look(source, scaling, original_context=original_context)
+
+
+def convert(
+    source: str | Path,
+    target: str,
+    out: str | Path | None = None,
+    *,
+    scaling: ScalingRequest | None = None,
+    original_context: int | None = None,
+    ignore_config_keys: Collection[str] = (),
+    progress: Progress | None = None,
+    **options: Any,
+) -> Conversion:
+    """Write `source` as `target` ("gguf", "onnx", "safetensors", ...), its context made longer.
+
+    out: file or folder. scaling: None carries the checkpoint's own. ignore_config_keys: config keys
+    that you vouch have no bearing on logits. progress: told (done, total) in bytes. options: the
+    target's own (`type="Q4_K_M"`, `force=True`, ...), see docs/api.md; ConfigError for an unknown
+    one. Every other refusal comes before a file is opened for writing, too.
+    """
+    from ropeconv import registry
+
+    targets = registry.targets()
+    if target not in targets:
+        raise ConfigError(unknown_name("target", target, targets))
+    chosen = make_options(target, options)
+    return write(
+        source,
+        target,
+        out,
+        options=chosen,
+        scaling=scaling,
+        original_context=original_context,
+        ignore=ignore_config_keys,
+        progress=progress,
+    )
+
+
+def make_options(target: str, values: dict[str, Any]) -> Any:
+    """The target's own Options; ConfigError for a name that it has not or a missing one."""
+    from ropeconv import registry
+    from ropeconv.kit.options import declared
+
+    kind = registry.targets()[target].options
+    known = [entry.name for entry in declared(kind)]
+    for name in values:
+        if name not in known:
+            raise ConfigError(unknown_name(f"option of {target}", name, known))
+    return kind(**values)
+
+
+def write(
+    source: str | Path,
+    target: str,
+    out: str | Path | None,
+    *,
+    options: Any,
+    scaling: ScalingRequest | None,
+    original_context: int | None,
+    ignore: Collection[str],
+    progress: Progress | None,
+) -> Conversion:
+    """`convert` with the target's Options in hand."""
+    from ropeconv import registry
+    from ropeconv.prepare import huggingface_patch, prepare_with_findings
+
+    writer = registry.targets()[target]
+    model, findings = prepare_with_findings(
+        source, scaling, original_context=original_context, ignore=ignore
+    )
+    emitted = writer.emit(
+        model,
+        None if out is None else Path(out),
+        huggingface=huggingface_patch(model),
+        options=options,
+        progress=progress,
+    )
+    runtimes, cured = writer.runtimes, writer.cures
+    concerning = [finding for finding in findings if finding.concerns(runtimes, cured=cured)]
+    return Conversion(model, emitted, concerning)
+
+
+def verify(
+    out: str | Path,
+    *,
+    reference: str | Path | None = None,
+    scaling: ScalingRequest | None = None,
+    original_context: int | None = None,
+    tokens: int | None = None,
+    text: str | Path | None = None,
+    provider: str | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Report:
+    """Prove that `out` computes what its source computes in PyTorch, past the trained context too.
+
+    reference: the source, where `out` does not find it. scaling: what `out` should carry, where it
+    does not say so itself. tokens: length of the text; text: a UTF-8 file to read it from.
+    provider: device of the artefact's runtime. progress: told (stage, done, total). A disagreement
+    is in the Report (`report.ok`); what cannot be compared raises.
+    """
+    from ropeconv.proof.run import verify as prove
+
+    return prove(
+        Path(out),
+        reference=reference,
+        request=scaling,
+        original_context=original_context,
+        tokens=tokens,
+        text=None if text is None else Path(text),
+        provider=provider,
+        progress=progress,
+    )

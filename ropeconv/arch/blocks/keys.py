@@ -1,0 +1,117 @@
+"""Config keys: where a size is read, what it must look like, and what it is when no key is there.
+
+A family's table of keys is read into `Sizes`, from which its blocks are made; a format that states
+the sizes in its own words (GGUF) is turned back into a config by the same table.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+REQUIRED: Any = object()
+ANY: Any = object()  # in `covers`: whatever the value
+
+
+class Sizes:
+    """Named numbers of one model: `sizes.hidden_size`. Frozen; names are those of a family's keys."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        object.__setattr__(self, "_values", dict(values))
+
+    def __getattr__(self, name: str) -> Any:
+        values: dict[str, Any] = object.__getattribute__(self, "_values")
+        if name not in values:
+            raise AttributeError(f"no size {name!r}; this family has {', '.join(values)}")
+        return values[name]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"sizes are frozen; {name} stays")
+
+    def values(self) -> Mapping[str, Any]:
+        """Name -> value."""
+        return dict(object.__getattribute__(self, "_values"))
+
+
+Check = Callable[[Any], str | None]
+"""What a value must be, in words, where it is not; None for a good one."""
+
+
+def whole(value: Any) -> str | None:
+    """A size."""
+    good = isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return None if good else f"must be a positive integer, not {value!r}"
+
+
+def flag(value: Any) -> str | None:
+    """A switch."""
+    return None if isinstance(value, bool) else f"must be true or false, not {value!r}"
+
+
+def epsilon(value: Any) -> str | None:
+    """What a norm adds before the root."""
+    number = isinstance(value, float | int) and math.isfinite(value) and value >= 0
+    return None if number else f"must be a small positive number, not {value!r}"
+
+
+@dataclass(frozen=True)
+class Key:
+    """One size of a family.
+
+    names: config spellings in order of preference; none where it is always derived. default: the
+    value when no key is there, as transformers' config class has it. derived: (sizes read so far)
+    -> the value when no key is there or it is null. check: what the value must be. covers: the
+    values that the family's blocks compute; None = all that pass the check.
+    """
+
+    names: tuple[str, ...]
+    default: Any = REQUIRED
+    derived: Callable[[Sizes], Any] | None = None
+    check: Check | None = None
+    covers: tuple[Any, ...] | None = None
+
+    @property
+    def is_flag(self) -> bool:
+        """Whether it switches something on or off."""
+        return self.check is flag
+
+    def read(self, config: Mapping[str, Any], sizes: Sizes) -> Any:
+        """The value in `config`; REQUIRED when there is none and none can be had."""
+        for name in self.names:
+            # a null is what transformers' class is given; only derived sizes are filled in there
+            if name in config and (config[name] is not None or self.derived is None):
+                return config[name]
+        return self.default if self.derived is None else self.derived(sizes)
+
+
+def switch(name: str, *, default: bool) -> Key:
+    """A key that is true or false, such as whether projections have biases."""
+    return Key((name,), default, check=flag)
+
+
+def fixed(name: str, *values: Any) -> Key:
+    """A key whose value must be one of `values` (the first: when absent) and that nothing else reads."""
+    return Key((name,), values[0], covers=values)
+
+
+def heads(sizes: Sizes) -> int:
+    """As many key/value heads as heads."""
+    return int(sizes.num_heads)
+
+
+def even_share(sizes: Sizes) -> int:
+    """hidden_size / heads; 0, which no check lets pass, where either is no size."""
+    if whole(sizes.hidden_size) or whole(sizes.num_heads):
+        return 0
+    return int(sizes.hidden_size // sizes.num_heads)
+
+
+# Keys of every decoder, whatever its blocks.
+DECODER_KEYS: Mapping[str, Key] = {
+    "hidden_size": Key(("hidden_size",), check=whole),
+    "num_layers": Key(("num_hidden_layers",), check=whole),
+    "vocab_size": Key(("vocab_size",), check=whole),
+    "tied": Key(("tie_word_embeddings",), default=False, check=flag),
+}

@@ -1,0 +1,77 @@
+"""How a layer's mixer and MLP are joined to the residual stream x, and where its norms stand.
+
+`placed` gives a kind's tensors in the order in which a rewritten checkpoint lists them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ropeconv.arch.blocks.norm import Norm
+from ropeconv.arch.blocks.weight import Weight
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A layer's norms: those listed before the mixer's tensors, those between mixer and MLP."""
+
+    before: tuple[Weight, ...]
+    between: tuple[Weight, ...] = ()
+
+
+@dataclass(frozen=True)
+class PreNorm:
+    """x + mixer(norm x), then x + mlp(norm x)."""
+
+    mixer_norm: Norm
+    mlp_norm: Norm
+
+    @property
+    def placed(self) -> Placed:
+        """See the module."""
+        return Placed(self.mixer_norm.weights + self.mlp_norm.weights)
+
+
+@dataclass(frozen=True)
+class PostNorm:
+    """x + norm(mixer x), then x + norm(mlp x)."""
+
+    mixer_post_norm: Norm
+    mlp_post_norm: Norm
+
+    @property
+    def placed(self) -> Placed:
+        """See the module."""
+        return Placed((), self.mixer_post_norm.weights + self.mlp_post_norm.weights)
+
+
+@dataclass(frozen=True)
+class Sandwich:
+    """x + norm(mixer(norm x)), then x + norm(mlp(norm x))."""
+
+    mixer_norm: Norm
+    mixer_post_norm: Norm
+    mlp_norm: Norm
+    mlp_post_norm: Norm
+
+    @property
+    def placed(self) -> Placed:
+        """See the module."""
+        mixer = self.mixer_norm.weights + self.mixer_post_norm.weights
+        return Placed(mixer, self.mlp_norm.weights + self.mlp_post_norm.weights)
+
+
+@dataclass(frozen=True)
+class Parallel:
+    """x + mixer(norm x) + mlp(another norm of the same x)."""
+
+    mixer_norm: Norm
+    mlp_norm: Norm
+
+    @property
+    def placed(self) -> Placed:
+        """See the module."""
+        return Placed(self.mixer_norm.weights + self.mlp_norm.weights)
+
+
+Residual = PreNorm | PostNorm | Sandwich | Parallel

@@ -1,0 +1,72 @@
+"""One tensor of a decoder: which part it plays, what it is called in a checkpoint, its shape."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Role(Enum):
+    """What a tensor does in a decoder."""
+
+    TOKEN_EMBEDDING = "token_embedding"  # noqa: S105 - no password
+    OUTPUT_NORM = "output_norm"
+    OUTPUT = "output"
+    ATTN_NORM = "attn_norm"  # before attention
+    ATTN_POST_NORM = "attn_post_norm"  # on attention's output, before the residual
+    Q = "q"
+    K = "k"
+    V = "v"
+    QKV = "qkv"
+    Q_NORM = "q_norm"
+    K_NORM = "k_norm"
+    O = "o"  # noqa: E741 - the literature's letter
+    FFN_NORM = "ffn_norm"
+    FFN_POST_NORM = "ffn_post_norm"
+    GATE = "gate"
+    UP = "up"
+    GATE_UP = "gate_up"
+    DOWN = "down"
+    ROUTER = "router"
+    EXPERT_GATE = "expert_gate"
+    EXPERT_UP = "expert_up"
+    EXPERT_DOWN = "expert_down"
+
+
+@dataclass(frozen=True)
+class Weight:
+    """One tensor, or one a layer (`{n}` in the template), or one a layer and expert (`{x}`).
+
+    shape: as stored, slowest axis first. part: "weight" or "bias". offset: what the forward pass
+    adds to the stored numbers: 1 for a norm that multiplies by 1 + weight.
+    """
+
+    role: Role
+    template: str
+    shape: tuple[int, ...]
+    part: str = "weight"
+    offset: float = 0.0
+
+    @property
+    def per_expert(self) -> bool:
+        """Whether there is one such tensor an expert."""
+        return "{x}" in self.template
+
+
+@dataclass(frozen=True)
+class Linear:
+    """y = x W^T + b: weight (rows, columns), bias (rows,) or None."""
+
+    weight: Weight
+    bias: Weight | None = None
+
+    @property
+    def weights(self) -> tuple[Weight, ...]:
+        """Its tensors."""
+        return (self.weight,) if self.bias is None else (self.weight, self.bias)
+
+
+def linear(role: Role, name: str, rows: int, columns: int, *, bias: bool = False) -> Linear:
+    """The linear layer called `name`."""
+    weight = Weight(role, f"{name}.weight", (rows, columns))
+    return Linear(weight, Weight(role, f"{name}.bias", (rows,), part="bias") if bias else None)

@@ -1,0 +1,108 @@
+"""Which kind each layer of a decoder is: rules, each with the config keys that it reads.
+
+Kinds are transformers' names (`layer_types`), and NO_ROPE for layers without a rotary embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ropeconv.arch.blocks.keys import Sizes
+from ropeconv.errors import ConfigError
+
+FULL, SLIDING = "full_attention", "sliding_attention"
+CHUNKED, LINEAR = "chunked_attention", "linear_attention"
+NO_ROPE = "no_rope"
+# what a config may name in layer_types, and rope_parameters may be nested by
+LAYER_TYPES = (FULL, SLIDING, CHUNKED, LINEAR)
+# Every key that says what layers attend to: a family reads those of its rule, and another one of
+# them with a value in it is unread.
+LAYER_KEYS = frozenset(
+    {
+        "sliding_window",
+        "use_sliding_window",
+        "max_window_layers",
+        "sliding_window_pattern",
+        "_sliding_window_pattern",
+        "no_rope_layers",
+        "no_rope_layer_interval",
+        "attention_chunk_size",
+    }
+)
+
+
+@dataclass(frozen=True)
+class LayerRule:
+    """reads: config keys beside the family's own. kinds: (config, sizes) -> one kind a layer."""
+
+    reads: frozenset[str]
+    kinds: Callable[[Mapping[str, Any], Sizes], tuple[str, ...]]
+
+
+def find_kinds(config: Mapping[str, Any], rule: LayerRule, sizes: Sizes, *, family: str) -> tuple[str, ...]:
+    """One kind a layer; ConfigError when layer_types, where it is stated, says otherwise."""
+    kinds = rule.kinds(config, sizes)
+    if SLIDING in kinds:
+        window = sizes.sliding_window
+        if not isinstance(window, int) or window < 1:
+            raise ConfigError(f"config.json: sliding layers need a sliding_window, not {window!r}")
+    stated = config.get("layer_types")
+    if stated and (not isinstance(stated, list) or tuple(stated) != kinds):
+        raise ConfigError(
+            f"config.json: layer_types does not fit {family}'s other keys; mend the config"
+        )
+    return kinds
+
+
+def _full(_config: Mapping[str, Any], sizes: Sizes) -> tuple[str, ...]:
+    return (FULL,) * sizes.num_layers
+
+
+def _window_everywhere(_config: Mapping[str, Any], sizes: Sizes) -> tuple[str, ...]:
+    return (SLIDING if sizes.sliding_window else FULL,) * sizes.num_layers
+
+
+def _window_from(config: Mapping[str, Any], sizes: Sizes) -> tuple[str, ...]:
+    stated = _stated(config, sizes)
+    if not config.get("use_sliding_window") or not sizes.sliding_window:
+        return (FULL,) * sizes.num_layers
+    if stated is not None:
+        return stated
+    first = config.get("max_window_layers", 28)
+    return tuple(SLIDING if n >= first else FULL for n in range(sizes.num_layers))
+
+
+def _pattern(config: Mapping[str, Any], sizes: Sizes) -> tuple[str, ...]:
+    stated = _stated(config, sizes)
+    if stated is not None:
+        return stated
+    every = config.get("sliding_window_pattern", 6)
+    if not isinstance(every, int) or isinstance(every, bool) or every < 1:
+        raise ConfigError(
+            f"config.json: sliding_window_pattern must be a positive integer, not {every!r}"
+        )
+    return tuple(SLIDING if (n + 1) % every else FULL for n in range(sizes.num_layers))
+
+
+def _stated(config: Mapping[str, Any], sizes: Sizes) -> tuple[str, ...] | None:
+    stated = config.get("layer_types")
+    if stated is None:
+        return None
+    known = isinstance(stated, list) and all(kind in (FULL, SLIDING) for kind in stated)
+    if not known or len(stated) != sizes.num_layers:
+        raise ConfigError(
+            f"config.json: layer_types must give {FULL} or {SLIDING} for {sizes.num_layers} layers"
+        )
+    return tuple(stated)
+
+
+FULL_EVERYWHERE = LayerRule(frozenset(), _full)
+WINDOW_EVERYWHERE = LayerRule(frozenset({"sliding_window"}), _window_everywhere)
+WINDOW_FROM_LAYER = LayerRule(
+    frozenset({"sliding_window", "use_sliding_window", "max_window_layers"}), _window_from
+)
+WINDOW_PATTERN = LayerRule(
+    frozenset({"sliding_window", "sliding_window_pattern", "_sliding_window_pattern"}), _pattern
+)

@@ -1,0 +1,131 @@
+"""A decoder with numbers in it: embedding, layers, head, and every tensor that they read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from ropeconv.arch.blocks.attention import Attention
+from ropeconv.arch.blocks.embedding import Embedding
+from ropeconv.arch.blocks.head import Head
+from ropeconv.arch.blocks.mlp import Mlp
+from ropeconv.arch.blocks.moe import MixtureOfExperts
+from ropeconv.arch.blocks.norm import Norm
+from ropeconv.arch.blocks.residual import Residual
+from ropeconv.arch.blocks.weight import Weight
+
+Mixer = Attention
+"""What mixes tokens: one of the block types of a layer's first half."""
+FeedForward = Mlp | MixtureOfExperts
+Block = Embedding | Head | Norm | Mixer | FeedForward | Residual
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer: its kind (see layers.py) and its blocks."""
+
+    kind: str
+    residual: Residual
+    mixer: Mixer
+    mlp: FeedForward
+
+    @property
+    def weights(self) -> tuple[Weight, ...]:
+        """Its tensors."""
+        norms = self.residual.placed
+        return norms.before + self.mixer.weights + norms.between + self.mlp.weights
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """Its blocks."""
+        return self.residual, self.mixer, self.mlp
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one tensor of a checkpoint belongs: its row, its layer and expert where it has them."""
+
+    weight: Weight
+    layer: int | None = None
+    expert: int | None = None
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A decoder. hidden_size e, vocab_size v."""
+
+    hidden_size: int
+    vocab_size: int
+    embedding: Embedding
+    layers: tuple[Layer, ...]
+    head: Head
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """One kind a layer."""
+        return tuple(layer.kind for layer in self.layers)
+
+    @cached_property
+    def by_kind(self) -> dict[str, Layer]:
+        """The first layer of each kind, in order of appearance."""
+        found: dict[str, Layer] = {}
+        for layer in self.layers:
+            found.setdefault(layer.kind, layer)
+        return found
+
+    @property
+    def attention(self) -> Attention:
+        """The first attention block, for what every layer has alike."""
+        return next(layer.mixer for layer in self.layers if isinstance(layer.mixer, Attention))
+
+    @property
+    def tied(self) -> bool:
+        """Whether the head multiplies by the token embedding."""
+        return self.head.tied
+
+    @property
+    def window(self) -> int | None:
+        """Tokens that a sliding-window layer sees; None where no layer has a window."""
+        windows = [layer.mixer.window for layer in self.layers if layer.mixer.window is not None]
+        return windows[0] if windows else None
+
+    @property
+    def activations(self) -> frozenset[str]:
+        """Names of the activations of its MLPs."""
+        return frozenset(layer.mlp.activation for layer in self.layers)
+
+    def block_types(self) -> Iterator[type]:
+        """The type of every block, norms inside of blocks too."""
+        yield type(self.embedding)
+        yield type(self.head)
+        yield type(self.head.norm)
+        for layer in self.by_kind.values():
+            yield from map(type, layer.blocks)
+        for layer in self.layers:
+            yield type(layer.mlp)
+
+    def places(self) -> dict[str, Place]:
+        """Name in a checkpoint -> where it belongs, for every tensor that a forward pass reads.
+
+        A row of the layers comes once for all of them: all first norms, then all second ones, ...
+        """
+        ends = (*self.embedding.weights, *self.head.weights)
+        found = {weight.template: Place(weight) for weight in ends}
+        rows: dict[Weight, list[int]] = {}
+        for number, layer in enumerate(self.layers):
+            for weight in layer.weights:
+                rows.setdefault(weight, []).append(number)
+        for weight, layers in rows.items():
+            for number in layers:
+                found.update(self._of_layer(weight, number))
+        return found
+
+    def _of_layer(self, weight: Weight, number: int) -> Iterator[tuple[str, Place]]:
+        if not weight.per_expert:
+            yield weight.template.format(n=number), Place(weight, number)
+            return
+        mixture = self.layers[number].mlp
+        assert isinstance(mixture, MixtureOfExperts)
+        for expert in range(mixture.num_experts):
+            yield weight.template.format(n=number, x=expert), Place(weight, number, expert)

@@ -1,0 +1,101 @@
+"""A finished file or folder as the proof and the doctor see it, whatever its format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ropeconv.model import Checkpoint, Tensor
+from ropeconv.rope.spec import Frequencies
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where an artefact came from, as it says itself.
+
+    source: path of the checkpoint relative to the artefact's folder, or a hub id. fingerprint: of
+    that checkpoint. huggingface: the keys that replace the source config's (rope_parameters,
+    max_position_embeddings, ...) for a transformers reference that computes what the artefact
+    should.
+    """
+
+    version: str
+    source: str
+    fingerprint: str
+    family: str
+    huggingface: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One call of the artefact's runtime that a pass over a text does not make.
+
+    position_ids, attention_mask: (b, s) int64, the mask 1 for real tokens, 0 for padding, whose
+    logits mean nothing. run: ids (b, s) -> (b, s, vocab) float32 logits, by whatever calls the name
+    says; CheckpointError with the runtime's reason. refused: the runtime must refuse it: numbers
+    for it would be wrong.
+    """
+
+    name: str
+    position_ids: NDArray[np.int64]
+    attention_mask: NDArray[np.int64]
+    run: Callable[[NDArray[np.int64]], NDArray[np.float32]]
+    refused: bool = False
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A finished file or folder, opened for the proof; numbers are read only when asked for.
+
+    type: file type name (F16, Q4_K_M, ...). checkpoint: the artefact in Hugging Face's names and
+    layout. frequencies: layer kind -> what its runtime will compute from it, re-derived from the
+    bytes (not from provenance). problems: what is structurally wrong, one line each (empty =
+    sound). logits: (ids, context) -> iterator of (n, vocab) float32 blocks in order, one row a
+    token, by the artefact's own runtime; context is the length that the runtime allocates (LongRoPE
+    in llama.cpp switches on it). tokenize: (text) -> ids by the artefact's own runtime, special
+    tokens parsed, BOS/EOS added as the file says. special_ids: bos, eos, padding, ... as the
+    artefact states them. probes: further calls to compare, cheap ones. original_context_counts:
+    whether original_context is stated, or the runtime computes with it; else nothing hangs on it.
+    token_kinds: () -> kind of every token in order of id: normal, unknown, control, user, unused,
+    byte. ends: () -> id -> whether it is the artefact's word, and not its runtime's habit, that
+    generation stops there. chat_templates: name -> Jinja source, "default" for the main one. These
+    three: None where the format keeps no such thing.
+    """
+
+    path: Path
+    type: str
+    provenance: Provenance | None
+    checkpoint: Checkpoint
+    original_context: int
+    context: int
+    frequencies: Mapping[str, Frequencies | None]
+    problems: Sequence[str]
+    logits: Callable[[Sequence[int], int], Iterator[NDArray[np.float32]]]
+    tokenize: Callable[[str], list[int]]
+    vocabulary: Callable[[], list[str]]
+    special_ids: Mapping[str, int]
+    probes: Sequence[Probe] = ()
+    original_context_counts: bool = True
+    token_kinds: Callable[[], list[str]] | None = None
+    ends: Callable[[], Mapping[int, bool]] | None = None
+    chat_templates: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Raw:
+    """A single-file artefact as it lies there, sound or not: what the doctor looks at.
+
+    metadata, tensors: under the format's own names. problems: why its runtime would refuse or
+    misread the rotary settings. frequencies: () -> layer kind -> what its runtime computes;
+    ConfigError with the first problem.
+    """
+
+    metadata: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
+    problems: Sequence[str]
+    frequencies: Callable[[], Mapping[str, Frequencies | None]]

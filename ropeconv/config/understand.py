@@ -1,0 +1,109 @@
+"""Checkpoint -> Model: every tensor is read, or dropped by name, or the checkpoint is refused."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+
+from ropeconv.arch.family import Architecture
+from ropeconv.arch.layers import find_kinds
+from ropeconv.arch.stack import Place, Stack
+from ropeconv.config.rope_parameters import read_ropes
+from ropeconv.config.sizes import check_keys, find_architecture, read_sizes
+from ropeconv.errors import CheckpointError
+from ropeconv.model import Checkpoint, Model, Tensor
+
+TIE_ROWS = 4096
+
+
+def understand(
+    checkpoint: Checkpoint, *, original_context: int | None = None, ignore: Collection[str] = ()
+) -> Model:
+    """A checkpoint as a Model.
+
+    original_context: the trained context L when the config does not say. ignore: config keys the
+    user vouches for. Raises ConfigError, RopeConfigError or CheckpointError; nothing has been
+    converted by then.
+    """
+    config = checkpoint.config
+    arch = find_architecture(config)
+    check_keys(config, arch, ignore=ignore)
+    sizes = read_sizes(config, arch)
+    kinds = find_kinds(config, arch.layers, sizes, family=arch.name)
+    stack = arch.stack(sizes, kinds)
+    ropes = read_ropes(
+        config,
+        rotary_sizes={kind: layer.mixer.rotary_size for kind, layer in stack.by_kind.items()},
+        spelling=arch.rope,
+        original_context=original_context,
+    )
+    weights = account(checkpoint.tensors, arch, stack)
+    return Model(arch, sizes, stack, ropes, weights, checkpoint)
+
+
+def account(
+    tensors: Mapping[str, Tensor], arch: Architecture, stack: Stack
+) -> dict[str, Place]:
+    """Hugging Face name -> where it belongs, for every weight the forward pass reads.
+
+    CheckpointError when one is missing, has another shape or type, or when a tensor is left over.
+    """
+    wanted = stack.places()
+    missing = [name for name in wanted if name not in tensors]
+    if missing:
+        raise CheckpointError(
+            f"tensor {missing[0]} is missing ({len(missing)} of {len(wanted)}); "
+            f"is the checkpoint complete?"
+        )
+    for name, place in wanted.items():
+        shape = place.weight.shape
+        if tuple(tensors[name].shape) != shape:
+            raise CheckpointError(
+                f"tensor {name} has shape {tuple(tensors[name].shape)}, config.json says {shape}"
+            )
+        _check_dtype(name, tensors[name])
+    drops = [_pattern(template) for template in arch.drops]
+    if stack.tied:
+        _check_tie(tensors, stack)
+        drops.append(_pattern(stack.head.output.weight.template))
+    stray = [
+        name
+        for name in tensors
+        if name not in wanted and not any(drop.fullmatch(name) for drop in drops)
+    ]
+    if stray:
+        raise CheckpointError(
+            f"{len(stray)} tensors that {arch.name} has no place for: {', '.join(sorted(stray)[:4])}"
+        )
+    return wanted
+
+
+def _check_tie(tensors: Mapping[str, Tensor], stack: Stack) -> None:
+    """transformers leaves a head that differs from the embedding untied, whatever the config says."""
+    embedding, name = stack.embedding.weight.template, stack.head.output.weight.template
+    head, table = tensors.get(name), tensors[embedding]
+    if head is None:
+        return
+    same = tuple(head.shape) == tuple(table.shape) and head.dtype == table.dtype
+    for start in range(0, table.shape[0] if same else 0, TIE_ROWS):
+        stop = min(start + TIE_ROWS, table.shape[0])
+        same = same and bool((head.raw_rows(start, stop) == table.raw_rows(start, stop)).all())
+    if not same:
+        raise CheckpointError(
+            f"config.json says tie_word_embeddings, and {name} differs from {embedding}; "
+            f"set tie_word_embeddings to false or remove the tensor"
+        )
+
+
+def _check_dtype(name: str, tensor: Tensor) -> None:
+    # block types count as numbers: ggml's, and int4 and int8 of an ONNX folder that is read back
+    plain = {"F32", "F16", "BF16", "int4", "int8"}
+    if tensor.dtype in plain or tensor.dtype.startswith(("Q", "IQ")):
+        return
+    raise CheckpointError(
+        f"tensor {name} is stored as {tensor.dtype}; ropeconv reads float32, float16 and bfloat16"
+    )
+
+
+def _pattern(template: str) -> re.Pattern[str]:
+    return re.compile(re.escape(template).replace(re.escape("{n}"), r"\d+"))

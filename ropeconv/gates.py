@@ -1,0 +1,64 @@
+"""Limits of the proof: what a target declares for its types, measured beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+
+from ropeconv.arch.blocks.mlp import GELU
+
+ANGLES_PART = 4096
+
+
+@dataclass(frozen=True)
+class BlockLimits:
+    """Limits of one block type over a tensor: relative RMS error, and slope - 1 of the best line.
+
+    The slope <q, w> / <w, w> of the stored numbers q against the source's w is moved by a wrong
+    scale as much as that is wrong. projected: every scale is the best in least squares for its
+    codes, which makes the slope 1 - rms^2; the interval is of what is left of it, whatever the
+    block size.
+    """
+
+    rms: float
+    slope_low: float
+    slope_high: float
+    projected: bool = False
+
+
+@dataclass(frozen=True)
+class Gates:
+    """Limits on a band of logits.
+
+    nmse; kl: mean over positions, nats; top1: share of positions whose first choice agrees, at
+    least; loss: absolute difference of the mean loss, nats. grows: the type is exact enough to see
+    both runtimes' float32 angles part, by an error that grows with the position: past 4096, nmse
+    and kl are scaled by (stop / 4096)^2, loss by its root.
+    """
+
+    nmse: float
+    kl: float
+    top1: float
+    loss: float
+    grows: bool = False
+
+    def at(self, stop: int) -> Gates:
+        """The limits for a band that ends at position `stop`."""
+        stretch = max(1.0, stop / ANGLES_PART) if self.grows else 1.0
+        scaled = {"nmse": self.nmse * stretch**2, "kl": self.kl * stretch**2}
+        return replace(self, **scaled, loss=self.loss * stretch)
+
+    def floored(self, floor: Gates) -> Gates:
+        """These limits, but none narrower than `floor`'s."""
+        return replace(
+            self,
+            nmse=max(self.nmse, floor.nmse),
+            kl=max(self.kl, floor.kl),
+            top1=min(self.top1, floor.top1),
+            loss=max(self.loss, floor.loss),
+        )
+
+
+def uses_gelu(activations: Collection[str]) -> bool:
+    """Whether an activation is one of GELU's forms, which runtimes compute in forms of their own."""
+    return bool(set(activations) & set(GELU))

@@ -1,0 +1,152 @@
+"""What an artefact's tokens are compared with: transformers' tokenizer of a folder, or a source file's own runtime."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+from ropeconv.errors import TokenizerError
+from ropeconv.artefact import Artefact
+from ropeconv.proof.reference import Reference
+
+# GGUF's names of special ids -> transformers' stems, beside bos, eos and padding, which every format has
+FURTHER_IDS = {"unknown": "unk", "seperator": "sep", "mask": "mask"}
+# llama.cpp's own converter makes control tokens of added tokens that look like <this>, whatever their flag
+LOOKS_SPECIAL = re.compile(r"<.*>|\[.*\]", re.DOTALL)
+BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
+
+
+class Tokenizing(Protocol):
+    """What tokens are compared with."""
+
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids of a text."""
+
+    def vocabulary(self) -> dict[int, str]:
+        """Id -> token text."""
+
+    def special_ids(self) -> dict[str, set[int]]:
+        """Name -> ids that are right; an empty set where the source has no such token."""
+
+    def kinds(self) -> dict[int, frozenset[str]]:
+        """Id -> kinds that are right (see Artefact.token_kinds), for the ids that the source knows."""
+
+    def ends(self) -> set[int]:
+        """Tokens at which the source stops generating."""
+
+    def chat_templates(self) -> dict[str, str]:
+        """Name -> Jinja source; "default" for the main one."""
+
+
+@dataclass(frozen=True)
+class SourceFolder:
+    """A folder's tokenizer as transformers loads it."""
+
+    reference: Reference
+
+    @property
+    def _tokenizer(self) -> Any:
+        return self.reference.tokenizer
+
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids of a text."""
+        return self.reference.tokenize(text)
+
+    def vocabulary(self) -> dict[int, str]:
+        """Id -> token text."""
+        return self.reference.vocabulary()
+
+    def special_ids(self) -> dict[str, set[int]]:
+        """Name -> ids that are right. One that only transformers' class makes up may be missing, and is not named here."""
+        found = self.reference.special_ids()
+        named = self._json("special_tokens_map.json") | self._json("tokenizer_config.json")
+        for name, stem in FURTHER_IDS.items():
+            index = getattr(self._tokenizer, f"{stem}_token_id", None)
+            if index is None:
+                found[name] = set()
+            elif named.get(f"{stem}_token") is not None:
+                found[name] = {int(index)}
+        return found
+
+    def kinds(self) -> dict[int, frozenset[str]]:
+        """Id -> kinds that are right."""
+        added, unknown = self._tokenizer.added_tokens_decoder, getattr(self._tokenizer, "unk_token_id", None)
+        found = {}
+        for index, text in self.vocabulary().items():
+            right = _added_kinds(added[index]) if index in added else self._plain_kinds(text)
+            found[index] = right | {"unknown"} if index == unknown else right
+        return found
+
+    def _plain_kinds(self, text: str) -> frozenset[str]:
+        if self._byte_fallback and BYTE_TOKEN.fullmatch(text):
+            return frozenset({"byte"})
+        # only a SentencePiece model marks pieces as unused, and transformers forgets which
+        return frozenset({"normal"} if "tokenizer.json" in self.reference.checkpoint.files else {"normal", "unused"})
+
+    @cached_property
+    def _byte_fallback(self) -> bool:
+        backend = getattr(self._tokenizer, "backend_tokenizer", None)
+        return bool(getattr(getattr(backend, "model", None), "byte_fallback", False))
+
+    def ends(self) -> set[int]:
+        """The ends that generation_config.json, config.json and the tokenizer name."""
+        stated = [self._json("generation_config.json").get("eos_token_id"), *self.reference.special_ids().get("eos", ())]
+        flat = [i for entry in stated for i in (entry if isinstance(entry, list) else [entry])]
+        return {int(i) for i in flat if i is not None}
+
+    def chat_templates(self) -> dict[str, str]:
+        """Name -> Jinja source."""
+        found = self._tokenizer.chat_template
+        return {} if found is None else {"default": found} if isinstance(found, str) else dict(found)
+
+    def _json(self, name: str) -> dict[str, Any]:
+        read = self.reference.checkpoint.files.get(name)
+        try:
+            value = {} if read is None else json.loads(read())
+        except ValueError as error:
+            raise TokenizerError(f"{self.reference.checkpoint.path}: {name} is not JSON ({error}); download it again") from error
+        return value if isinstance(value, dict) else {}
+
+
+def _added_kinds(token: Any) -> frozenset[str]:
+    """Kinds that an added token of transformers may have in a file."""
+    if token.special:
+        return frozenset({"control"})
+    return frozenset({"user", "control"} if LOOKS_SPECIAL.fullmatch(token.content) else {"user"})
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A source in one file: its own runtime's tokenizer is the reference. ids: special ids to compare; None = all."""
+
+    artefact: Artefact
+    ids: frozenset[str] | None = None
+
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids of a text."""
+        return self.artefact.tokenize(text)
+
+    def vocabulary(self) -> dict[int, str]:
+        """Id -> token text."""
+        return dict(enumerate(self.artefact.vocabulary()))
+
+    def special_ids(self) -> dict[str, set[int]]:
+        """Name -> the source's id."""
+        found = {name: {token} for name, token in self.artefact.special_ids.items() if self.ids is None or name in self.ids}
+        return {name: set() for name in FURTHER_IDS} | found if self.ids is None else found
+
+    def kinds(self) -> dict[int, frozenset[str]]:
+        """Id -> the source's kind."""
+        kinds = self.artefact.token_kinds() if self.artefact.token_kinds is not None else []
+        return {index: frozenset({kind}) for index, kind in enumerate(kinds)}
+
+    def ends(self) -> set[int]:
+        """Where the source's own runtime stops."""
+        return set() if self.artefact.ends is None else set(self.artefact.ends())
+
+    def chat_templates(self) -> dict[str, str]:
+        """Name -> Jinja source."""
+        return dict(self.artefact.chat_templates or {})

@@ -1,0 +1,175 @@
+"""Which files make up a checkpoint: one folder, its weight files, its text files, its fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ropeconv import registry
+from ropeconv.errors import CheckpointError
+from ropeconv.model import Checkpoint, Tensor
+from ropeconv.sources.pytorch import open_torch
+from ropeconv.sources.safetensors import open_safetensors
+
+# Every text file that belongs to a checkpoint's tokenizer or generation; read only when a converter asks.
+TEXT_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+    "generation_config.json",
+)
+WEIGHTS: tuple[tuple[str, str, Callable[[Path], dict[str, Tensor]]], ...] = (
+    ("safetensors", "model.safetensors", open_safetensors),
+    ("pytorch", "pytorch_model.bin", open_torch),
+)
+HUB_PATTERNS = [
+    "*.json",
+    "*.safetensors",
+    "pytorch_model*.bin",
+    "tokenizer*",
+    "*.jinja",
+    "additional_chat_templates/*",
+    "merges.txt",
+]
+
+
+def open_checkpoint(source: str | Path, *, original_context: int | None = None) -> Checkpoint:
+    """A folder, a single-file checkpoint of a target that reads its own format (GGUF), or a hub id; headers only.
+
+    original_context: the trained length of a single file that does not say it; a folder's config is not touched.
+    Raises CheckpointError with what is missing, damaged or unknown.
+    """
+    path = Path(source)
+    if path.is_file():
+        return _open_file(path, original_context=original_context)
+    if not path.exists():
+        path = _download(str(source))
+    if not path.is_dir():
+        raise CheckpointError(f"{path}: neither a folder nor a file; give a Hugging Face folder, a GGUF file or a hub id")
+    return _open_folder(path)
+
+
+def _open_file(path: Path, *, original_context: int | None) -> Checkpoint:
+    for target in registry.targets().values():
+        if target.reader is not None and target.recognizes(path):
+            opened = target.reader.open_checkpoint(path)
+            own = fingerprint(opened.config, opened.tensors)  # of the file, whatever a user adds
+            if original_context is not None:
+                opened = target.reader.open_checkpoint(path, original_context=original_context)
+            return replace(opened, fingerprint=own)
+    raise CheckpointError(
+        f"{path}: not a checkpoint file that ropeconv reads (GGUF); for safetensors give the folder"
+    )
+
+
+def _open_folder(folder: Path) -> Checkpoint:
+    config = read_json(folder / "config.json", missing="not a checkpoint folder")
+    form, tensors = _open_weights(folder)
+    return Checkpoint(
+        path=folder,
+        format=form,
+        config=config,
+        tensors=tensors,
+        files=_text_files(folder),
+        fingerprint=fingerprint(config, tensors),
+    )
+
+
+def _open_weights(folder: Path) -> tuple[str, dict[str, Tensor]]:
+    for form, name, reader in WEIGHTS:
+        index = folder / f"{name}.index.json"
+        names = shard_names(index) if index.exists() else [name]
+        if index.exists() and (folder / name).exists() and name not in names:
+            raise CheckpointError(f"{folder}: holds both {name} and {index.name}; remove the one that is stale")
+        if not index.exists() and not (folder / name).exists():
+            continue
+        return form, _read_shards(folder, names, reader)
+    raise CheckpointError(
+        f"{folder}: no weights (model.safetensors, model.safetensors.index.json or pytorch_model.bin); is the download complete?"
+    )
+
+
+def _read_shards(folder: Path, names: list[str], reader: Callable[[Path], dict[str, Tensor]]) -> dict[str, Tensor]:
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise CheckpointError(f"{folder}: shard {missing[0]} is missing ({len(missing)} of {len(names)}); download it")
+    tensors: dict[str, Tensor] = {}
+    for name in names:
+        for key, tensor in reader(folder / name).items():
+            if key in tensors:
+                raise CheckpointError(f"{folder}: tensor {key} is in more than one shard; remove the stale one")
+            tensors[key] = tensor
+    return tensors
+
+
+def _text_files(folder: Path) -> dict[str, Callable[[], bytes]]:
+    names = [name for name in TEXT_FILES if (folder / name).is_file()]
+    names += sorted(f"additional_chat_templates/{p.name}" for p in folder.glob("additional_chat_templates/*.jinja"))
+    return {name: partial(Path.read_bytes, folder / name) for name in names}
+
+
+def _download(source: str) -> Path:
+    if source.count("/") != 1 or source.startswith((".", "/", "~")):
+        raise CheckpointError(f"{source}: no such file or folder")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(source, allow_patterns=HUB_PATTERNS))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise CheckpointError(
+            f"{source}: no such folder, and not to be had from the hub ({type(error).__name__}); check the name or the network"
+        ) from error
+
+
+def read_json(path: Path, *, missing: str) -> dict[str, Any]:
+    """A JSON object, or a CheckpointError that names the file."""
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path.parent}: {missing} (no {path.name})") from error
+    except (ValueError, OSError) as error:
+        raise CheckpointError(f"{path}: not readable as JSON ({error}); download it again") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path}: a JSON object is expected, not {type(value).__name__}")
+    return value
+
+
+def fingerprint(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over the config, every tensor's name, type and shape, and the first and last row of each (4 KiB at most).
+
+    It tells one checkpoint from another in milliseconds; it is no proof against a forger.
+    """
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tensor.shape}".encode())
+        if tensor.shape and tensor.shape[0]:
+            last = tensor.shape[0] - 1
+            digest.update(tensor.raw_rows(0, 1).tobytes()[:4096])
+            digest.update(tensor.raw_rows(last, last + 1).tobytes()[:4096])
+    return digest.hexdigest()
+
+
+def shard_names(index: Path) -> list[str]:
+    """File names in a `*.index.json` weight map; every one a plain name inside the folder."""
+    try:
+        weight_map = json.loads(index.read_bytes())["weight_map"]
+        names = sorted(set(weight_map.values()))
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        raise CheckpointError(f"{index}: not a shard index (no readable weight_map); download it again") from error
+    for name in names:
+        if not isinstance(name, str) or Path(name).name != name or name in {"", ".", ".."}:
+            raise CheckpointError(f"{index}: shard {name!r} is not a file name inside the folder; mend the index")
+    return names

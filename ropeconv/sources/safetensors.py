@@ -1,0 +1,68 @@
+"""Lazy tensors over safetensors files. See `ropeconv.model.Tensor` for the contract."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ropeconv.errors import CheckpointError
+from ropeconv.kit.float_types import FLOATS, numpy_dtype
+from ropeconv.model import Rows, Tensor
+
+
+@dataclass(frozen=True)
+class SafetensorsTensor:
+    """Rows of one tensor in a safetensors file, as views of the file's mapping. `data`: all its bytes."""
+
+    name: str
+    path: Path
+    shape: tuple[int, ...]
+    dtype: str
+    data: NDArray[np.uint8]
+
+    def rows(self, start: int, stop: int) -> Rows:
+        """(stop - start, ...) numbers as stored; CheckpointError for a type that ropeconv does not read."""
+        if self.dtype not in FLOATS:
+            known = ", ".join(FLOATS)
+            raise CheckpointError(
+                f"tensor {self.name} is stored as {self.dtype}; ropeconv reads {known}"
+            )
+        numbers: Rows = self.raw_rows(start, stop).view(numpy_dtype(self.dtype))
+        return numbers.reshape(stop - start, *self.shape[1:])
+
+    def raw_rows(self, start: int, stop: int) -> NDArray[np.uint8]:
+        """(stop - start, row bytes) as stored."""
+        return self.data.reshape(self.shape[0], -1)[start:stop]
+
+
+def open_safetensors(path: Path) -> dict[str, Tensor]:
+    """Tensors of one safetensors file; only its header is read. CheckpointError when the file is damaged."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="np"):  # checks the header against the file's size
+            pass
+        return _map_safetensors(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a readable safetensors file ({error}); download it again") from error
+
+
+def _map_safetensors(path: Path) -> dict[str, Tensor]:
+    """The library copies every slice that it gives; a mapping lets the cast read straight from the page cache.
+
+    File: u64 header length, JSON header {name: {dtype, shape, data_offsets}}, data (safetensors README, "Format").
+    """
+    mapped: NDArray[np.uint8] = np.memmap(path, dtype=np.uint8, mode="r")
+    start = 8 + int(mapped[:8].view("<u8")[0])
+    header = json.loads(mapped[8:start].tobytes())
+    header.pop("__metadata__", None)
+    found: dict[str, Tensor] = {}
+    for name, entry in header.items():
+        first, last = entry["data_offsets"]
+        part = mapped[start + first : start + last]
+        found[name] = SafetensorsTensor(name, path, tuple(entry["shape"]), entry["dtype"], part)
+    return found
