@@ -40,12 +40,6 @@ class OutputError(RopeconvError):
     """The output cannot be written: it exists, the directory is not writable, the disk is full."""
 
 
-class CheckFailed(RopeconvError):  # noqa: N818 - reads as a sentence at the raise
-    """A verification ran and its verdict is no."""
-
-    exit_code = 1
-
-
 def unknown_name(what: str, name: str, known: Iterable[str]) -> str:
     """The text for a name that is not in a table: near misses first, then the list."""
     names = sorted(known)

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ropeconv.checkpoint.rope_parameters import read_ropes, write_rope_parameters
+from ropeconv.arch.family import RopeSpelling
+from ropeconv.config.rope_parameters import read_ropes, write_rope_parameters
 from ropeconv.errors import RopeConfigError
 from ropeconv.extend import ScalingRequest, extend_ropes
 from ropeconv.rope.build import find_kind, make_parameters
@@ -152,9 +153,12 @@ def test_only_full_layers_are_scaled() -> None:
     np.testing.assert_allclose(module.sliding_attention_inv_freq.numpy(), 1.0 / 1e4 ** (np.arange(0, 64, 2) / 64), rtol=5e-6)
     again = read_ropes(
         config.to_dict(),
-        layer_types=["sliding_attention", "full_attention"],
-        head_dim=64,
-        default_theta={"full_attention": 1e6, "sliding_attention": 1e4},
+        rotary_sizes={"sliding_attention": 64, "full_attention": 64},
+        spelling=RopeSpelling(
+            default_theta={"full_attention": 1e6, "sliding_attention": 1e4},
+            nested=True,
+            takes_partial=True,
+        ),
     )
     assert again == {layer: value for layer, value in found.items() if value is not None}
 

@@ -9,12 +9,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ropeconv.checkpoint.rope_parameters import read_ropes, write_rope_parameters
+from ropeconv.config.rope_parameters import write_rope_parameters
 from ropeconv.rope.build import find_kind, make_parameters
 from ropeconv.rope.carry import carry_as_longrope
 from ropeconv.rope.solve import solve
 from ropeconv.rope.spec import Rope
 from tests.rope.rope_grid import BLENDED, Case, cases
+from tests.rope.reading import read_family
 from tests.rope.rope_reference import FAMILIES, build_config, compare, tables
 
 GRID = settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
@@ -23,15 +24,7 @@ NESTED = [name for name, family in FAMILIES.items() if family.nested]
 
 
 def read(name: str, config: dict, head_dim: int, **keys: object) -> dict:
-    family = FAMILIES[name]
-    return read_ropes(
-        config,
-        layer_types=family.layers,
-        head_dim=head_dim,
-        default_theta=family.default_theta,
-        default_partial=family.default_partial,
-        **keys,
-    )
+    return read_family(name, config, head_dim, **keys)
 
 
 def check(rope: Rope, config: object, *, layer: str = "full_attention", blended: bool = False) -> None:

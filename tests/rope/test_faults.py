@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ropeconv.checkpoint.rope_parameters import write_rope_parameters
+from ropeconv.config.rope_parameters import write_rope_parameters
 from ropeconv.rope.build import find_kind, make_parameters
 from ropeconv.rope.solve import solve
 from ropeconv.rope.spec import Rope

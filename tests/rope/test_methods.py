@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from ropeconv.checkpoint.rope_parameters import write_rope_parameters
+from ropeconv.config.rope_parameters import write_rope_parameters
 from ropeconv.errors import RopeConfigError
 from ropeconv.rope.build import find_kind, make_parameters
 from ropeconv.rope.carry import carry_as_longrope

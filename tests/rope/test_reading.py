@@ -8,10 +8,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ropeconv.checkpoint.rope_parameters import mark_nope_layers, read_ropes, replace_rope_parameters
+from ropeconv.config.rope_parameters import replace_rope_parameters
 from ropeconv.rope.solve import solve
 from ropeconv.rope.spec import Rope
 from tests.rope.rope_grid import BLENDED, cases
+from tests.rope.reading import read_family
 from tests.rope.rope_reference import FAMILIES, build_config, compare, tables
 
 GRID = settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
@@ -19,15 +20,7 @@ L = 4096
 
 
 def read(name: str, config: dict[str, Any], head_dim: int, **keys: Any) -> dict[str, Rope | None]:
-    family = FAMILIES[name]
-    return read_ropes(
-        {"model_type": name, **config},
-        layer_types=family.layers,
-        head_dim=head_dim,
-        default_theta=family.default_theta,
-        default_partial=family.default_partial,
-        **keys,
-    )
+    return read_family(name, config, head_dim, **keys)
 
 
 def check(name: str, keys: dict[str, Any], *, head_dim: int = 64, layer: str = "full_attention", **read_keys: Any) -> None:
@@ -150,21 +143,6 @@ def test_both_generations_that_agree_are_read() -> None:
         "original_max_position_embeddings": L,
     }
     check("llama", {**keys, "rope_scaling": dict(keys["rope_scaling"]), "rope_parameters": dict(newer)})
-
-
-@pytest.mark.parametrize(
-    "keys",
-    [{}, {"no_rope_layer_interval": 3}, {"no_rope_layers": [1, 0, 0, 1, 1, 0, 1, 1, 0]}],
-)
-def test_nope_layers_as_smollm3_marks_them(keys: dict[str, Any]) -> None:
-    from transformers import SmolLM3Config
-
-    config = SmolLM3Config(num_hidden_layers=9, **keys)
-    found = mark_nope_layers(keys, layer_types=["full_attention"] * 9, default_interval=4)
-    assert [int(layer != "no_rope") for layer in found] == config.no_rope_layers
-    ropes = read_ropes(config.to_dict(), layer_types=found, head_dim=128, default_theta={"full_attention": 2e6})
-    assert ropes["no_rope"] is None
-    assert ropes["full_attention"].theta == 2e6
 
 
 def test_a_rewritten_config_has_no_older_key_left() -> None:

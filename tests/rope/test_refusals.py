@@ -11,12 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ropeconv.checkpoint.rope_parameters import mark_nope_layers, read_ropes, write_rope_parameters
+from ropeconv.config.rope_parameters import write_rope_parameters
 from ropeconv.errors import RopeConfigError
 from ropeconv.rope.build import find_kind, make_parameters
 from ropeconv.rope.solve import solve, validate
 from ropeconv.rope.spec import Rope
-from tests.rope.rope_reference import FAMILIES, build_config, tables
+from tests.rope.reading import read_family
+from tests.rope.rope_reference import build_config, tables
 
 L = 4096
 LINEAR = {"rope_type": "linear", "factor": 2.0}
@@ -25,15 +26,8 @@ LOCAL = {"rope_type": "default", "rope_theta": 1e4}
 
 
 def read(config: dict[str, Any], name: str = "llama", **keys: Any) -> dict[str, Rope | None]:
-    family = FAMILIES[name]
-    return read_ropes(
-        {"model_type": name, "max_position_embeddings": 4 * L, **config},
-        layer_types=family.layers,
-        head_dim=64,
-        default_theta=family.default_theta,
-        default_partial=family.default_partial,
-        **keys,
-    )
+    config = {"max_position_embeddings": 4 * L, **config}
+    return read_family(name, config, 64, **keys)
 
 
 def refused(config: dict[str, Any], *words: str, name: str = "llama", **keys: Any) -> None:
@@ -292,12 +286,6 @@ def test_configs_that_cannot_be_written() -> None:
     with pytest.raises(RopeConfigError, match="one truncate"):
         write_rope_parameters(pair, nested=True)
     assert write_rope_parameters({"no_rope": None}, nested=False) == {}
-
-
-@pytest.mark.parametrize("value", [[1, 0], "1011", [1, 2, 0, 1], [True, 1, 0, 1], 0])
-def test_nope_lists_that_do_not_fit(value: Any) -> None:
-    with pytest.raises(RopeConfigError, match="no_rope_layers"):
-        mark_nope_layers({"no_rope_layers": value}, layer_types=["full_attention"] * 4)
 
 
 def test_partial_rotation_where_the_family_has_none() -> None:

@@ -17,12 +17,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from converters.to_safetensors.emit import Options, emit
-from ropeconv.checkpoint.load import load_model
 from ropeconv.cli import main
 from ropeconv.errors import CannotExpress, OutputError, RopeconvError
 from ropeconv.extend import ScalingRequest
-from ropeconv.prepare import huggingface_patch, prepare
+from ropeconv.api import convert as convert_source
+from ropeconv.prepare import prepare
 from ropeconv.target import Emitted
 from tests.checkpoints import save_checkpoint
 
@@ -36,8 +35,7 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def convert(source: Path, out: Path, request: ScalingRequest | None = PI, **options: Any) -> Emitted:
-    model = prepare(source, request)
-    return emit(model, out, huggingface=huggingface_patch(model), options=Options(**options))
+    return convert_source(source, "safetensors", out, scaling=request, **options).emitted
 
 
 def weights(folder: Path) -> dict[str, Any]:
@@ -119,7 +117,7 @@ def test_what_was_written_is_read_back_equal(llama: Path, tmp_path: Path) -> Non
     for kind in ("linear", "ntk", "yarn"):
         wrote = prepare(llama, ScalingRequest(kind=kind, factor=4))
         convert(llama, tmp_path / kind, ScalingRequest(kind=kind, factor=4), link=True)
-        read = load_model(tmp_path / kind)
+        read = prepare(tmp_path / kind, None)
         found, wanted = read.frequencies["full_attention"], wrote.frequencies["full_attention"]
         assert found is not None
         assert wanted is not None
@@ -134,7 +132,7 @@ def test_existing_scaling_is_replaced_or_composed(llama: Path, tmp_path: Path) -
         convert(tmp_path / "x4", tmp_path / "no")
     convert(tmp_path / "x4", tmp_path / "x2", ScalingRequest(kind="linear", factor=2, on_existing="replace"))
     convert(tmp_path / "x4", tmp_path / "x8", ScalingRequest(kind="linear", factor=2, on_existing="compose"))
-    rho = {name: load_model(tmp_path / name).frequencies["full_attention"] for name in ("x2", "x8")}
+    rho = {name: prepare(tmp_path / name, None).frequencies["full_attention"] for name in ("x2", "x8")}
     assert np.allclose(rho["x2"].rho, 2.0)  # type: ignore[union-attr]
     assert np.allclose(rho["x8"].rho, 8.0)  # type: ignore[union-attr]
 

@@ -8,17 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from converters.to_gguf.emit import Options as GgufOptions
-from converters.to_gguf.emit import emit as emit_gguf
-from converters.to_safetensors.emit import Options, emit
 from ropeconv.extend import ScalingRequest
-from ropeconv.prepare import huggingface_patch, prepare
+from ropeconv.api import convert as convert_source
 from ropeconv.target import Emitted
 from tests.checkpoints import save_checkpoint
 from tests.methods import FACTOR, L
-from tests.to_gguf.test_grid import FAMILIES, extra, reference
+from tests.families import FAMILIES, extra, reference
 from tests.to_safetensors.test_grid import load_in
-from tests.verify.tiny import model_logits, random_ids
+from tests.families import model_logits, random_ids
 
 IDS = random_ids(FACTOR * L)
 
@@ -30,13 +27,11 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def to_gguf(source: Path, out: Path, request: ScalingRequest | None = None, kind: str = "F32") -> Path:
-    model = prepare(source, request)
-    return emit_gguf(model, out, huggingface=huggingface_patch(model), options=GgufOptions(type=kind)).files[0]
+    return convert_source(source, "gguf", out, scaling=request, type=kind).files[0]
 
 
 def to_folder(source: Path, out: Path, request: ScalingRequest | None = None, **options: Any) -> Emitted:
-    model = prepare(source, request)
-    return emit(model, out, huggingface=huggingface_patch(model), options=Options(**options))
+    return convert_source(source, "safetensors", out, scaling=request, **options).emitted
 
 
 @pytest.mark.slow
@@ -122,7 +117,7 @@ def test_smollm2_there_and_back(tmp_path: Path) -> None:
     from gguf import GGUFReader, dequantize
 
     from converters.to_gguf.run import tokenize
-    from ropeconv.verify.scripts_text import SCRIPT_SAMPLES
+    from ropeconv.proof.scripts_text import SCRIPT_SAMPLES
 
     sample = runpy.run_path(str(Path(__file__).parents[2] / "samples" / "make_checkpoint.py"))
     packaged = sample["packaged_smollm2"]()

@@ -17,16 +17,15 @@ import numpy as np
 import pytest
 
 from converters.to_safetensors.carry import carry
-from converters.to_safetensors.emit import Options, emit
 from ropeconv.errors import CannotExpress, RopeConfigError
 from ropeconv.extend import ScalingRequest
 from ropeconv.model import Model
-from ropeconv.prepare import huggingface_patch, prepare
+from ropeconv.api import convert as convert_source
 from ropeconv.rope.solve import solve
 from tests.checkpoints import save_checkpoint
 from tests.methods import FACTOR, METHODS, L
-from tests.to_gguf.test_grid import FAMILIES, extra, reference
-from tests.verify.tiny import random_ids
+from tests.families import FAMILIES, extra, reference
+from tests.families import random_ids
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
@@ -49,9 +48,7 @@ Numbers = dict[str, Any]
 def convert(source: Path, method: str, out: Path, **options: Any) -> Model:
     asked = METHODS[method]
     request = None if asked is None else ScalingRequest(kind=asked[0], factor=asked[1], parameters=asked[2])
-    model = prepare(source, request)
-    emit(model, out, huggingface=huggingface_patch(model), options=Options(**options))
-    return model
+    return convert_source(source, "safetensors", out, scaling=request, **options).model
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 
-from converters.to_safetensors.emit import Options, emit
 from ropeconv.extend import ScalingRequest
-from ropeconv.prepare import huggingface_patch, prepare
-from ropeconv.verify.report import Report
-from ropeconv.verify.run import verify
+from ropeconv.api import convert as convert_source
+from ropeconv.proof.report import Report
+from ropeconv.proof.run import verify
 from tests.checkpoints import save_checkpoint
 
 pytestmark = pytest.mark.slow
@@ -26,8 +25,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write(source: Path, out: Path, request: ScalingRequest, **options: Any) -> Path:
-    model = prepare(source, request)
-    emit(model, out, huggingface=huggingface_patch(model), options=Options(**options))
+    convert_source(source, "safetensors", out, scaling=request, **options)
     return out
 
 

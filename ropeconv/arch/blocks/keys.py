@@ -88,7 +88,7 @@ class Key:
 
 def switch(name: str, *, default: bool) -> Key:
     """A key that is true or false, such as whether projections have biases."""
-    return Key((name,), default, check=flag)
+    return Key((name,), default, check=flag, covers=(default, not default))
 
 
 def fixed(name: str, *values: Any) -> Key:

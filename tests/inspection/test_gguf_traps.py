@@ -14,12 +14,13 @@ import pytest
 
 from converters.to_gguf.run import logits
 from ropeconv.errors import CheckpointError, ConfigError, RopeConfigError
-from ropeconv.inspect.look import look
-from ropeconv.inspect.mend import mend
+from ropeconv.inspection.look import look
+from ropeconv.inspection.mend import mend
 from ropeconv.prepare import prepare
 from tests.checkpoints import VOCAB, tokenizer_json
 from tests.methods import LONG, THETA, YARN, L, ramp
-from tests.verify.tiny import make_model, model_logits, random_ids, to_gguf
+from tests.families import make_model, model_logits, random_ids
+from tests.gguf_files import to_gguf
 
 SCALED = {"rope.scaling.type": "yarn", "rope.scaling.factor": 4.0, "rope.scaling.original_context_length": L}
 FREQS = "rope_freqs.weight"

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ropeconv.checkpoint.index import open_checkpoint
-from ropeconv.checkpoint.load import load_model
+from ropeconv.sources.folder import open_checkpoint
+from ropeconv.prepare import prepare
 from ropeconv.errors import CheckpointError
 from tests.checkpoints import add_tokenizer
-from tests.verify.tiny import make_model
+from tests.families import make_model
 
 ROPE = {"rope_type": "default", "rope_theta": 20000.0}
 FORMS = ["one file", "shards", "torch", "torch shards", "torch before 1.6"]
@@ -118,4 +118,4 @@ def test_integer_weights_are_refused(tmp_path: Path) -> None:
     weights["model.layers.0.mlp.up_proj.weight"] = weights["model.layers.0.mlp.up_proj.weight"].to(torch.int8)
     save_file(weights, path)
     with pytest.raises(CheckpointError, match="stored as I8; ropeconv reads float32, float16 and bfloat16"):
-        load_model(tmp_path / "model")
+        prepare(tmp_path / "model", None)

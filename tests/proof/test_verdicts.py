@@ -17,9 +17,9 @@ from ropeconv.cli import main
 from ropeconv.commands.verify import command
 from ropeconv.errors import CheckpointError, ConfigError, RopeconvError
 from ropeconv.extend import ScalingRequest
-from ropeconv.verify.report import FAIL, OK, SKIPPED, Report
-from ropeconv.verify.run import verify
-from tests.verify.conftest import CONTEXT, LINEAR_KEYS, SCALED, THETA, L, Sound, provenance
+from ropeconv.proof.report import FAIL, OK, SKIPPED, Report
+from ropeconv.proof.run import verify
+from tests.proof.conftest import CONTEXT, LINEAR_KEYS, SCALED, THETA, L, Sound, provenance
 
 pytestmark = pytest.mark.slow
 

@@ -16,14 +16,14 @@ import pytest
 
 from ropeconv.doctor.examine import examine_config
 from ropeconv.errors import RopeConfigError
-from ropeconv.inspect.look import look
-from ropeconv.inspect.mend import mend
+from ropeconv.inspection.look import look
+from ropeconv.inspection.mend import mend
 from ropeconv.prepare import prepare
 from tests.checkpoints import add_tokenizer, save_checkpoint
 from tests.methods import LONG, THETA, YARN, L, ramp
 from tests.to_safetensors.majors import run
 from tests.to_safetensors.test_grid import TF4, load_in
-from tests.verify.tiny import random_ids
+from tests.families import random_ids
 
 IDS = np.array(random_ids(4 * L))
 SLIDING = {"rope_type": "default", "rope_theta": 10000.0}

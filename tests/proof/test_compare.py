@@ -12,18 +12,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from converters.to_gguf.types import FILE_TYPES
+from converters.to_gguf.quant.types import FILE_TYPES
 from ropeconv.arch._base import Role, Tag, Weight
 from ropeconv.errors import CannotExpress, CheckpointError
 from ropeconv.rope.spec import Frequencies
-from ropeconv.verify.compare import band_edges, compare_logits, pair_blocks
-from ropeconv.verify.frequencies import compare_frequencies
-from ropeconv.verify.reference import Rotary
-from ropeconv.verify.report import FAIL, OK, Measured, Report, Rung, to_json
-from ropeconv.verify.run import gate_findings
-from ropeconv.verify.text import Pass, plan_passes, wanted_tokens
-from ropeconv.verify.tolerances import BLOCK_TYPES, LOGITS, Gates, logit_gates
-from ropeconv.verify.weights import compare_weights
+from ropeconv.proof.compare import band_edges, compare_logits, pair_blocks
+from ropeconv.proof.frequencies import compare_frequencies
+from ropeconv.proof.reference import Rotary
+from ropeconv.proof.report import FAIL, OK, Measured, Report, Rung, to_json
+from ropeconv.proof.run import gate_findings
+from ropeconv.proof.text import Pass, plan_passes, wanted_tokens
+from ropeconv.proof.tolerances import BLOCK_TYPES, LOGITS, Gates, logit_gates
+from ropeconv.proof.weights import compare_weights
 
 VOCAB, TOTAL, TRAINED = 37, 50, 32
 
@@ -262,8 +262,8 @@ def test_block_types_pass_as_ggml_writes_them_and_fail_scaled(kind: str) -> None
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize(("size", "symmetric"), [(16, False), (32, True), (256, False), (256, True)])
 def test_blocks_of_onnxruntime_pass_whatever_their_size_and_fail_scaled(bits: int, size: int, symmetric: bool) -> None:
-    from converters.to_onnx.pack import pack_rows, unpack_rows
-    from converters.to_onnx.types import Blocks
+    from converters.to_onnx.quant.pack import pack_rows, unpack_rows
+    from converters.to_onnx.quant.types import Blocks
 
     blocks = Blocks(bits, size, symmetric=symmetric)
     source = np.random.default_rng(1).laplace(scale=0.02, size=(96, 512)).astype(np.float32)

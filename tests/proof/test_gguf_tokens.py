@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from ropeconv.verify.report import FAIL, Report
-from ropeconv.verify.run import verify
+from ropeconv.proof.report import FAIL, Report
+from ropeconv.proof.run import verify
 from tests.checkpoints import CHAT_TEMPLATE
-from tests.verify.conftest import Sound
+from tests.proof.conftest import Sound
 
 pytestmark = pytest.mark.slow
 TEMPLATE = "tokenizer.chat_template"

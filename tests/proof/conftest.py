@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from ropeconv.checkpoint.index import open_checkpoint
+from ropeconv.sources.folder import open_checkpoint
 from tests.checkpoints import CHAT_TEMPLATE, VOCAB, add_tokenizer, tokenizer_json
-from tests.verify.tiny import Gguf, make_model, to_gguf
+from tests.families import make_model
+from tests.gguf_files import Gguf, to_gguf
 
 L, CONTEXT, THETA = 256, 1024, 20000.0
 SCALED = {

@@ -49,7 +49,9 @@ def test_a_null_means_what_transformers_takes_it_for(key: str, model: Path, tmp_
 
     source = with_null(model, tmp_path / "null", key)
     found, config = prepare(source, None), AutoConfig.from_pretrained(source)
-    assert (found.dims.num_kv_heads, found.dims.head_dim) == (config.num_key_value_heads, config.head_dim)
+    attention = found.stack.attention
+    assert attention.num_kv_heads == config.num_key_value_heads
+    assert attention.head_dim == config.head_dim
     frequencies = found.frequencies["full_attention"]
     assert frequencies is not None
     assert np.allclose(frequencies.inv_freq, LlamaRotaryEmbedding(config).inv_freq.tolist(), rtol=1e-6, atol=0)
@@ -58,4 +60,4 @@ def test_a_null_means_what_transformers_takes_it_for(key: str, model: Path, tmp_
 @pytest.mark.parametrize("key", ["architectures", "bos_token_id", "pad_token_id", "dtype", "use_cache", "no_rope_layers"])
 def test_a_null_without_bearing_changes_nothing(key: str, model: Path, tmp_path: Path) -> None:
     found, wanted = prepare(with_null(model, tmp_path / "null", key), None), prepare(model, None)
-    assert (found.dims, found.ropes, found.layer_types) == (wanted.dims, wanted.ropes, wanted.layer_types)
+    assert (found.stack, found.ropes) == (wanted.stack, wanted.ropes)

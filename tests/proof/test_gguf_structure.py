@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from ropeconv.extend import ScalingRequest
-from ropeconv.verify.report import FAIL, Report
-from ropeconv.verify.run import verify
-from tests.verify.conftest import CONTEXT, THETA, L, Sound
+from ropeconv.proof.report import FAIL, Report
+from ropeconv.proof.run import verify
+from tests.proof.conftest import CONTEXT, THETA, L, Sound
 
 pytestmark = pytest.mark.slow
 ORIGINAL = "rope.scaling.original_context_length"

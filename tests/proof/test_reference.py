@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ropeconv.checkpoint.index import open_checkpoint
+from ropeconv.sources.folder import open_checkpoint
 from ropeconv.errors import CheckpointError
-from ropeconv.verify.reference import Reference
+from ropeconv.proof.reference import Reference
 from tests.checkpoints import VOCAB, save_checkpoint
-from tests.verify.conftest import CONTEXT, SCALED, THETA, L
-from tests.verify.tiny import model_logits, random_ids
+from tests.proof.conftest import CONTEXT, SCALED, THETA, L
+from tests.families import model_logits, random_ids
 
 pytestmark = pytest.mark.slow
 

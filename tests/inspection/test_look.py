@@ -15,13 +15,13 @@ from ropeconv import registry
 from ropeconv.cli import main
 from ropeconv.errors import RopeconvError
 from ropeconv.extend import ScalingRequest
-from ropeconv.inspect.look import look
-from ropeconv.inspect.methods import _example
+from ropeconv.inspection.look import look
 from ropeconv.prepare import huggingface_patch, prepare
+from ropeconv.rope.build import find_kind
 from tests.checkpoints import save_checkpoint
 from tests.methods import METHODS, L
-from tests.to_gguf.test_grid import FAMILIES, extra
-from tests.verify.tiny import random_ids
+from tests.families import FAMILIES, extra
+from tests.families import random_ids
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,8 @@ def test_what_the_table_promises_is_what_the_targets_do(family: str, sources: di
     for kind, row in carries.items():
         for name in ("gguf", "safetensors"):
             out = tmp_path / (f"{kind}.gguf" if name == "gguf" else kind)
-            request = ScalingRequest(kind=kind, factor=4.0, parameters=_example(plain, kind, 4.0))
+            parameters = find_kind(kind).example_parameters(plain.main_rope, 4.0)
+            request = ScalingRequest(kind=kind, factor=4.0, parameters=parameters)
             try:
                 model = prepare(sources[family], request)
                 emitted = registry.targets()[name].emit(model, out, huggingface=huggingface_patch(model), dry_run=True)
@@ -99,7 +100,7 @@ def test_what_the_table_promises_is_what_the_targets_do(family: str, sources: di
 
 @pytest.mark.parametrize("method", METHODS)
 def test_folders_that_ropeconv_wrote_show_no_trap(method: str, sources: dict[str, Path], tmp_path: Path) -> None:
-    from converters.to_safetensors.emit import Options, emit
+    from converters.to_safetensors.write import Options, emit
 
     asked = METHODS[method]
     request = None if asked is None else ScalingRequest(kind=asked[0], factor=asked[1], parameters=asked[2])
@@ -225,7 +226,7 @@ def test_the_drawn_numbers_are_the_models(sources: dict[str, Path], tmp_path: Pa
     from transformers import LlamaConfig
     from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-    from ropeconv.inspect.plot import plot_spectrum
+    from ropeconv.inspection.plot import plot_spectrum
 
     drawn: list[Any] = []
     saved = figure_module.Figure.savefig

@@ -1,7 +1,8 @@
-"""Tiny random transformers models and the GGUF files that llama.cpp should find equal to them, written by hand.
+"""GGUF files that llama.cpp should find equal to tiny transformers models, written by hand.
 
-Nothing here calls ropeconv: names, row orders and keys are typed from llama.cpp's loaders (src/models/<arch>.cpp), so that
-a mistake in a converter cannot hide behind the same mistake in its test.
+Nothing here calls ropeconv: names, row orders and keys are typed from llama.cpp's loaders
+(src/models/<arch>.cpp), so that a mistake in a converter cannot hide behind the same mistake in its
+test.
 """
 
 from __future__ import annotations
@@ -12,56 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-VOCAB = 96
-LLAMA = {"hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4, "num_key_value_heads": 2}
-SHARED = {"vocab_size": VOCAB, "num_hidden_layers": 2, "initializer_range": 0.15, "pad_token_id": None}
-CONFIGS: dict[str, dict[str, Any]] = {
-    "llama": LLAMA | {"tie_word_embeddings": False},
-    "mistral": LLAMA | {"sliding_window": None},
-    "qwen2": LLAMA,
-    "qwen3": LLAMA | {"head_dim": 16},
-    "olmo2": LLAMA | {"num_key_value_heads": 4},
-    "phi3": LLAMA | {"original_max_position_embeddings": 256, "bos_token_id": 1, "eos_token_id": 2},
-    "gpt_neox": {"hidden_size": 64, "intermediate_size": 256, "num_attention_heads": 2},
-    "gemma3_text": LLAMA
-    | {"head_dim": 16, "num_hidden_layers": 6, "sliding_window": 64, "query_pre_attn_scalar": 16, "max_window_layers": 0},
-}
-
-
-def make_model(family: str, rope: Mapping[str, Any], *, context: int, seed: int = 0, **config: Any) -> Any:
-    """A random float32 model. rope: rope_parameters of its full-attention layers; context: max_position_embeddings."""
-    import torch
-    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
-
-    parameters: Any = dict(rope)
-    if family == "gemma3_text":
-        sliding = {"rope_type": "default", "rope_theta": 10000.0}
-        parameters = {"full_attention": dict(rope), "sliding_attention": sliding}
-    values = SHARED | CONFIGS[family] | {"max_position_embeddings": context, "rope_parameters": parameters} | config
-    values = {key: value for key, value in values.items() if key != "max_window_layers"}
-    torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(CONFIG_MAPPING[family](**values), dtype=torch.float32)
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if weight.ndim == 1:  # transformers starts norms and biases at 1 and 0, which hide a lost one
-                weight.add_(0.1 * torch.randn_like(weight))
-            elif "embed" in name:
-                weight.mul_(4)
-    return model.eval()
-
-
-def random_ids(count: int, *, seed: int = 1) -> list[int]:
-    """Token ids without a pattern."""
-    return [int(i) for i in np.random.default_rng(seed).integers(3, VOCAB, count)]
-
-
-def model_logits(model: Any, ids: list[int]) -> np.ndarray:
-    """(n, vocab) of one forward pass."""
-    import torch
-
-    with torch.no_grad():
-        return np.asarray(model(torch.tensor([ids]), use_cache=False).logits[0])
 
 
 @dataclass(frozen=True)

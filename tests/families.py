@@ -1,0 +1,179 @@
+"""The families as the tests use them: tiny random transformers models, and the references of the grids.
+
+A family is one entry of TINY. Nothing here calls ropeconv, so that a mistake in a converter cannot
+hide behind the same mistake in its test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tests.methods import FACTOR, LONG, THETA, L, spelled
+
+VOCAB = 96
+LLAMA = {
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+SHARED = {
+    "vocab_size": VOCAB,
+    "num_hidden_layers": 2,
+    "initializer_range": 0.15,
+    "pad_token_id": None,
+}
+LOCAL = {"rope_type": "default", "rope_theta": 10000.0}  # of sliding layers with a rope of their own
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """A family's tiny model.
+
+    config: of its transformers class. grid: what the grids add, so that every target can have it.
+    gelu: runtimes compute its activation in forms of their own (ggml from a float16 table). nested:
+    rope_parameters are one dict a layer type. partial: the share of a head that rotates. own_types:
+    its class takes `default` and `longrope` alone, so other methods are spelled as divisors.
+    """
+
+    config: dict[str, Any]
+    grid: dict[str, Any] = field(default_factory=dict)
+    gelu: bool = False
+    nested: bool = False
+    partial: float = 1.0
+    own_types: bool = False
+
+
+UNTIED = {"tie_word_embeddings": False}
+TINY: dict[str, Tiny] = {
+    "llama": Tiny(LLAMA | UNTIED),
+    "mistral": Tiny(LLAMA | {"sliding_window": None}),
+    "qwen2": Tiny(LLAMA),
+    "qwen3": Tiny(LLAMA | {"head_dim": 16}),
+    "qwen3_moe": Tiny(
+        LLAMA
+        | {
+            "head_dim": 16,
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 32,
+            "norm_topk_prob": True,
+        }
+    ),
+    "olmo2": Tiny(LLAMA | {"num_key_value_heads": 4}, grid=UNTIED),
+    "phi3": Tiny(
+        LLAMA | {"original_max_position_embeddings": 256, "bos_token_id": 1, "eos_token_id": 2},
+        own_types=True,
+    ),
+    "gpt_neox": Tiny(
+        {"hidden_size": 64, "intermediate_size": 256, "num_attention_heads": 2},
+        grid=UNTIED | {"hidden_size": 128},  # a quarter of its head rotates
+        gelu=True,
+        partial=0.25,
+    ),
+    "gemma3_text": Tiny(
+        LLAMA
+        | {
+            "head_dim": 16,
+            "num_hidden_layers": 6,
+            "sliding_window": 64,
+            "query_pre_attn_scalar": 16,
+        },
+        gelu=True,
+        nested=True,
+    ),
+}
+FAMILIES = sorted(TINY)
+CONFIGS = {name: tiny.config for name, tiny in TINY.items()}
+GELU = {name for name, tiny in TINY.items() if tiny.gelu}
+
+
+def make_model(
+    family: str, rope: Mapping[str, Any], *, context: int, seed: int = 0, **config: Any
+) -> Any:
+    """A random float32 model.
+
+    rope: rope_parameters of its full-attention layers; context: max_position_embeddings.
+    """
+    import torch
+    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+
+    parameters: Any = dict(rope)
+    if TINY[family].nested:
+        parameters = {"full_attention": dict(rope), "sliding_attention": LOCAL}
+    lengths = {"max_position_embeddings": context, "rope_parameters": parameters}
+    values = SHARED | TINY[family].config | lengths | config
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(CONFIG_MAPPING[family](**values), dtype=torch.float32)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.ndim == 1:  # transformers starts norms and biases at 1 and 0, which hide a lost one
+                weight.add_(0.1 * torch.randn_like(weight))
+            elif "embed" in name:
+                weight.mul_(4)
+    return model.eval()
+
+
+def random_ids(count: int, *, seed: int = 1) -> list[int]:
+    """Token ids without a pattern."""
+    return [int(i) for i in np.random.default_rng(seed).integers(3, VOCAB, count)]
+
+
+def model_logits(model: Any, ids: list[int]) -> np.ndarray:
+    """(n, vocab) of one forward pass."""
+    import torch
+
+    with torch.no_grad():
+        return np.asarray(model(torch.tensor([ids]), use_cache=False).logits[0])
+
+
+def extra(family: str) -> dict[str, Any]:
+    """What the grids add to a family's tiny model."""
+    return TINY[family].grid
+
+
+def reference(source: Path, family: str, method: str) -> Any:
+    """The checkpoint in transformers with the method in its config."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    tiny = TINY[family]
+    config = AutoConfig.from_pretrained(source)
+    rope = as_divisors(method) if tiny.own_types else spelled(method)
+    if tiny.partial != 1.0:
+        rope |= {"partial_rotary_factor": tiny.partial}
+    if tiny.nested:
+        truncate = {"truncate": False} if rope.pop("truncate", True) is False else {}
+        rope = {"full_attention": rope, "sliding_attention": LOCAL} | truncate
+    config.rope_parameters = rope
+    config.max_position_embeddings = L if method == "none" else FACTOR * L
+    return AutoModelForCausalLM.from_pretrained(source, config=config, dtype="float32").eval()
+
+
+def as_divisors(method: str) -> dict[str, Any]:
+    """The method as LongRoPE, with the divisors of transformers' Llama under the method."""
+    from transformers import LlamaConfig
+    from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+    rope = spelled(method)
+    if rope["rope_type"] in ("default", "longrope"):
+        return rope
+    shape = {"hidden_size": 64, "num_attention_heads": 4}
+    rotary = LlamaRotaryEmbedding(
+        LlamaConfig(**shape, max_position_embeddings=FACTOR * L, rope_parameters=rope)
+    )
+    default = {"rope_type": "default", "rope_theta": THETA}
+    plain = LlamaRotaryEmbedding(LlamaConfig(**shape, rope_parameters=default))
+    rho = (plain.inv_freq.double() / rotary.inv_freq.double()).tolist()
+    factors = {"short_factor": rho, "long_factor": rho}
+    magnitude = {"attention_factor": float(rotary.attention_scaling)}
+    return LONG | {"rope_theta": THETA} | factors | magnitude
+
+
+def nmse(got: np.ndarray, wanted: np.ndarray) -> float:
+    """Mean squared error over the reference's variance."""
+    return float(((got - wanted) ** 2).mean() / wanted.var())
