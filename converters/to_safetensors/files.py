@@ -17,7 +17,7 @@ from ropeconv.errors import CheckpointError, OutputError
 from ropeconv.kit.casts import BadValueError, cast_rows
 from ropeconv.kit.output import Slab, claimed, write_slabs
 from ropeconv.kit.slabs import cut, place_error
-from ropeconv.kit.transforms import as_bytes
+from ropeconv.kit.views import as_bytes
 
 CHUNK = 64 << 20  # bytes that the kernel copies between two steps of the progress bar
 

@@ -21,7 +21,7 @@ from ropeconv.errors import OutputError, TokenizerError
 from ropeconv.model import Model
 from ropeconv.kit.float_types import COARSEST_FIRST
 from ropeconv.kit.output import check_folder, replacing_folder
-from ropeconv.kit.transforms import Shifted
+from ropeconv.kit.views import Shifted
 from ropeconv.provenance import ORIGIN_FILE, describe_origin
 from ropeconv.target import Emitted, Progress
 

@@ -1,23 +1,21 @@
 """What is done to tensors between a checkpoint and a file, as values that compose and know their inverse.
 
 A transform takes a list of lazy tensors to another list: most take each to one, `Stack` takes all
-to one, `Unstack` one to many. Nothing is read until rows are asked for.
+to one, `Unstack` one to many. Nothing is read until rows are asked for. A transform of what its
+inverse made gives the original tensors, so that a file rewritten in its own layout is copied.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from math import prod
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ropeconv.model import Rows, Tensor
-
-Order = NDArray[np.int64]
+from ropeconv.kit.views import Entry, Order, Reordered, Shifted, Stacked
+from ropeconv.model import Tensor
 
 
 class Transform(Protocol):
@@ -70,7 +68,13 @@ class RowOrder:
 
     def apply(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Each with its rows reordered."""
-        return [Reordered(tensor, self) for tensor in tensors]
+        undone = self.inverse
+        return [
+            tensor.base
+            if isinstance(tensor, Reordered) and tensor.rule == undone
+            else Reordered(tensor, self)
+            for tensor in tensors
+        ]
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,12 @@ class Shift:
 
     def apply(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Each with the number added."""
-        return [Shifted(tensor, self.by) for tensor in tensors]
+        return [
+            tensor.base
+            if isinstance(tensor, Shifted) and tensor.by == -self.by
+            else Shifted(tensor, self.by)
+            for tensor in tensors
+        ]
 
 
 @dataclass(frozen=True)
@@ -103,7 +112,8 @@ class Stack:
     def apply(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """One tensor."""
         assert len(tensors) == self.count
-        return [Stacked(tuple(tensors))]
+        whole = _whole(tensors)
+        return [Stacked(tuple(tensors)) if whole is None else whole]
 
 
 @dataclass(frozen=True)
@@ -121,6 +131,8 @@ class Unstack:
         """`count` tensors."""
         (whole,) = tensors
         assert whole.shape[0] == self.count
+        if isinstance(whole, Stacked):
+            return list(whole.parts)
         return [Entry(whole, number) for number in range(self.count)]
 
 
@@ -151,144 +163,13 @@ def chain(*steps: Transform) -> Transform:
     return kept[0] if len(kept) == 1 else Chain(kept)
 
 
-@dataclass(frozen=True)
-class Reordered:
-    """A tensor with its rows in another order; see `ropeconv.model.Tensor`."""
-
-    base: Tensor
-    rule: RowOrder
-
-    @cached_property
-    def order(self) -> Order:
-        """Source row of each row."""
-        return self.rule.order
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The base's."""
-        return self.base.shape
-
-    @property
-    def dtype(self) -> str:
-        """The base's."""
-        return self.base.dtype
-
-    def rows(self, start: int, stop: int) -> Rows:
-        """(stop - start, ...) numbers."""
-        return self._gather(start, stop, raw=False)
-
-    def raw_rows(self, start: int, stop: int) -> NDArray[np.uint8]:
-        """(stop - start, row bytes) as stored."""
-        return self._gather(start, stop, raw=True)
-
-    def _gather(self, start: int, stop: int, *, raw: bool) -> NDArray[Any]:
-        read = self.base.raw_rows if raw else self.base.rows
-        order = self.order[start:stop]
-        low, high = int(order.min()), int(order.max()) + 1
-        if high - low <= 4 * (stop - start):  # a reordering within heads stays close by
-            return read(low, high)[order - low]
-        return np.concatenate([read(int(row), int(row) + 1) for row in order])
-
-
-@dataclass(frozen=True)
-class Shifted:
-    """A tensor with a number added to every value; see `ropeconv.model.Tensor`."""
-
-    base: Tensor
-    by: float
-    dtype: str = "F32"
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The base's."""
-        return self.base.shape
-
-    def rows(self, start: int, stop: int) -> Rows:
-        """(stop - start, ...) float32 numbers."""
-        return self.base.rows(start, stop).astype(np.float32) + np.float32(self.by)
-
-    def raw_rows(self, start: int, stop: int) -> NDArray[np.uint8]:
-        """Their bytes."""
-        return as_bytes(self.rows(start, stop))
-
-
-@dataclass(frozen=True)
-class Stacked:
-    """Tensors of one shape and type along a further first axis; see `ropeconv.model.Tensor`."""
-
-    parts: tuple[Tensor, ...]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(parts, ...)."""
-        return (len(self.parts), *self.parts[0].shape)
-
-    @property
-    def dtype(self) -> str:
-        """The parts' own where it is one, else the type that holds them all."""
-        types = {part.dtype for part in self.parts}
-        return types.pop() if len(types) == 1 else "F32"
-
-    def rows(self, start: int, stop: int) -> Rows:
-        """(stop - start, ...) numbers of whole parts."""
-        return np.stack([part.rows(0, part.shape[0]) for part in self.parts[start:stop]])
-
-    def raw_rows(self, start: int, stop: int) -> NDArray[np.uint8]:
-        """(stop - start, bytes of a part) as stored."""
-        parts = self.parts[start:stop]
-        if self.dtype != parts[0].dtype:
-            return as_bytes(self.rows(start, stop).astype(np.float32))
-        return np.stack([part.raw_rows(0, part.shape[0]).reshape(-1) for part in parts])
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One entry of a tensor's first axis; see `ropeconv.model.Tensor`."""
-
-    base: Tensor
-    number: int
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Without the first axis."""
-        return self.base.shape[1:]
-
-    @property
-    def dtype(self) -> str:
-        """The base's."""
-        return self.base.dtype
-
-    def rows(self, start: int, stop: int) -> Rows:
-        """(stop - start, ...) numbers."""
-        return self.base.rows(self.number, self.number + 1)[0][start:stop]
-
-    def raw_rows(self, start: int, stop: int) -> NDArray[np.uint8]:
-        """(stop - start, row bytes) as stored."""
-        whole = self.base.raw_rows(self.number, self.number + 1)
-        return whole.reshape(self.shape[0], -1)[start:stop]
-
-
-@dataclass(frozen=True)
-class TableTensor:
-    """An array made here, with the contract of `ropeconv.model.Tensor`."""
-
-    values: NDArray[np.float32]
-    dtype: str = "F32"
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the array."""
-        return self.values.shape
-
-    def rows(self, start: int, stop: int) -> Rows:
-        """The numbers."""
-        return self.values[start:stop]
-
-    def raw_rows(self, start: int, stop: int) -> NDArray[np.uint8]:
-        """Their bytes."""
-        return as_bytes(self.values[start:stop])
-
-
-def as_bytes(rows: NDArray[Any]) -> NDArray[np.uint8]:
-    """(n, row bytes) of rows of any shape and type."""
-    return np.ascontiguousarray(rows).reshape(len(rows), -1).view(np.uint8)
+def _whole(tensors: Sequence[Tensor]) -> Tensor | None:
+    """The tensor whose entries these are, all of them in order."""
+    first = tensors[0]
+    if not isinstance(first, Entry) or first.base.shape[0] != len(tensors):
+        return None
+    in_order = all(
+        isinstance(tensor, Entry) and tensor.base is first.base and tensor.number == number
+        for number, tensor in enumerate(tensors)
+    )
+    return first.base if in_order else None

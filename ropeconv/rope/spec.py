@@ -87,6 +87,7 @@ class ScalingKind:
     source: paper or specification.
     check: Rope -> None, raises RopeConfigError; for what the parameters cannot check alone (list lengths, smallest d).
     solve_at: (Rope, running length in tokens) -> Frequencies, for kinds that are not static.
+    frozen_advice: Rope -> what to do where one table must hold the numbers, for kinds that are not static.
     needs_original: transformers reads `original_max_position_embeddings` in the parameters of this kind.
     spoken: what users call the kind where that is not its name ("pi").
     by_factor_alone: whether a factor makes a method of it, with the `example` where it needs other values too.
@@ -104,6 +105,7 @@ class ScalingKind:
     source: str
     check: Callable[[Rope], None] | None = None
     solve_at: Callable[[Rope, int], Frequencies] | None = None
+    frozen_advice: Callable[[Rope], str] | None = None
     needs_original: bool = False
     spoken: str | None = None
     by_factor_alone: bool = True

@@ -6,6 +6,7 @@ a dynamic rope has no target length of its own: context = original_context.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +47,17 @@ def _solve(rope: Rope) -> Frequencies:
     return _common.scaled(rope, _common.base_frequencies(rope))
 
 
+def _frozen_advice(rope: Rope) -> str:
+    """The NTK base that this kind would have at a whole length, twice the trained one or more."""
+    s = float(rope.parameters.factor)
+    length = math.floor(rope.original_context * s) if s >= 1.5 else 2 * rope.original_context
+    growth = s * length / rope.original_context - (s - 1)
+    return (
+        f"freeze it at {length} tokens with --scaling ntk --factor {growth!r} --context {length} "
+        f"(and --on-existing replace where the config says dynamic)"
+    )
+
+
 def _huggingface(rope: Rope) -> dict[str, Any]:
     return {**_common.header(rope, "dynamic"), "factor": rope.parameters.factor}
 
@@ -61,4 +73,5 @@ SCALING = ScalingKind(
     source="transformers modeling_rope_utils.py",
     check=_check,
     solve_at=_solve_at,
+    frozen_advice=_frozen_advice,
 )
