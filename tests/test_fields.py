@@ -14,7 +14,8 @@ import pytest
 from click.testing import CliRunner
 
 from ropeconv.commands._fields import click_options, from_options
-from ropeconv.kit.options import declared, option
+from ropeconv.errors import ConfigError
+from ropeconv.kit.options import check_options, declared, option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +106,21 @@ def test_wrong_values_are_refused(arguments: list[str], said: str) -> None:
     with pytest.raises(click.UsageError) as refused:
         read(*arguments)
     assert said in refused.value.format_message()
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"threads": 0}, "--threads 0: give 1 or more"),
+        ({"dtype": "F64"}, "--dtype 'F64': give one of F32, BF16"),
+        ({"skip": "half"}, "--windows 'half': give one of pose, full"),
+    ],
+)
+def test_python_is_held_to_the_same_values(fields: dict[str, Any], said: str) -> None:
+    check_options(Options(factor=2.0))
+    with pytest.raises(ConfigError) as refused:
+        check_options(Options(factor=2.0, **fields))
+    assert str(refused.value) == said
 
 
 def help_text(*owners: type) -> str:

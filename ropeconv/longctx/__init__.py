@@ -1,2 +1,5 @@
-"""Long context that is worth exporting: which method serves this model (compare), its short fine-tune (tune), its own
-per-pair factors (search)."""
+"""Long context that is worth exporting.
+
+compare: which method serves this model · tune: its short fine-tune · search: its own factors, one
+a rotary pair · measuring: what the three stand on
+"""

@@ -11,8 +11,14 @@ from typing import Any
 import numpy as np
 
 
-def load(folder: Path, rope: Mapping[str, Any] | None = None, *, context: int | None = None, work: Path | None = None) -> Any:
-    """transformers' model of a folder, under other rope_parameters when given; they are written to a copy in `work`."""
+def load(
+    folder: Path,
+    rope: Mapping[str, Any] | None = None,
+    *,
+    context: int | None = None,
+    work: Path | None = None,
+) -> Any:
+    """transformers' model of a folder; other rope_parameters are written to a copy in `work`."""
     from transformers import AutoModelForCausalLM
 
     if rope is not None:
@@ -33,7 +39,10 @@ def losses(model: Any, ids: Sequence[int], positions: Sequence[int] | None = Non
     tokens = torch.tensor([list(ids)])
     extra = {}
     if positions is not None:
-        extra = {"position_ids": torch.tensor([list(positions)]), "attention_mask": torch.ones_like(tokens)}
+        extra = {
+            "position_ids": torch.tensor([list(positions)]),
+            "attention_mask": torch.ones_like(tokens),
+        }
     with torch.no_grad():
         logits = model(tokens, use_cache=False, **extra).logits[0]
     picked = torch.log_softmax(logits.double(), -1)[:-1].gather(1, tokens[0, 1:, None])[:, 0]

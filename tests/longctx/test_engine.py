@@ -1,4 +1,4 @@
-"""Losses under an exchanged rotary embedding are those of a model that transformers loads with that config."""
+"""Losses under an exchanged rotary embedding are those of transformers under that config."""
 
 from __future__ import annotations
 
@@ -9,20 +9,32 @@ import numpy as np
 import pytest
 
 from ropeconv.extend import ScalingRequest
-from ropeconv.longctx.bands import measure_band, split_bands, standard_error
-from ropeconv.longctx.engine import Engine
+from ropeconv.longctx.measuring.bands import measure_band, split_bands, standard_error
+from ropeconv.longctx.measuring.engine import Engine
 from ropeconv.prepare import prepare
 from tests.checkpoints import save_checkpoint
 from tests.longctx import plain
 
 THETA = 20000.0
 PAIRS = 8
-LONG = {"rope_type": "longrope", "short_factor": [1.0] * PAIRS, "long_factor": [1.0 + 0.4 * i for i in range(PAIRS)]}
+LONG = {
+    "rope_type": "longrope",
+    "short_factor": [1.0] * PAIRS,
+    "long_factor": [1.0 + 0.4 * i for i in range(PAIRS)],
+}
 CASES: dict[str, tuple[ScalingRequest, dict[str, Any]]] = {
-    "linear": (ScalingRequest("linear", 4.0), {"rope_type": "linear", "factor": 4.0, "rope_theta": THETA}),
+    "linear": (
+        ScalingRequest("linear", 4.0),
+        {"rope_type": "linear", "factor": 4.0, "rope_theta": THETA},
+    ),
     "yarn": (
         ScalingRequest("yarn", 4.0),
-        {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 256, "rope_theta": THETA},
+        {
+            "rope_type": "yarn",
+            "factor": 4.0,
+            "original_max_position_embeddings": 256,
+            "rope_theta": THETA,
+        },
     ),
     "longrope": (
         ScalingRequest(None, 4.0, huggingface=LONG),
@@ -50,7 +62,9 @@ def test_losses_are_those_of_transformers(name: str, tiny: Path, tmp_path: Path)
 def test_the_short_table_of_longrope_serves_short_texts(tiny: Path, tmp_path: Path) -> None:
     engine = Engine(prepare(str(tiny), CASES["longrope"][0]))
     ids = random_ids(200)
-    expected = plain.losses(plain.load(tiny, CASES["longrope"][1], context=1024, work=tmp_path), ids)
+    expected = plain.losses(
+        plain.load(tiny, CASES["longrope"][1], context=1024, work=tmp_path), ids
+    )
     np.testing.assert_allclose(engine.losses(ids), expected, atol=2e-4)
 
 
@@ -100,7 +114,7 @@ def test_bands_cover_every_token_once() -> None:
 
 
 def test_the_standard_error_is_that_of_independent_blocks() -> None:
-    """Of a series whose neighbours repeat, the naive error is too small; block means of independent draws give the truth."""
+    """Where neighbours repeat, the naive error is too small; means of independent blocks tell it."""
     rng = np.random.default_rng(0)
     means, errors = [], []
     for _ in range(200):

@@ -1,4 +1,4 @@
-"""Pictures of a comparison as SVG text: loss by position, pass keys by distance, the frequency spectrum. Needs matplotlib."""
+"""A comparison in pictures, SVG by matplotlib: losses, pass keys, the frequency spectrum."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 
 from ropeconv.errors import RopeconvError
-from ropeconv.longctx.compare import Comparison
-from ropeconv.longctx.report import recalls
-from ropeconv.longctx.rows import main_frequencies
+from ropeconv.longctx.compare.run import Comparison
 
-SMOOTH = 64  # points along a curve
+POINTS = 64  # along a curve
 DASHES = ("-", "--", ":", "-.")
+INK = "#111827"
 
 
 def require_matplotlib() -> None:
@@ -22,7 +21,9 @@ def require_matplotlib() -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise RopeconvError("the report's pictures need matplotlib: pip install 'ropeconv[longctx]'") from error
+        raise RopeconvError(
+            "the report's pictures need matplotlib: pip install 'ropeconv[longctx]'"
+        ) from error
 
 
 def draw_losses(found: Comparison) -> str:
@@ -31,10 +32,11 @@ def draw_losses(found: Comparison) -> str:
     def draw(axis: Any) -> None:
         for number, result in enumerate(found.results):
             losses = result.measured.losses
-            parts = np.array_split(losses, min(SMOOTH, len(losses)))
+            parts = np.array_split(losses, min(POINTS, len(losses)))
             ends = np.cumsum([len(part) for part in parts])
-            axis.plot(ends, [part.mean() for part in parts], label=result.row.label, **_style(number))
-        _mark(axis, found.model.main_rope.original_context)
+            means = [part.mean() for part in parts]
+            axis.plot(ends, means, label=result.variant.label, **_style(number))
+        _mark_trained(axis, found.model.main_rope.original_context)
         axis.set(xlabel="position, tokens", ylabel="loss, nats a token", title="loss by position")
         axis.legend(frameon=False, fontsize=8, ncols=2)
 
@@ -42,13 +44,17 @@ def draw_losses(found: Comparison) -> str:
 
 
 def draw_passkeys(found: Comparison) -> str | None:
-    """Loss of each pass key by row and distance; a dot where greedy generation gives it. None where none were asked."""
-    asked = [result for result in found.results if recalls(result)]
+    """Loss of each pass key by variant and distance; a dot where greedy generation gives it.
+
+    None where none were asked.
+    """
+    asked = [result for result in found.results if result.measured.recalls]
     if not asked:
         return None
-    losses = np.array([[[recall.loss for recall in prompt] for prompt in result.measured.passkeys] for result in asked])
-    hits = np.array([[[recall.retrieved for recall in prompt] for prompt in result.measured.passkeys] for result in asked])
-    distances = [recall.distance for recall in asked[0].measured.passkeys[0]]  # a few tokens apart in other prompts
+    prompts = [result.measured.passkeys for result in asked]  # variant, prompt, key
+    losses = np.array([[[recall.loss for recall in keys] for keys in own] for own in prompts])
+    hits = np.array([[[recall.retrieved for recall in keys] for keys in own] for own in prompts])
+    distances = [recall.distance for recall in prompts[0][0]]  # others: a few tokens apart
 
     def draw(axis: Any) -> None:
         picture = axis.imshow(losses.mean(1), aspect="auto", cmap="viridis_r", vmin=0)
@@ -56,8 +62,11 @@ def draw_passkeys(found: Comparison) -> str | None:
             if share:
                 axis.plot(x, y, "wo", ms=6 * share**0.5, mec="k", mew=0.5)
         axis.set_xticks(range(len(distances)), distances, rotation=45, fontsize=7)
-        axis.set_yticks(range(len(asked)), [result.row.label for result in asked], fontsize=8)
-        axis.set(xlabel="distance to the key, tokens", title="loss of the key's digits, nats; dot: share retrieved")
+        axis.set_yticks(range(len(asked)), [r.variant.label for r in asked], fontsize=8)
+        axis.set(
+            xlabel="distance to the key, tokens",
+            title="loss of the key's digits, nats; dot: share retrieved",
+        )
         axis.figure.colorbar(picture, ax=axis)
 
     return _svg((9, 1.8 + 0.35 * len(asked)), draw)
@@ -68,12 +77,17 @@ def draw_spectrum(found: Comparison) -> str:
 
     def draw(axis: Any) -> None:
         for number, result in enumerate(found.results):
-            if result.row.model is not None:
-                numbers = main_frequencies(result.row.model)
-                rho = numbers.rho if numbers.long_rho is None else numbers.long_rho
-                turning = np.isfinite(rho)
-                axis.plot(np.arange(len(rho))[turning], rho[turning], label=result.row.label, **_style(number))
-        axis.set(xlabel="rotary pair, fast to slow", ylabel="frequency divided by", title="frequency spectrum")
+            if result.variant.model is None:
+                continue
+            numbers = result.variant.model.main_frequencies
+            rho = numbers.rho if numbers.long_rho is None else numbers.long_rho
+            pairs = np.flatnonzero(np.isfinite(rho))  # those that turn
+            axis.plot(pairs, rho[pairs], label=result.variant.label, **_style(number))
+        axis.set(
+            xlabel="rotary pair, fast to slow",
+            ylabel="frequency divided by",
+            title="frequency spectrum",
+        )
         axis.legend(frameon=False, fontsize=8, ncols=2)
 
     return _svg((9, 4), draw)
@@ -83,10 +97,15 @@ def _style(number: int) -> dict[str, Any]:
     return {"color": f"C{number % 10}", "ls": DASHES[number // 10 % len(DASHES)], "lw": 1.3}
 
 
-def _mark(axis: Any, trained: int) -> None:
-    axis.axvline(trained, color="#111827", lw=0.8, ls=":")
+def _mark_trained(axis: Any, trained: int) -> None:
+    axis.axvline(trained, color=INK, lw=0.8, ls=":")
     axis.annotate(
-        "trained", (trained, 1), xycoords=("data", "axes fraction"), xytext=(3, -10), textcoords="offset points", fontsize=8
+        "trained",
+        (trained, 1),
+        xycoords=("data", "axes fraction"),
+        xytext=(3, -10),
+        textcoords="offset points",
+        fontsize=8,
     )
     axis.grid(alpha=0.25, lw=0.5)
 

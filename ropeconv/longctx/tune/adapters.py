@@ -1,6 +1,7 @@
-"""LoRA on the attention projections with norms and embeddings trained in full, merged when done.
+"""LoRA on the attention projections, norms and embeddings trained in full, merged when done.
 
-Chen et al., "LongLoRA", 2023: adapters alone do not reach a full fine-tune at long context; with norms and embeddings they do.
+Chen et al., "LongLoRA", 2023: adapters alone do not reach a full fine-tune at long context; with
+norms and embeddings they do.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-from ropeconv.arch._base import Role
+from ropeconv.arch.blocks.weight import Role
 from ropeconv.errors import CannotExpress
 from ropeconv.model import Model
 
@@ -16,20 +17,29 @@ ATTENTION = {Role.Q, Role.K, Role.V, Role.QKV, Role.O}
 
 
 def add_adapters(network: Any, model: Model, *, rank: int) -> Any:
-    """peft's wrapper around `network`, whose attention gets adapters of `rank` in place; `merge_adapters` ends them."""
+    """peft's wrapper around `network`, whose attention gets adapters of `rank` in place.
+
+    `merge_adapters` ends them. Raises CannotExpress where peft is not installed.
+    """
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError as error:
         raise CannotExpress("adapters need peft: pip install 'ropeconv[longctx]'") from error
 
-    leaves = {name.split(".")[-2] for name, (weight, _) in model.weights.items() if weight.role in ATTENTION}
-    settings = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, bias="none", target_modules=sorted(leaves))
-    with warnings.catch_warnings():  # peft asks transformers by a name that it is about to change
+    roles = {name: place.weight.role for name, place in model.weights.items()}
+    leaves = {name.split(".")[-2] for name, role in roles.items() if role in ATTENTION}
+    settings = LoraConfig(
+        r=rank,
+        lora_alpha=2 * rank,
+        lora_dropout=0.0,
+        bias="none",
+        target_modules=sorted(leaves),
+    )
+    with warnings.catch_warnings():  # peft asks transformers by a name that is about to change
         warnings.simplefilter("ignore", FutureWarning)
         wrapped = get_peft_model(network, settings)
-    whole = {name for name, (weight, _) in model.weights.items() if _trained_whole(weight.role)}
     for name, parameter in network.named_parameters():
-        if name in whole:
+        if name in roles and _trained_whole(roles[name]):
             parameter.requires_grad = True
     return wrapped
 

@@ -1,4 +1,4 @@
-"""The training loop: accelerate's processes, AdamW, and a state on disk from which an interrupted run goes on."""
+"""The training loop: accelerate's processes, AdamW, and a state from which a cut run goes on."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from ropeconv.errors import OutputError, RopeconvError
-from ropeconv.longctx.engine import ROWS, run_base
-from ropeconv.longctx.recipe import Recipe
-from ropeconv.longctx.windows import IGNORED, Windows
-from ropeconv.verify.reference import apply_head
+from ropeconv.longctx.measuring.engine import ROWS, run_base
+from ropeconv.longctx.tune.recipe import Recipe
+from ropeconv.longctx.tune.windows import IGNORED, Windows
+from ropeconv.proof.reference import apply_head
 
 BETAS = (0.9, 0.95)
 STATE = "state.pt"
@@ -24,7 +24,10 @@ FLOOR = 0.1  # of the learning rate: where the cosine ends
 
 @dataclass(frozen=True)
 class Step:
-    """One optimizer step. loss: mean over the batch, nats; gradient: norm before clipping; seconds: wall time."""
+    """One optimizer step.
+
+    loss: mean over the batch, nats; gradient: norm before clipping; seconds: wall time.
+    """
 
     step: int
     loss: float
@@ -49,10 +52,17 @@ def uses_bf16(precision: str, device: str) -> bool:
 
 
 def loss_module(network: Any, *, device: str, bf16: bool) -> Any:
-    """The network as a module (ids, positions, labels) -> mean loss; logits are never held for more than ROWS tokens."""
+    """The network as a module (ids, positions, labels) -> mean loss.
+
+    Logits are never held for more than ROWS tokens.
+    """
     import torch
     from torch.nn.functional import cross_entropy
     from torch.utils.checkpoint import checkpoint
+
+    def summed(hidden: Any, labels: Any) -> Any:
+        logits = apply_head(network, hidden).float()
+        return cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum")
 
     class LossModule(torch.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -61,16 +71,12 @@ def loss_module(network: Any, *, device: str, bf16: bool) -> Any:
 
         def forward(self, ids: Any, positions: Any, labels: Any) -> Any:
             flat = labels.flatten()
-            with torch.autocast(device.partition(":")[0], dtype=torch.bfloat16, enabled=bf16):
+            kind = device.partition(":")[0]
+            with torch.autocast(kind, dtype=torch.bfloat16, enabled=bf16):
                 hidden = run_base(self.network, ids, positions).flatten(0, 1)
-                total = sum(
-                    checkpoint(self._part, hidden[start : start + ROWS], flat[start : start + ROWS], use_reentrant=False)
-                    for start in range(0, len(hidden), ROWS)
-                )
+                parts = zip(hidden.split(ROWS), flat.split(ROWS), strict=True)
+                total = sum(checkpoint(summed, *part, use_reentrant=False) for part in parts)
             return total / (flat != IGNORED).sum()
-
-        def _part(self, hidden: Any, labels: Any) -> Any:
-            return cross_entropy(apply_head(self.network, hidden).float(), labels, ignore_index=IGNORED, reduction="sum")
 
     return LossModule()
 
@@ -84,25 +90,37 @@ def rate(recipe: Recipe, step: int) -> float:
         return recipe.learning_rate
     if recipe.schedule == "linear":
         return recipe.learning_rate * (1 - past)
-    return recipe.learning_rate * (FLOOR + (1 - FLOOR) * (1 + math.cos(math.pi * past)) / 2)
+    fall = (1 + math.cos(math.pi * past)) / 2
+    return recipe.learning_rate * (FLOOR + (1 - FLOOR) * fall)
 
 
 class Trainer:
-    """A run of `recipe` on `network`, alone or as one of accelerate's processes. state: folder that a resumed run reads."""
+    """A run of `recipe` on `network`, alone or as one of accelerate's processes.
 
-    def __init__(self, accelerator: Any, network: Any, windows: Windows, recipe: Recipe, state: Path) -> None:
+    state: folder that a resumed run reads.
+    """
+
+    def __init__(
+        self, accelerator: Any, network: Any, windows: Windows, recipe: Recipe, state: Path
+    ) -> None:
         import torch
 
-        self.accelerator, self.windows, self.recipe, self.state = accelerator, windows, recipe, state
+        self.accelerator = accelerator
+        self.windows = windows
+        self.recipe = recipe
+        self.state = state
         self.share = recipe.share(accelerator.num_processes)
-        parameters = [weight for weight in network.parameters() if weight.requires_grad]
+        self.parameters = [weight for weight in network.parameters() if weight.requires_grad]
         optimizer = torch.optim.AdamW(
-            parameters, lr=recipe.learning_rate, betas=BETAS, weight_decay=recipe.weight_decay, fused=True
+            self.parameters,
+            lr=recipe.learning_rate,
+            betas=BETAS,
+            weight_decay=recipe.weight_decay,
+            fused=True,
         )
         device = str(accelerator.device)
         module = loss_module(network, device=device, bf16=uses_bf16(recipe.precision, device))
         self.module, self.optimizer = accelerator.prepare(module, optimizer)
-        self.parameters = parameters
         self.steps: list[Step] = []
 
     def load(self) -> None:
@@ -117,26 +135,45 @@ class Trainer:
         self.steps = [Step(**entry) for entry in found["steps"]]
 
     def run(self, *, save_every: int, report: Callable[[Step], None]) -> list[Step]:
-        """The steps that are left; Interrupted after Ctrl-C, with the state of the last whole step saved."""
+        """The steps that are left.
+
+        Raises Interrupted after Ctrl-C, with the state of the last whole step saved.
+        """
+        total = self.recipe.steps
         self.module.train()
         with _asked_to_stop() as stop:
-            for number in range(len(self.steps), self.recipe.steps):
+            for number in range(len(self.steps), total):
                 self.steps.append(self._step(number))
                 report(self.steps[-1])
-                asked = self._any(stop())
-                if asked or (number + 1) % save_every == 0 or number + 1 == self.recipe.steps:
+                done, asked = number + 1, self._any(stop())
+                if asked or done % save_every == 0 or done == total:
                     self.save()
                 if asked:
-                    raise Interrupted(f"stopped after step {number + 1} of {self.recipe.steps}; go on with --resume")
+                    raise Interrupted(f"stopped after step {done} of {total}; go on with --resume")
         self.module.eval()
         return self.steps
 
     def _step(self, number: int) -> Step:
-        import torch
-
         begun, learning_rate = time.monotonic(), rate(self.recipe, number)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
+        loss = self._accumulate(number)
+        gradient = self.accelerator.clip_grad_norm_(self.module.parameters(), self.recipe.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        mean = float(self.accelerator.reduce(loss, "mean"))
+        if not math.isfinite(mean):
+            raise RopeconvError(
+                f"the loss is {mean} at step {number + 1}; take a lower --learning-rate or "
+                f"--precision fp32"
+            )
+        seconds = time.monotonic() - begun
+        return Step(number + 1, mean, float(gradient), learning_rate, seconds)
+
+    def _accumulate(self, number: int) -> Any:
+        """The mean loss of this process's examples, its gradient added up; synchronised once."""
+        import torch
+
         first = number * self.recipe.batch + self.accelerator.process_index * self.share
         loss = torch.zeros((), device=self.accelerator.device)
         for index in range(first, first + self.share):
@@ -145,20 +182,15 @@ class Trainer:
                 part = self.module(*self._example(index)) / self.share
                 self.accelerator.backward(part)
             loss += part.detach()
-        gradient = self.accelerator.clip_grad_norm_(self.module.parameters(), self.recipe.clip)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        mean = float(self.accelerator.reduce(loss, "mean"))
-        if not math.isfinite(mean):
-            raise RopeconvError(f"the loss is {mean} at step {number + 1}; take a lower --learning-rate or --precision fp32")
-        return Step(number + 1, mean, float(gradient), learning_rate, time.monotonic() - begun)
+        return loss
 
     def _example(self, index: int) -> list[Any]:
         import torch
 
         found = self.windows.example(index)
         arrays = (found.ids, found.positions, found.labels)
-        return [torch.from_numpy(array.copy())[None].to(self.accelerator.device) for array in arrays]
+        device = self.accelerator.device
+        return [torch.from_numpy(array.copy())[None].to(device) for array in arrays]
 
     def _any(self, asked: bool) -> bool:  # noqa: FBT001 - one process's answer
         """Whether any process was asked to stop: all must save together."""
@@ -175,19 +207,24 @@ class Trainer:
 
         if self.accelerator.is_main_process:
             part = self.state / f"{STATE}.part"
-            steps = [asdict(step) for step in self.steps]
-            weights = [weight.detach() for weight in self.parameters]
+            found = {
+                "weights": [weight.detach() for weight in self.parameters],
+                "optimizer": self.optimizer.state_dict(),
+                "steps": [asdict(step) for step in self.steps],
+            }
             try:
-                torch.save({"weights": weights, "optimizer": self.optimizer.state_dict(), "steps": steps}, part)
+                torch.save(found, part)
                 part.replace(self.state / STATE)
             except (OSError, RuntimeError) as error:  # torch reports a full disk as the latter
-                raise OutputError(f"{part}: the state is not written ({error}); free space and use --resume") from error
+                raise OutputError(
+                    f"{part}: the state is not written ({error}); free space and use --resume"
+                ) from error
         self.accelerator.wait_for_everyone()
 
 
 @contextmanager
 def _asked_to_stop() -> Iterator[Callable[[], bool]]:
-    """While the block runs, the first Ctrl-C (or SIGTERM) only asks; a second one interrupts at once."""
+    """While the block runs, a first Ctrl-C (or SIGTERM) only asks, a second one interrupts."""
     asked: list[int] = []
 
     def note(number: int, frame: Any) -> None:

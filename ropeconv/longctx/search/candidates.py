@@ -1,4 +1,4 @@
-"""Candidates of a search: one divisor for each rotary pair and one magnitude, and how a few numbers describe them."""
+"""Candidates of a search: one divisor for each rotary pair and one magnitude of cos and sin."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ropeconv.extend import ScalingRequest
-from ropeconv.longctx.rows import Row, main_frequencies, method_rows
+from ropeconv.longctx.measuring.variants import Variant, method_variants
 from ropeconv.model import Model
 from ropeconv.prepare import scale
 
@@ -26,7 +26,10 @@ Vector = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Candidate:
-    """rho: divisors, fast pairs first, never falling; magnitude: of cos and sin; plain_tokens: LongRoPE's n-hat."""
+    """rho: divisors, fast pairs first, never falling; magnitude: of cos and sin.
+
+    plain_tokens: LongRoPE's n-hat, tokens at the start of a text that turn unscaled.
+    """
 
     rho: tuple[float, ...]
     magnitude: float
@@ -35,16 +38,23 @@ class Candidate:
     @property
     def key(self) -> str:
         """Its name in the history of a search."""
-        return hashlib.sha256(repr((self.rho, self.magnitude, self.plain_tokens)).encode()).hexdigest()[:20]
+        said = repr((self.rho, self.magnitude, self.plain_tokens))
+        return hashlib.sha256(said.encode()).hexdigest()[:20]
 
 
-def make_candidate(rho: Sequence[float] | Vector, magnitude: float, *, plain_tokens: int = 0) -> Candidate:
+def make_candidate(
+    rho: Sequence[float] | Vector, magnitude: float, *, plain_tokens: int = 0
+) -> Candidate:
     """Rounded as it will be written."""
-    return Candidate(tuple(round(float(r), DECIMALS) for r in rho), round(float(magnitude), DECIMALS), plain_tokens)
+    rounded = tuple(round(float(r), DECIMALS) for r in rho)
+    return Candidate(rounded, round(float(magnitude), DECIMALS), plain_tokens)
 
 
 def rope_parameters(candidate: Candidate, model: Model, factor: float) -> dict[str, Any]:
-    """Hugging Face's rope_parameters of the candidate: LongRoPE with one table for every length, which each target carries."""
+    """Hugging Face's rope_parameters of the candidate.
+
+    LongRoPE with one table for every length, which each target carries.
+    """
     return {
         "rope_type": "longrope",
         "factor": factor,
@@ -57,23 +67,27 @@ def rope_parameters(candidate: Candidate, model: Model, factor: float) -> dict[s
 
 def apply_candidate(candidate: Candidate, model: Model, factor: float) -> Model:
     """The model under the candidate."""
-    return scale(model, ScalingRequest(kind=None, huggingface=rope_parameters(candidate, model, factor)))
+    values = rope_parameters(candidate, model, factor)
+    return scale(model, ScalingRequest(kind=None, huggingface=values))
 
 
-def seed_rows(model: Model, factor: float) -> list[Row]:
-    """The known methods at `factor`, those that this model takes."""
-    return [row for row in method_rows(model, SEEDS, [factor]) if not row.refusal]
+def seed_variants(model: Model, factor: float) -> list[Variant]:
+    """The model under the known methods at `factor`, those that it takes."""
+    return [found for found in method_variants(model, SEEDS, [factor]) if not found.refusal]
 
 
 def read_candidate(model: Model) -> Candidate:
     """What a scaled model's full-attention layers turn by."""
-    found = main_frequencies(model)
+    found = model.main_frequencies
     return make_candidate(np.maximum.accumulate(found.rho), found.attention_factor)
 
 
 @dataclass(frozen=True)
 class Space:
-    """A monotone curve of ln rho over the pairs through KNOTS values, and the magnitude: numbers from 0 to 1."""
+    """A monotone curve of ln rho over the pairs through KNOTS values, and the magnitude.
+
+    Each is a number from 0 to 1.
+    """
 
     pairs: int
     factor: float
@@ -89,19 +103,27 @@ class Space:
 
     @property
     def _top(self) -> float:
+        """ln of the largest divisor."""
         return math.log(HEADROOM * self.factor)
+
+    @property
+    def _excess(self) -> float:
+        """The largest excess of the magnitude over 1."""
+        return MAGNITUDE * math.log(self.factor)
 
     def decode(self, x: Vector) -> Candidate:
         """The candidate of (size,) numbers; those outside 0 to 1 count as the nearest inside."""
         inside = np.clip(x, 0.0, 1.0)
-        curve = np.interp(np.arange(self.pairs), self._knots, np.maximum.accumulate(inside[:-1]))
-        return make_candidate(np.exp(curve * self._top), 1.0 + inside[-1] * MAGNITUDE * math.log(self.factor))
+        rising = np.maximum.accumulate(inside[:-1])
+        curve = np.interp(np.arange(self.pairs), self._knots, rising)
+        return make_candidate(np.exp(curve * self._top), 1.0 + inside[-1] * self._excess)
 
     def encode(self, candidate: Candidate) -> Vector:
         """The numbers whose curve is nearest at the knots."""
         curve = np.log(candidate.rho) / self._top
-        excess = (candidate.magnitude - 1.0) / (MAGNITUDE * math.log(self.factor))
-        numbers: Vector = np.clip(np.append(np.interp(self._knots, np.arange(self.pairs), curve), excess), 0.0, 1.0)
+        excess = (candidate.magnitude - 1.0) / self._excess
+        knots = np.interp(self._knots, np.arange(self.pairs), curve)
+        numbers: Vector = np.clip(np.append(knots, excess), 0.0, 1.0)
         return numbers
 
 

@@ -1,7 +1,8 @@
-"""Training examples: PoSE's short windows with skipped positions, or windows of the full target length.
+"""Training examples: PoSE's short windows with skipped positions, or windows of the full length.
 
-PoSE: Zhu et al., "PoSE: Efficient Context Window Extension of LLMs via Positional Skip-wise Training", 2023.
-An example is a function of (seed, its number) alone, so that any number of processes and any resumed run see the same.
+PoSE: Zhu et al., "PoSE: Efficient Context Window Extension of LLMs via Positional Skip-wise
+Training", 2023. An example is a function of (seed, its number) alone, so that any number of
+processes and any resumed run see the same.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from numpy.typing import NDArray
 
 from ropeconv.errors import CheckpointError
 
-GAP = 5  # windows: how far apart in the text the two chunks of an example may lie, as in the authors' code
+# Windows: how far apart in the text an example's two chunks may lie, as in the authors' code.
+GAP = 5
 IGNORED = -100  # torch's cross_entropy leaves such labels out
 
 
@@ -29,7 +31,10 @@ class Example:
 
 @dataclass(frozen=True)
 class Windows:
-    """Where examples come from. ids: the training text; length: tokens an example; context: L', positions it may use."""
+    """Where examples come from.
+
+    ids: the training text; length: tokens an example; context: L', positions it may use.
+    """
 
     ids: NDArray[np.int64]
     length: int
@@ -48,16 +53,21 @@ class Windows:
         return Example(ids[:-1], np.arange(self.length), ids[1:])
 
     def _skipping(self, rng: np.random.Generator) -> Example:
-        """Two chunks: the first at position 0, the second moved by up to L' - length, from further on in the text.
+        """Two chunks: the first at position 0, the second moved by up to L' - length.
 
-        The last token of the first chunk is not asked for the first of the second.
+        The second comes from further on in the text. The last token of the first chunk is not
+        asked for the first of the second.
         """
         first = int(rng.integers(1, self.length // 2 + 1))
         room = len(self.ids) - self.length - 1
         gap = int(rng.integers(0, min(GAP * self.length, room) + 1))
         start = int(rng.integers(0, room - gap + 1))
         second = start + first + gap
-        ids = np.concatenate([self.ids[start : start + first], self.ids[second : second + self.length - first + 1]])
+        chunks = (
+            self.ids[start : start + first],
+            self.ids[second : second + self.length - first + 1],
+        )
+        ids = np.concatenate(chunks)
         shift = int(rng.integers(0, self.context - self.length + 1))
         positions = np.arange(self.length)
         positions[first:] += shift
@@ -66,10 +76,17 @@ class Windows:
         return Example(ids[:-1], positions, labels)
 
 
-def make_windows(ids: Sequence[int], *, length: int, context: int, skip: bool, seed: int) -> Windows:
+def make_windows(
+    ids: Sequence[int], *, length: int, context: int, skip: bool, seed: int
+) -> Windows:
     """Windows over `ids`; CheckpointError when the text or the context is too short for them."""
     if not 4 <= length <= context:
-        raise CheckpointError(f"--window {length}: give 4 to {context} tokens, the context to be trained for")
+        raise CheckpointError(
+            f"--window {length}: give 4 to {context} tokens, the context to be trained for"
+        )
     if len(ids) < length + 2:
-        raise CheckpointError(f"the training text has {len(ids)} tokens, a window needs {length + 2}; give more --text")
+        raise CheckpointError(
+            f"the training text has {len(ids)} tokens, a window needs {length + 2}; "
+            f"give more --text"
+        )
     return Windows(np.asarray(ids, np.int64), length, context, skip, seed)

@@ -1,0 +1,175 @@
+"""Passkey retrieval by distance: keys hidden in a long text, each asked for at its end.
+
+After Mohtashami and Jaggi, "Landmark Attention", 2023, with several keys in one text, so that one
+long pass gives every distance. Keys are scored with the answer given digit by digit: loss and rank
+of each. A key whose every digit ranks first is one that greedy generation gives, token for token,
+so that generation needs no run of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ropeconv.errors import ConfigError
+from ropeconv.longctx.measuring.engine import Engine, run_base
+from ropeconv.longctx.measuring.texts import encode, encode_plain
+from ropeconv.proof.reference import apply_head
+from ropeconv.target import Progress
+
+NAMES = (
+    "amber", "basil", "cedar", "dune", "ember", "fjord", "grove", "heron",
+    "iris", "jade", "kelp", "lotus", "maple", "nettle", "opal", "pearl",
+)  # fmt: skip
+OPENING = "Several pass keys are written somewhere in these notes. Find and keep them.\n"
+FILLER = (
+    "The mill stands by the water. Boats come in the morning and leave before noon. "
+    "Nothing else happens here. "
+)
+NEEDLE = "\nThe pass key of {name} is {key}. Keep it: the pass key of {name} is {key}.\n"
+QUESTION = "\nWhat is the pass key of {name}? The pass key of {name} is"
+
+Asked = tuple[list[int], list[int]]
+"""The ids of a question, and those of its answer."""
+
+
+@dataclass(frozen=True)
+class KeyPrompt:
+    """ids: the text with its keys. asked: one entry a key. distances: positions, key to question.
+
+    positions: of the ids, and of the first token of a question as one more entry.
+    """
+
+    ids: list[int]
+    asked: list[Asked]
+    distances: list[int]
+    positions: list[int]
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest question with its answer."""
+        return max(len(question) + len(answer) for question, answer in self.asked)
+
+
+@dataclass(frozen=True)
+class Recall:
+    """One key of one prompt.
+
+    distance: tokens; loss: mean over the answer's tokens, nats; rank: the worst, 1 is first.
+    """
+
+    distance: int
+    loss: float
+    rank: int
+
+    @property
+    def retrieved(self) -> bool:
+        """Whether greedy generation gives the key."""
+        return self.rank == 1
+
+
+def make_prompt(tokenizer: Any, *, tokens: int, keys: int, seed: int, advice: str) -> KeyPrompt:
+    """A prompt whose text and one question fill `tokens` tokens, with `keys` at even distances.
+
+    ConfigError, with `advice`, when the keys do not fit.
+    """
+    if not 1 <= keys <= len(NAMES):
+        raise ConfigError(f"--passkeys {keys}: give 0 to {len(NAMES)}")
+    rng = np.random.default_rng([seed, tokens])
+    names = [NAMES[i] for i in rng.permutation(len(NAMES))[:keys]]
+    hidden = [(name, str(rng.integers(10_000, 100_000))) for name in names]
+    needles = [encode_plain(tokenizer, NEEDLE.format(name=n, key=k)) for n, k in hidden]
+    asked = [_question(tokenizer, name, key) for name, key in hidden]
+    opening, filler = encode(tokenizer, OPENING), encode_plain(tokenizer, FILLER)
+    room = tokens - max(len(question) + len(answer) for question, answer in asked)
+    room -= len(opening) + sum(map(len, needles))
+    if room < keys * len(filler):
+        raise ConfigError(f"{tokens} tokens are too few for {keys} pass keys; {advice}")
+    ids, starts = _hide(needles, opening=opening, filler=filler, room=room)
+    distances = [len(ids) - start for start in starts]
+    return KeyPrompt(ids, asked, distances, list(range(len(ids) + 1)))
+
+
+def _hide(
+    needles: Sequence[list[int]], *, opening: list[int], filler: list[int], room: int
+) -> tuple[list[int], list[int]]:
+    """A text whose `room` tokens of filler are cut evenly by the needles, and where they start."""
+    ids, starts, told = list(opening), [], len(opening)  # told: tokens that are no filler
+    for number, needle in enumerate(needles):
+        ids += _fill(filler, room * number // len(needles) - (len(ids) - told))
+        starts.append(len(ids))
+        ids += needle
+        told += len(needle)
+    return ids + _fill(filler, room - (len(ids) - told)), starts
+
+
+def _fill(filler: list[int], count: int) -> list[int]:
+    return (filler * (count // len(filler) + 1))[:count]
+
+
+def spread_prompt(prompt: KeyPrompt, context: int) -> KeyPrompt:
+    """The prompt with positions that jump before every key, so that its questions end at `context`.
+
+    Attention sees only how far apart two tokens are: a short text exercises far distances at the
+    cost of its own length. It does not have the many tokens that a text of that length would also
+    have to look past.
+    """
+    starts = [len(prompt.ids) - distance for distance in prompt.distances]
+    jump = (context - prompt.longest - len(prompt.ids)) // len(starts)
+    places = np.arange(len(prompt.ids) + 1)
+    jumps = np.searchsorted(starts[1:], places, side="right")
+    jumps[-1] = len(starts)
+    positions = [int(i) for i in places + jumps * jump]
+    distances = [positions[-1] - positions[start] for start in starts]
+    return KeyPrompt(prompt.ids, prompt.asked, distances, positions)
+
+
+def _question(tokenizer: Any, name: str, key: str) -> Asked:
+    """The question's ids, and those of the answer as they follow it in one text."""
+    question = QUESTION.format(name=name)
+    alone = encode_plain(tokenizer, question)
+    whole = encode_plain(tokenizer, f"{question} {key}")
+    pairs = enumerate(zip(alone, whole, strict=False))
+    same = next((i for i, (a, b) in pairs if a != b), len(alone))
+    return whole[:same], whole[same:]
+
+
+def recall_keys(
+    engine: Engine, prompt: KeyPrompt, progress: Progress | None = None
+) -> list[Recall]:
+    """Every key of the prompt: one pass over its text, then each question from the same cache."""
+    import torch
+    from transformers import DynamicCache
+
+    cache = DynamicCache()  # without the config's windows, to be cut back; the masks keep them
+    ids = torch.tensor([prompt.ids], device=engine.device)
+    places = torch.tensor([prompt.positions[:-1]], device=engine.device)
+    engine.hidden(ids, places, progress=progress, cache=cache)
+    pairs = zip(prompt.asked, prompt.distances, strict=True)
+    return [_ask(engine, asked, cache, prompt.positions[-1], far) for asked, far in pairs]
+
+
+def _ask(engine: Engine, asked: Asked, cache: Any, position: int, distance: int) -> Recall:
+    """One question after the cached text, from `position` on; the cache is left as it was."""
+    import torch
+
+    question, answer = asked
+    told = torch.tensor([question + answer[:-1]], device=engine.device)
+    places = torch.arange(position, position + told.shape[1], device=engine.device)[None]
+    with torch.no_grad():
+        hidden = run_base(engine.network, told, places, cache=cache)[0, len(question) - 1 :]
+        logits = apply_head(engine.network, hidden).float()
+    cache.crop(-told.shape[1])
+    return _score(logits, answer, distance)
+
+
+def _score(logits: Any, answer: Sequence[int], distance: int) -> Recall:
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    told = torch.tensor(list(answer), device=logits.device)
+    ranks = (logits > logits.gather(1, told[:, None])).sum(1) + 1
+    return Recall(distance, float(cross_entropy(logits, told)), int(ranks.max()))

@@ -1,0 +1,130 @@
+"""Variants of a model: scalings of one checkpoint, tuned checkpoints, finished files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ropeconv import registry
+from ropeconv.errors import ConfigError, RopeconvError, unknown_name
+from ropeconv.extend import ScalingRequest
+from ropeconv.model import Model
+from ropeconv.prepare import prepare, scale
+from ropeconv.rope.solve import is_scaled
+from ropeconv.rope.spec import ScalingKind
+
+UNSCALED = "none"
+BASELINE = "pi"  # Position Interpolation: a method that does not beat it is not worth its numbers
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One of the models that are compared.
+
+    method: how it got longer, by the name that users call it; factor: s, None where it is its own.
+    model: a scaling of the compared checkpoint, or a checkpoint with weights of its own
+    (`own_weights`). path: a finished file that runs in its own runtime, when it is no checkpoint.
+    refusal: why there is nothing to measure.
+    """
+
+    label: str
+    method: str
+    factor: float | None = None
+    model: Model | None = None
+    own_weights: bool = False
+    path: Path | None = None
+    refusal: str = ""
+
+
+def known_methods() -> list[str]:
+    """`none`, then every kind that a factor alone determines, static ones first."""
+    return [UNSCALED, *_kinds()]
+
+
+def default_methods() -> list[str]:
+    """`none` and all static kinds."""
+    return [UNSCALED, *(method for method, kind in _kinds().items() if kind.static)]
+
+
+def _kinds() -> dict[str, ScalingKind]:
+    """Method -> kind, in the order of the reports."""
+    kinds = {kind.spoken or name: kind for name, kind in registry.scalings().items()}
+    ordered = sorted(kinds, key=lambda name: (not kinds[name].static, name != BASELINE, name))
+    return {method: kinds[method] for method in ordered if kinds[method].by_factor_alone}
+
+
+def method_variants(
+    model: Model, methods: Sequence[str], factors: Sequence[float]
+) -> list[Variant]:
+    """A variant for every method and factor; `none` once.
+
+    Raises ConfigError for an unknown name.
+    """
+    kinds, found = _kinds(), []
+    spoken = {kind.name: method for method, kind in kinds.items()}
+    for asked in methods:
+        method = spoken.get(asked, asked)
+        if method == UNSCALED:
+            found.append(Variant(UNSCALED, UNSCALED, 1.0, model))
+        elif method in kinds:
+            found += [_scaled(model, method, kinds[method], factor) for factor in factors]
+        else:
+            raise ConfigError(unknown_name("method", asked, known_methods()))
+    return found
+
+
+def _scaled(model: Model, method: str, kind: ScalingKind, factor: float) -> Variant:
+    label = f"{method} x{factor:g}"
+    parameters = kind.example_parameters(model.main_rope, factor)
+    try:
+        scaled = scale(model, ScalingRequest(kind.name, factor, parameters=parameters))
+    except RopeconvError as error:
+        return Variant(label, method, factor, refusal=str(error))
+    return Variant(label, method, factor, scaled)
+
+
+def parameter_variant(model: Model, values: Mapping[str, Any], name: str) -> Variant:
+    """The model under Hugging Face's rope_parameters, as `ropeconv search` writes them."""
+    scaled = scale(model, ScalingRequest(kind=None, huggingface=values))
+    return Variant(name, name, _reach(scaled), scaled)
+
+
+def file_variant(path: Path) -> Variant:
+    """A checkpoint of its own or a finished file; ConfigError where there is neither."""
+    if not path.exists():
+        raise ConfigError(f"{path}: no such file or folder")
+    targets = registry.targets().values()
+    target = next((target for target in targets if target.recognizes(path)), None)
+    if target is None or target.write_folder is not None:  # what transformers runs
+        own = prepare(str(path), None)
+        return Variant(path.name, path.name, _reach(own), own, own_weights=True)
+    return Variant(path.name, path.name, path=path)
+
+
+def _reach(model: Model) -> float:
+    rope = model.main_rope
+    return rope.context / rope.original_context
+
+
+def unscaled_model(source: str, *, original_context: int | None = None) -> Model:
+    """The checkpoint at `source`, which every method starts from.
+
+    Raises ConfigError for one that is scaled already.
+    """
+    model = prepare(source, None, original_context=original_context)
+    rope = model.main_rope
+    if is_scaled(rope):
+        raise ConfigError(
+            f"{source}: is scaled already ({rope.kind}, {rope.original_context} -> {rope.context} "
+            f"tokens); give the unscaled checkpoint, and this one with --also"
+        )
+    return model
+
+
+def refuse_hopeless(variants: Iterable[Variant]) -> None:
+    """ConfigError, with the first reason, when every scaling of the model was refused."""
+    scaled = [v for v in variants if v.method != UNSCALED and v.path is None]
+    if scaled and all(variant.refusal for variant in scaled):
+        raise ConfigError(f"no method can lengthen this model: {scaled[0].refusal}")

@@ -1,0 +1,1 @@
+"""The short fine-tune that a longer context wants."""
