@@ -114,7 +114,7 @@ def test_bands_cover_every_token_once() -> None:
 
 
 def test_the_standard_error_is_that_of_independent_blocks() -> None:
-    """Where neighbours repeat, the naive error is too small; means of independent blocks tell it."""
+    """Where neighbours repeat, the naive error is too small; means of distant blocks tell it."""
     rng = np.random.default_rng(0)
     means, errors = [], []
     for _ in range(200):
