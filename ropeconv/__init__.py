@@ -11,7 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ropeconv.api import Conversion, compare, convert, inspect, search, tune, verify
+    from ropeconv.api import Conversion, convert, inspect, verify
     from ropeconv.errors import (
         CannotExpress,
         CheckpointError,
@@ -22,15 +22,25 @@ if TYPE_CHECKING:
         TokenizerError,
     )
     from ropeconv.extend import ScalingRequest
+    from ropeconv.longctx.compare.question import Question
+    from ropeconv.longctx.compare.run import compare
+    from ropeconv.longctx.search.plan import Plan
+    from ropeconv.longctx.search.run import search
+    from ropeconv.longctx.tune.recipe import Choices, Recipe
+    from ropeconv.longctx.tune.run import tune
 
     __version__: str
 
 __all__ = [
     "CannotExpress",
     "CheckpointError",
+    "Choices",
     "ConfigError",
     "Conversion",
     "OutputError",
+    "Plan",
+    "Question",
+    "Recipe",
     "RopeConfigError",
     "RopeconvError",
     "ScalingRequest",
@@ -44,7 +54,7 @@ __all__ = [
     "verify",
 ]
 _HOMES = {
-    "ropeconv.api": ("Conversion", "compare", "convert", "inspect", "search", "tune", "verify"),
+    "ropeconv.api": ("Conversion", "convert", "inspect", "verify"),
     "ropeconv.errors": (
         "CannotExpress",
         "CheckpointError",
@@ -55,6 +65,12 @@ _HOMES = {
         "TokenizerError",
     ),
     "ropeconv.extend": ("ScalingRequest",),
+    "ropeconv.longctx.compare.question": ("Question",),
+    "ropeconv.longctx.compare.run": ("compare",),
+    "ropeconv.longctx.search.plan": ("Plan",),
+    "ropeconv.longctx.search.run": ("search",),
+    "ropeconv.longctx.tune.recipe": ("Choices", "Recipe"),
+    "ropeconv.longctx.tune.run": ("tune",),
 }
 
 

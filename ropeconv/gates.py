@@ -45,8 +45,12 @@ class Gates:
     def at(self, stop: int) -> Gates:
         """The limits for a band that ends at position `stop`."""
         stretch = max(1.0, stop / ANGLES_PART) if self.grows else 1.0
-        scaled = {"nmse": self.nmse * stretch**2, "kl": self.kl * stretch**2}
-        return replace(self, **scaled, loss=self.loss * stretch)
+        return replace(
+            self,
+            nmse=self.nmse * stretch**2,
+            kl=self.kl * stretch**2,
+            loss=self.loss * stretch,
+        )
 
     def floored(self, floor: Gates) -> Gates:
         """These limits, but none narrower than `floor`'s."""

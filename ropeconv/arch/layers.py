@@ -41,7 +41,9 @@ class LayerRule:
     kinds: Callable[[Mapping[str, Any], Sizes], tuple[str, ...]]
 
 
-def find_kinds(config: Mapping[str, Any], rule: LayerRule, sizes: Sizes, *, family: str) -> tuple[str, ...]:
+def find_kinds(
+    config: Mapping[str, Any], rule: LayerRule, sizes: Sizes, *, family: str
+) -> tuple[str, ...]:
     """One kind a layer; ConfigError when layer_types, where it is stated, says otherwise."""
     kinds = rule.kinds(config, sizes)
     if SLIDING in kinds:
@@ -56,18 +58,22 @@ def find_kinds(config: Mapping[str, Any], rule: LayerRule, sizes: Sizes, *, fami
     return kinds
 
 
+def _every(kind: str, sizes: Sizes) -> tuple[str, ...]:
+    return (kind,) * int(sizes.num_layers)
+
+
 def _full(_config: Mapping[str, Any], sizes: Sizes) -> tuple[str, ...]:
-    return (FULL,) * sizes.num_layers
+    return _every(FULL, sizes)
 
 
 def _window_everywhere(_config: Mapping[str, Any], sizes: Sizes) -> tuple[str, ...]:
-    return (SLIDING if sizes.sliding_window else FULL,) * sizes.num_layers
+    return _every(SLIDING if sizes.sliding_window else FULL, sizes)
 
 
 def _window_from(config: Mapping[str, Any], sizes: Sizes) -> tuple[str, ...]:
     stated = _stated(config, sizes)
     if not config.get("use_sliding_window") or not sizes.sliding_window:
-        return (FULL,) * sizes.num_layers
+        return _every(FULL, sizes)
     if stated is not None:
         return stated
     first = config.get("max_window_layers", 28)

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ropeconv import registry
-from ropeconv.arch.family import THETA_KEYS as THETAS
-from ropeconv.arch.family import Architecture
-from ropeconv.arch.layers import FULL
-from ropeconv.arch.layers import LAYER_TYPES as LAYERS
+from ropeconv.arch.family import THETA_KEYS, Architecture
+from ropeconv.arch.layers import FULL, LAYER_TYPES
 from ropeconv.finding import Values
 
 NEEDS_ORIGINAL = ("yarn", "longrope", "llama3")
@@ -36,7 +34,7 @@ class Case:
         """Whether rope_parameters are one dict a layer type."""
         if self.arch is not None:
             return self.arch.rope.nested
-        return any(key in LAYERS for key in self.newer)
+        return any(key in LAYER_TYPES for key in self.newer)
 
     @property
     def newer(self) -> Values:
@@ -51,7 +49,7 @@ class Case:
     def dicts(self) -> Iterator[tuple[str, Values]]:
         """(where, what it says) of every dict of rotary parameters."""
         if self.nested:
-            yield from ((f"rope_parameters.{key}", _dict(value)) for key, value in self.newer.items() if key in LAYERS)
+            yield from ((f"rope_parameters.{key}", _dict(value)) for key, value in self.newer.items() if key in LAYER_TYPES)
         elif self.newer:
             yield "rope_parameters", self.newer
         if self.older:
@@ -60,7 +58,7 @@ class Case:
     @property
     def top_theta(self) -> Any:
         """theta beside the dicts."""
-        return next((self.config[key] for key in THETAS if self.config.get(key) is not None), None)
+        return next((self.config[key] for key in THETA_KEYS if self.config.get(key) is not None), None)
 
     @property
     def theta_key(self) -> str:
@@ -96,7 +94,7 @@ def edit_dicts(config: Values, change: Callable[[dict[str, Any]], dict[str, Any]
         if not isinstance(values, Mapping) or not values:
             continue
         if nested and key == "rope_parameters":
-            inner = {name: change(dict(value)) for name, value in values.items() if name in LAYERS and isinstance(value, Mapping)}
+            inner = {name: change(dict(value)) for name, value in values.items() if name in LAYER_TYPES and isinstance(value, Mapping)}
             out[key] = {**values, **inner}
         else:
             out[key] = change(dict(values))

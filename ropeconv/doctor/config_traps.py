@@ -11,8 +11,17 @@ from functools import partial
 from typing import Any
 
 from ropeconv import registry
+from ropeconv.arch.family import THETA_KEYS
 from ropeconv.arch.uncovered import DROPS_CACHE, NEVER_READ, UNREACHABLE
-from ropeconv.doctor.case import MAX, NEEDS_ORIGINAL, THETAS, TRAINED, Case, edit_dicts, kind_of, without
+from ropeconv.doctor.case import (
+    MAX,
+    NEEDS_ORIGINAL,
+    TRAINED,
+    Case,
+    edit_dicts,
+    kind_of,
+    without,
+)
 from ropeconv.finding import ERROR, NOTE, WARNING, Finding, Values
 
 ROPE_KEYS = ("rope_parameters", "rope_scaling", "rope_theta", "rope_local_base_freq")
@@ -45,7 +54,7 @@ def _lost_theta(case: Case) -> Finding | None:
 
 def _null_theta(case: Case) -> Finding | None:
     holes = [where for where, values in case.dicts() if "rope_theta" in values and values["rope_theta"] is None]
-    holes += [key for key in THETAS if key in case.config and case.config[key] is None]
+    holes += [key for key in THETA_KEYS if key in case.config and case.config[key] is None]
     if not holes:
         return None
     others = {values["rope_theta"] for _, values in case.dicts() if values.get("rope_theta") is not None} | {case.top_theta}
@@ -54,7 +63,7 @@ def _null_theta(case: Case) -> Finding | None:
     def mend(config: Values) -> dict[str, Any]:
         (theta,) = known
         filled = edit_dicts(config, lambda values: {**values, "rope_theta": theta}, nested=False)
-        return without(filled, *THETAS) | {case.theta_key: theta}
+        return without(filled, *THETA_KEYS) | {case.theta_key: theta}
 
     return Finding(
         "T2",

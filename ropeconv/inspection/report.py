@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ropeconv.doctor.finding import Finding
+from ropeconv.finding import Finding
 from ropeconv.inspection.look import Look
 from ropeconv.inspection.mend import Mended
 

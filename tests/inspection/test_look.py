@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from ropeconv import registry
+from ropeconv.api import convert
 from ropeconv.cli import main
 from ropeconv.errors import RopeconvError
 from ropeconv.extend import ScalingRequest
@@ -89,7 +90,10 @@ def test_what_the_table_promises_is_what_the_targets_do(family: str, sources: di
             request = ScalingRequest(kind=kind, factor=4.0, parameters=parameters)
             try:
                 model = prepare(sources[family], request)
-                emitted = registry.targets()[name].emit(model, out, huggingface=huggingface_patch(model), dry_run=True)
+                target = registry.targets()[name]
+                options = target.options(dry_run=True)
+                patch = huggingface_patch(model)
+                emitted = target.emit(model, out, huggingface=patch, options=options)
                 found = {"how": emitted.carried.how, "why": emitted.carried.why}
             except RopeconvError as error:
                 found = {"how": "refused", "why": str(error)}
@@ -100,16 +104,13 @@ def test_what_the_table_promises_is_what_the_targets_do(family: str, sources: di
 
 @pytest.mark.parametrize("method", METHODS)
 def test_folders_that_ropeconv_wrote_show_no_trap(method: str, sources: dict[str, Path], tmp_path: Path) -> None:
-    from converters.to_safetensors.write import Options, emit
-
     asked = METHODS[method]
     request = None if asked is None else ScalingRequest(kind=asked[0], factor=asked[1], parameters=asked[2])
     for family in ("llama", "gemma3_text", "phi3"):
         if (family, method) == ("phi3", "dynamic"):
             continue
-        model = prepare(sources[family], request)
         out = tmp_path / family
-        emit(model, out, huggingface=huggingface_patch(model), options=Options(link=True))
+        model = convert(sources[family], "safetensors", out, scaling=request, link=True).model
         found = look(out)
         names = {finding.name for finding in found.findings if finding.severity != "note"}
         stale = {"T9"} if method == "longrope" and family != "phi3" else set()  # it is what was asked for, and it is said

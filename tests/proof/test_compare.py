@@ -7,14 +7,18 @@ import math
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from converters.to_gguf.quant.types import FILE_TYPES
-from ropeconv.arch._base import Role, Tag, Weight
+from ropeconv import registry
+from ropeconv.arch.blocks.weight import Role, Weight
+from ropeconv.arch.stack import Place
 from ropeconv.errors import CannotExpress, CheckpointError
+from ropeconv.gates import Gates
 from ropeconv.rope.spec import Frequencies
 from ropeconv.proof.compare import band_edges, compare_logits, pair_blocks
 from ropeconv.proof.frequencies import compare_frequencies
@@ -22,10 +26,17 @@ from ropeconv.proof.reference import Rotary
 from ropeconv.proof.report import FAIL, OK, Measured, Report, Rung, to_json
 from ropeconv.proof.run import gate_findings
 from ropeconv.proof.text import Pass, plan_passes, wanted_tokens
-from ropeconv.proof.tolerances import BLOCK_TYPES, LOGITS, Gates, logit_gates
 from ropeconv.proof.weights import compare_weights
 
 VOCAB, TOTAL, TRAINED = 37, 50, 32
+GGUF = registry.targets()["gguf"]
+LIMITS = {k: v for target in registry.targets().values() for k, v in target.block_limits.items()}
+
+
+def logit_gates(file_type: str, *, activation: str) -> Gates:
+    """The GGUF target's limits for a model of this activation."""
+    stack: Any = SimpleNamespace(activations=frozenset({activation}))
+    return GGUF.gates(file_type, stack)
 
 
 @pytest.fixture(scope="module")
@@ -208,12 +219,12 @@ class Rows:
         raise NotImplementedError
 
 
-MATRIX = Weight(Role.Q, "w", ("e", "e"))
-SHIFTED = Weight(Role.OUTPUT_NORM, "w", ("e",), frozenset({Tag.NORM_PLUS_ONE}))
+MATRIX = Weight(Role.Q, "w", (64, 64))
+SHIFTED = Weight(Role.OUTPUT_NORM, "w", (64,), offset=1.0)
 
 
 def weight_findings(mine: Rows, theirs: Rows, weight: Weight = MATRIX) -> list[str]:
-    return compare_weights({"w": mine}, {"w": theirs}, {"w": (weight, None)}).findings
+    return compare_weights({"w": mine}, {"w": theirs}, {"w": Place(weight)}, limits=LIMITS).findings
 
 
 @pytest.mark.parametrize("kind", ["F32", "F16", "BF16"])
@@ -240,10 +251,10 @@ def test_a_norm_stored_as_one_plus_w_may_round_there() -> None:
     assert len(weight_findings(Rows(viewed * np.float32(1.001)), Rows(source), SHIFTED)) == 1
 
 
-UNSEEN = {"Q5_1", "Q2_K"}  # 1 % can pass: see BlockType
+UNSEEN = {"Q5_1", "Q2_K"}  # 1 % can pass: see the limits
 
 
-@pytest.mark.parametrize("kind", [kind for kind, limit in BLOCK_TYPES.items() if not limit.projected])
+@pytest.mark.parametrize("kind", [kind for kind, limit in LIMITS.items() if not limit.projected])
 def test_block_types_pass_as_ggml_writes_them_and_fail_scaled(kind: str) -> None:
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, quants
 
@@ -302,23 +313,24 @@ def test_a_type_without_limits_is_refused() -> None:
     source = np.ones((2, 32), np.float32)
     assert "no measured limits" in weight_findings(Rows(source, "IQ1_S"), Rows(source))[0]
     with pytest.raises(CannotExpress, match="no limits were measured for gguf type 'IQ1_S'"):
-        logit_gates("gguf", "IQ1_S", activation="silu")
+        logit_gates("IQ1_S", activation="silu")
 
 
 def test_every_file_type_that_is_written_has_limits() -> None:
-    assert {name for target, name in LOGITS if target == "gguf"} == set(FILE_TYPES)
-    assert {row.base for row in FILE_TYPES.values() if row.quantised} <= set(BLOCK_TYPES)
+    for name in FILE_TYPES:
+        assert logit_gates(name, activation="silu").nmse > 0
+    assert {row.base for row in FILE_TYPES.values() if row.quantised} <= set(GGUF.block_limits)
 
 
 def test_exact_types_get_room_with_position_and_gelu_a_floor() -> None:
-    plain = logit_gates("gguf", "F32", activation="silu")
+    plain = logit_gates("F32", activation="silu")
     assert plain.at(4096) == plain
     assert plain.at(16384).nmse == pytest.approx(16 * plain.nmse)
     assert plain.at(16384).loss == pytest.approx(4 * plain.loss)
     assert plain.at(16384).top1 == plain.top1
-    assert logit_gates("gguf", "Q8_0", activation="silu").at(16384) == logit_gates("gguf", "Q8_0", activation="silu")
-    assert logit_gates("gguf", "F32", activation="gelu_pytorch_tanh").nmse == 1e-5
-    assert logit_gates("gguf", "Q8_0", activation="gelu").nmse == logit_gates("gguf", "Q8_0", activation="silu").nmse
+    assert logit_gates("Q8_0", activation="silu").at(16384) == logit_gates("Q8_0", activation="silu")
+    assert logit_gates("F32", activation="gelu_pytorch_tanh").nmse == 1e-5
+    assert logit_gates("Q8_0", activation="gelu").nmse == logit_gates("Q8_0", activation="silu").nmse
 
 
 def test_json_of_a_broken_run_is_json(logits: Any) -> None:
