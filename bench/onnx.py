@@ -1,11 +1,13 @@
-"""`ropeconv onnx` against the onnxruntime-genai builder and optimum-onnx: time, memory, size, tokens per second, in one run.
+"""`ropeconv onnx` against the onnxruntime-genai builder and optimum-onnx: time, memory, size,
+tokens per second, in one run.
 
 usage: python bench/onnx.py [--runs 3] [--work build/bench] [--skip-speed] [--skip-large]
 
-Writing: the median of the runs, taken in turn, every output removed before the next; memory is the peak of anonymous pages
-of the process tree. Speed: speed.py in a process of its own for each graph, taking turns, each round at another length,
-loaded several times: where buffers happen to lie moves a graph by several percent. Through plain onnxruntime, and through
-onnxruntime-genai as each folder's own genai_config.json says. Peers run with their defaults but for the output type.
+Writing: the median of the runs, taken in turn, every output removed before the next; memory is the
+peak of anonymous pages of the process tree. Speed: speed.py in a process of its own for each graph,
+taking turns, each round at another length, loaded several times: where buffers happen to lie moves
+a graph by several percent. Through plain onnxruntime, and through onnxruntime-genai as each
+folder's own genai_config.json says. Peers run with their defaults but for the output type.
 """
 
 from __future__ import annotations
@@ -30,14 +32,36 @@ Entrants = dict[str, tuple[Path, tuple[str, ...]]]
 
 def ropeconv(source: Path, out: Path, *options: str) -> Contestant:
     """Four times longer by Position Interpolation."""
-    command = ("ropeconv", "onnx", str(source), "--pi-factor", "4", "-o", str(out), "--quiet", *options)
+    command = (
+        "ropeconv",
+        "onnx",
+        str(source),
+        "--pi-factor",
+        "4",
+        "-o",
+        str(out),
+        "--quiet",
+        *options,
+    )
     return Contestant(" ".join(("ropeconv onnx", *options)), (command,), (out,))
 
 
 def genai_builder(source: Path, out: Path, *, precision: str) -> Contestant:
     """onnxruntime-genai's builder; it knows no context extension."""
-    command = (sys.executable, "-m", "onnxruntime_genai.models.builder", "-m", str(source), "-o", str(out))
-    return Contestant(f"onnxruntime-genai builder {precision}", ((*command, "-p", precision, "-e", "cpu"),), (out,))
+    command = (
+        sys.executable,
+        "-m",
+        "onnxruntime_genai.models.builder",
+        "-m",
+        str(source),
+        "-o",
+        str(out),
+    )
+    return Contestant(
+        f"onnxruntime-genai builder {precision}",
+        ((*command, "-p", precision, "-e", "cpu"),),
+        (out,),
+    )
 
 
 def optimum_export(source: Path, out: Path) -> list[Contestant]:
@@ -45,22 +69,55 @@ def optimum_export(source: Path, out: Path) -> list[Contestant]:
     if not OPTIMUM.exists():
         print("build/optimum is not there: optimum-onnx is left out (make clients)")
         return []
-    command = (str(OPTIMUM), "-m", "optimum.commands.optimum_cli", "export", "onnx", "--task", "text-generation-with-past")
-    return [Contestant("optimum-onnx fp32", ((*command, "--model", str(source), str(out)),), (out,))]
+    command = (
+        str(OPTIMUM),
+        "-m",
+        "optimum.commands.optimum_cli",
+        "export",
+        "onnx",
+        "--task",
+        "text-generation-with-past",
+    )
+    return [
+        Contestant("optimum-onnx fp32", ((*command, "--model", str(source), str(out)),), (out,))
+    ]
 
 
 def writing(source: Path, work: Path, *, runs: int, record: Record) -> None:
     """SmolLM2 to fp32 and to int4."""
-    full = [ropeconv(source, work / "ours"), genai_builder(source, work / "genai", precision="fp32")]
-    compare("SmolLM2-135M to fp32", [*full, *optimum_export(source, work / "optimum")], runs=runs, record=record)
-    small = [ropeconv(source, work / "ours", "--type", "int4"), genai_builder(source, work / "genai", precision="int4")]
+    full = [
+        ropeconv(source, work / "ours"),
+        genai_builder(source, work / "genai", precision="fp32"),
+    ]
+    compare(
+        "SmolLM2-135M to fp32",
+        [*full, *optimum_export(source, work / "optimum")],
+        runs=runs,
+        record=record,
+    )
+    small = [
+        ropeconv(source, work / "ours", "--type", "int4"),
+        genai_builder(source, work / "genai", precision="int4"),
+    ]
     compare("SmolLM2-135M to int4", small, runs=runs, record=record)
 
 
 def start(folder: Path, *options: str) -> subprocess.Popen[str]:
-    """speed.py with the model loaded, waiting for its turns; -P because this folder holds an onnx.py."""
-    command = [sys.executable, "-P", "bench/speed.py", str(folder), "--threads", str(THREADS), *options]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    """speed.py with the model loaded, waiting for its turns; -P because this folder holds an
+    onnx.py.
+    """
+    command = [
+        sys.executable,
+        "-P",
+        "bench/speed.py",
+        str(folder),
+        "--threads",
+        str(THREADS),
+        *options,
+    ]
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
     ask(process, "")
     return process
 
@@ -89,7 +146,9 @@ def rounds(entrants: Entrants, lengths: list[int]) -> Iterator[dict[str, dict[st
 
 
 def race(job: str, entrants: Entrants, *, record: Record) -> None:
-    """Medians, and the quartiles of the ratio to the last, the peer, in the same round; the peer once more for the noise."""
+    """Medians, and the quartiles of the ratio to the last, the peer, in the same round; the peer
+    once more for the noise.
+    """
     peer = list(entrants)[-1]
     entrants = {f"{peer}, again": entrants[peer], **entrants}
     draw = random.Random(0)
@@ -97,13 +156,21 @@ def race(job: str, entrants: Entrants, *, record: Record) -> None:
     for load in range(LOADS):  # what is loaded first is slower than itself loaded later
         names = [*entrants][load:] + [*entrants][:load]
         found += rounds({name: entrants[name] for name in names}, draw.choices(LENGTHS, k=ROUNDS))
-    print(f"\n{job} (median of {LOADS} x {ROUNDS} rounds in turn, {THREADS} threads; x: the round's peer, quartiles)")
+    print(
+        f"\n{job} (median of {LOADS} x {ROUNDS} rounds in turn, {THREADS} threads; x: the round's "
+        f"peer, quartiles)"
+    )
     for name in entrants:
         columns, entry = [], {}
         for key in ("prefill", "decode"):
             entry[key] = statistics.median(one[name][key] for one in found)
-            low, entry[f"{key}_ratio"], high = statistics.quantiles((one[name][key] / one[peer][key] for one in found), n=4)
-            columns.append(f"{key} {entry[key]:6.1f} tokens/s {entry[f'{key}_ratio']:5.2f} x ({low:.2f}-{high:.2f})")
+            low, entry[f"{key}_ratio"], high = statistics.quantiles(
+                (one[name][key] / one[peer][key] for one in found), n=4
+            )
+            columns.append(
+                f"{key} {entry[key]:6.1f} tokens/s {entry[f'{key}_ratio']:5.2f} x "
+                f"({low:.2f}-{high:.2f})"
+            )
         print(f"  {name:<32} {'   '.join(columns)}", flush=True)
         record({"job": job, "name": name, **entry})
 
@@ -114,12 +181,18 @@ def running(source: Path, work: Path, *, record: Record) -> None:
         ours = {profile: work / f"speed-{kind}-{profile}" for profile in ("ort", "standard")}
         peer = work / f"speed-{kind}-genai"
         for profile, folder in ours.items():
-            run(ropeconv(source, folder, "--type", kind, "--profile", profile, "--force"), keep=True)
+            run(
+                ropeconv(source, folder, "--type", kind, "--profile", profile, "--force"), keep=True
+            )
         run(genai_builder(source, peer, precision=kind), keep=True)
         plain = {f"ropeconv {profile}": (folder, ()) for profile, folder in ours.items()}
         served = {f"ropeconv {profile}": (folder, ("--genai",)) for profile, folder in ours.items()}
         name = "onnxruntime-genai builder"
-        race(f"{kind} in onnxruntime", plain | {name: (peer, ("--graph", "model.onnx"))}, record=record)
+        race(
+            f"{kind} in onnxruntime",
+            plain | {name: (peer, ("--graph", "model.onnx"))},
+            record=record,
+        )
         race(f"{kind} in onnxruntime-genai", served | {name: (peer, ("--genai",))}, record=record)
         for folder in (*ours.values(), peer):
             remove(folder)
@@ -127,7 +200,10 @@ def running(source: Path, work: Path, *, record: Record) -> None:
 
 def large(source: Path, work: Path, *, record: Record) -> None:
     """1.1 billion parameters to int4, once."""
-    entrants = [ropeconv(source, work / "ours", "--type", "int4"), genai_builder(source, work / "genai", precision="int4")]
+    entrants = [
+        ropeconv(source, work / "ours", "--type", "int4"),
+        genai_builder(source, work / "genai", precision="int4"),
+    ]
     compare("1.1 billion parameters to int4", entrants, runs=1, record=record)
 
 

@@ -2,9 +2,10 @@
 
 usage: echo 1024 | python -P bench/speed.py FOLDER [--graph model.onnx] [--genai] [--threads 2]
 
-Prints {} when the model is loaded, then for every n that comes in one round as JSON, so that several graphs can take turns
-and lengths can change: at a single length a graph is up to a tenth faster or slower by where its buffers happen to lie.
-Plain onnxruntime unless --genai: random ids, a random cache that grows from step to step as a client's does. With
+Prints {} when the model is loaded, then for every n that comes in one round as JSON, so that
+several graphs can take turns and lengths can change: at a single length a graph is up to a tenth
+faster or slower by where its buffers happen to lie. Plain onnxruntime unless --genai: random ids, a
+random cache that grows from step to step as a client's does. With
 --genai the folder's genai_config.json decides, shared cache buffers included.
 """
 
@@ -50,7 +51,11 @@ def of_session(graph: Path, sizes: dict[str, int], *, threads: int) -> Round:
 
     def cache(tokens: int) -> dict[str, Any]:
         rng, shape = np.random.default_rng(0), (1, sizes["kv_heads"], tokens, sizes["head_dim"])
-        return {name: value(rng.standard_normal(shape, np.float32)) for name in inputs if name.startswith("past_")}
+        return {
+            name: value(rng.standard_normal(shape, np.float32))
+            for name in inputs
+            if name.startswith("past_")
+        }
 
     def call(new: int, past: int, held: dict[str, Any]) -> dict[str, Any]:
         feeds = {
@@ -84,19 +89,26 @@ def of_genai(folder: Path, *, threads: int) -> Round:
     import onnxruntime_genai as genai
 
     config = genai.Config(str(folder))
-    config.overlay(json.dumps({"model": {"decoder": {"session_options": {"intra_op_num_threads": threads}}}}))
+    config.overlay(
+        json.dumps({"model": {"decoder": {"session_options": {"intra_op_num_threads": threads}}}})
+    )
     model = genai.Model(config)
 
     def generator(length: int) -> tuple[Any, float]:
         parameters, most = genai.GeneratorParams(model), length + 4 * STEPS
         parameters.set_search_options(max_length=most, min_length=most, do_sample=False)
-        made, ids = genai.Generator(model, parameters), np.random.default_rng(0).integers(3, 1000, length).astype(np.int32)
+        made, ids = (
+            genai.Generator(model, parameters),
+            np.random.default_rng(0).integers(3, 1000, length).astype(np.int32),
+        )
         return made, seconds(lambda: made.append_tokens(ids))
 
     def measure(behind: int) -> dict[str, float]:
         _, prefill = generator(behind // 2)
         made, _ = generator(behind)
-        return speeds(prefill, [seconds(made.generate_next_token) for _ in range(STEPS)], behind=behind)
+        return speeds(
+            prefill, [seconds(made.generate_next_token) for _ in range(STEPS)], behind=behind
+        )
 
     return measure
 

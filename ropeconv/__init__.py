@@ -17,8 +17,8 @@ if TYPE_CHECKING:
         CheckpointError,
         ConfigError,
         OutputError,
-        RopeconvError,
         RopeConfigError,
+        RopeconvError,
         TokenizerError,
     )
     from ropeconv.extend import ScalingRequest

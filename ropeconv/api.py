@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Conversion:
-    """What `convert` did. model: as it was written; findings: of its source, that concern its readers."""
+    """What `convert` did. model: as it was written; findings: of its source, that concern its
+    readers.
+    """
 
     model: Model
     emitted: Emitted

@@ -1,7 +1,8 @@
 """What a user can be told.
 
-Every error that a wrong input, a wrong option or an unreachable method can cause is a `RopeconvError` whose text is one
-line: what is wrong, where, and what to do. `cli.py` turns it into text once and exits with its `exit_code`.
+Every error that a wrong input, a wrong option or an unreachable method can cause is a
+`RopeconvError` whose text is one line: what is wrong, where, and what to do. `cli.py` turns it into
+text once and exits with its `exit_code`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ class RopeConfigError(ConfigError):
 
 
 class CheckpointError(RopeconvError):
-    """Files that are not a readable checkpoint: missing, truncated, corrupt, or with tensors left over."""
+    """Files that are not a readable checkpoint: missing, truncated, corrupt, or with tensors left
+    over.
+    """
 
 
 class TokenizerError(RopeconvError):
@@ -33,7 +36,9 @@ class TokenizerError(RopeconvError):
 
 
 class CannotExpress(RopeconvError):  # noqa: N818 - reads as a sentence at the raise
-    """The target cannot carry this scaling, type or model exactly; the text gives the reason and an alternative."""
+    """The target cannot carry this scaling, type or model exactly; the text gives the reason and an
+    alternative.
+    """
 
 
 class OutputError(RopeconvError):

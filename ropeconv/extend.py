@@ -7,29 +7,30 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ropeconv.arch.layers import FULL
 from ropeconv.errors import RopeConfigError
 from ropeconv.rope import _checks
-from ropeconv.rope.build import find_kind, parameter_keys
+from ropeconv.rope.build import find_kind
 from ropeconv.rope.carry import as_longrope
-from ropeconv.rope.huggingface import find_rope_type, parse_rope
+from ropeconv.rope.huggingface import find_rope_type
+from ropeconv.rope.requested import build_from_huggingface
 from ropeconv.rope.scalings.default import DefaultParameters
 from ropeconv.rope.solve import is_scaled, solve, validate
 from ropeconv.rope.spec import Frequencies, Rope
 
 ON_EXISTING = ("refuse", "replace", "compose")
-FULL = "full_attention"
 
 
 @dataclass(frozen=True)
 class ScalingRequest:
     """What the user asked for.
 
-    kind: scaling kind; None with `huggingface`. factor: s = L'/L, above 1. context: L', tokens. One of the two is
-    enough; both must agree, but where the factor is nominal (`ScalingKind.nominal`), which may exceed L'/L.
-    parameters: the kind's others.
-    on_existing: what to do with a rope that is scaled already. "replace" counts the factor from the trained context L;
-    "compose" counts it from the current context and multiplies divisors and magnitudes.
-    huggingface: a `rope_parameters` dict to take instead of kind and parameters.
+    kind: scaling kind; None with `huggingface`. factor: s = L'/L, above 1. context: L', tokens. One
+    of the two is enough; both must agree, but where the factor is nominal (`ScalingKind.nominal`),
+    which may exceed L'/L. parameters: the kind's others. on_existing: what to do with a rope that
+    is scaled already. "replace" counts the factor from the trained context L; "compose" counts it
+    from the current context and multiplies divisors and magnitudes. huggingface: a
+    `rope_parameters` dict to take instead of kind and parameters.
     """
 
     kind: str | None
@@ -43,26 +44,41 @@ class ScalingRequest:
 def extend_ropes(
     ropes: Mapping[str, Rope | None], request: ScalingRequest, *, sliding_window: int | None = None
 ) -> dict[str, Rope | None]:
-    """`ropes` with the context of `request`: full-attention layers are scaled; sliding ones see only their window.
+    """`ropes` with the context of `request`: full-attention layers are scaled; sliding ones see
+    only their window.
 
-    sliding_window: window of the sliding layers, tokens; a model of sliding layers alone is scaled only when the window
-    holds the whole target context. Raises RopeConfigError when the request is incomplete, contradictory or cannot help.
+    sliding_window: window of the sliding layers, tokens; a model of sliding layers alone is scaled
+    only when the window holds the whole target context. Raises RopeConfigError when the request is
+    incomplete, contradictory or cannot help.
     """
     if request.on_existing not in ON_EXISTING:
-        raise RopeConfigError(f"on-existing is {request.on_existing!r}; give one of: {', '.join(ON_EXISTING)}")
+        raise RopeConfigError(
+            f"on-existing is {request.on_existing!r}; give one of: {', '.join(ON_EXISTING)}"
+        )
     targets = _layers_to_scale(ropes)
-    scaled: dict[str, Rope | None] = {layer: _extend(rope, request) for layer, rope in targets.items()}
+    scaled: dict[str, Rope | None] = {
+        layer: _extend(rope, request) for layer, rope in targets.items()
+    }
     context = max(rope.context for rope in scaled.values() if rope is not None)
     if FULL not in targets and (sliding_window is None or sliding_window < context):
         window = "of unknown size" if sliding_window is None else f"of {sliding_window} tokens"
         trained = max(rope.original_context for rope in targets.values())
-        less = f"give --context {sliding_window} or less, or " if sliding_window is not None and trained < sliding_window else ""
+        less = (
+            f"give --context {sliding_window} or less, or "
+            if sliding_window is not None and trained < sliding_window
+            else ""
+        )
         raise RopeConfigError(
-            f"every layer attends within a window {window}, so no scaling reaches {context} tokens; "
+            f"every layer attends within a window {window}, so no scaling reaches {context} "
+            f"tokens; "
             f"{less}set sliding_window to null in config.json if the model was trained without it"
         )
     return {
-        layer: scaled[layer] if layer in scaled else None if rope is None else replace(rope, context=context)
+        layer: scaled[layer]
+        if layer in scaled
+        else None
+        if rope is None
+        else replace(rope, context=context)
         for layer, rope in ropes.items()
     }
 
@@ -75,7 +91,8 @@ def _layers_to_scale(ropes: Mapping[str, Rope | None]) -> dict[str, Rope]:
         return {FULL: rotating[FULL]}
     if len(rotating) < len(ropes):
         raise RopeConfigError(
-            f"only the {', '.join(rotating)} layers rotate, and the layers that see the whole text have no RoPE: "
+            f"only the {', '.join(rotating)} layers rotate, and the layers that see the whole text "
+            f"have no RoPE: "
             f"scaling cannot reach further; convert the model unscaled"
         )
     return rotating
@@ -87,7 +104,8 @@ def _extend(rope: Rope, request: ScalingRequest) -> Rope:
         return _scale(rope, request)
     if request.on_existing == "refuse":
         raise RopeConfigError(
-            f"the checkpoint is scaled already ({rope.kind}, {rope.original_context} -> {rope.context} tokens); "
+            f"the checkpoint is scaled already ({rope.kind}, {rope.original_context} -> "
+            f"{rope.context} tokens); "
             f"pass --on-existing replace or compose"
         )
     if request.on_existing == "replace":
@@ -99,40 +117,57 @@ def _unscaled(rope: Rope) -> Rope:
     """The trained rope under an existing scaling; refused where the config no longer tells it."""
     if rope.kind == "default":
         raise RopeConfigError(
-            f"the checkpoint reaches {rope.context} tokens from {rope.original_context} by its rope_theta "
+            f"the checkpoint reaches {rope.context} tokens from {rope.original_context} by its "
+            f"rope_theta "
             f"{rope.theta:g}, and the trained one is not known; use --on-existing compose"
         )
     kind = find_kind(rope.kind)
     if kind.static and not kind.needs_original and rope.context == rope.original_context:
         raise RopeConfigError(
-            f"the checkpoint is scaled ({rope.kind}) without saying its trained context; give --original-context"
+            f"the checkpoint is scaled ({rope.kind}) without saying its trained context; give "
+            f"--original-context"
         )
     if rope.kind == "proportional":
         parameters = replace(rope.parameters, factor=1.0)
         return replace(rope, context=rope.original_context, parameters=parameters)
-    return replace(rope, kind="default", context=rope.original_context, parameters=DefaultParameters())
+    return replace(
+        rope, kind="default", context=rope.original_context, parameters=DefaultParameters()
+    )
 
 
 def _compose(rope: Rope, request: ScalingRequest) -> Rope:
-    """Existing and new divisors multiplied, magnitudes multiplied; a LongRoPE with one table carries the product.
+    """Existing and new divisors multiplied, magnitudes multiplied; a LongRoPE with one table
+    carries the product.
 
-    The new divisors are those of the trained rope: a pair's turns in the window that the existing scaling stretched are
-    its turns in the trained window.
+    The new divisors are those of the trained rope: a pair's turns in the window that the existing
+    scaling stretched are its turns in the trained window.
     """
     before = solve(rope)
     if before.long_inv_freq is not None or not find_kind(rope.kind).static:
-        raise RopeConfigError(f"{rope.kind} has no single table to compose with; use --on-existing replace")
+        raise RopeConfigError(
+            f"{rope.kind} has no single table to compose with; use --on-existing replace"
+        )
     if rope.context == rope.original_context and is_scaled(rope):
         raise RopeConfigError(
-            f"the checkpoint is scaled ({rope.kind}) without saying its trained context; give --original-context"
+            f"the checkpoint is scaled ({rope.kind}) without saying its trained context; give "
+            f"--original-context"
         )
-    bare = Rope("default", rope.theta, rope.head_dim, rope.original_context, rope.original_context, DefaultParameters())
+    bare = Rope(
+        "default",
+        rope.theta,
+        rope.head_dim,
+        rope.original_context,
+        rope.original_context,
+        DefaultParameters(),
+    )
     bare = replace(bare, partial_rotary_factor=rope.partial_rotary_factor)
     factor, context = _settle(request, _request_kind(request), trained=rope.context)
     added_rope = _build(bare, request, factor=factor, context=round(bare.context * factor))
     added = solve(added_rope)
     if added.long_inv_freq is not None or not find_kind(added_rope.kind).static:
-        raise RopeConfigError(f"{added_rope.kind} has no single table to compose; use --on-existing replace")
+        raise RopeConfigError(
+            f"{added_rope.kind} has no single table to compose; use --on-existing replace"
+        )
     product = Frequencies(
         # Not added.rho: a changed base is measured from the trained base, not from itself.
         inv_freq=before.inv_freq * added.inv_freq / before.base_inv_freq,
@@ -150,26 +185,36 @@ def _scale(rope: Rope, request: ScalingRequest) -> Rope:
 def _request_kind(request: ScalingRequest) -> str:
     if request.huggingface is None:
         if request.kind is None:
-            raise RopeConfigError("no scaling kind; pass --scaling KIND or --rope-parameters FILE.json")
+            raise RopeConfigError(
+                "no scaling kind; pass --scaling KIND or --rope-parameters FILE.json"
+            )
         return find_kind(request.kind).name
     if request.kind is not None or request.parameters:
-        raise RopeConfigError("rope_parameters name their own kind and values; drop --scaling and --set")
+        raise RopeConfigError(
+            "rope_parameters name their own kind and values; drop --scaling and --set"
+        )
     return find_rope_type(request.huggingface, where="rope_parameters").name
 
 
 def _settle(request: ScalingRequest, kind: str, *, trained: int) -> tuple[float, int]:
-    """(factor, target context in tokens) from whichever of the two was given, counted from `trained` tokens."""
+    """(factor, target context in tokens) from whichever of the two was given, counted from
+    `trained` tokens.
+    """
     factor = _requested_factor(request)
     if not find_kind(kind).static:
         if request.context is not None:
-            raise RopeConfigError(f"{kind} follows the running length and has no target context; give --factor alone")
+            raise RopeConfigError(
+                f"{kind} follows the running length and has no target context; give --factor alone"
+            )
         if factor is None:
             raise RopeConfigError(f"{kind} needs a factor; give --factor")
         return factor, trained
     if request.context is not None:
         context = _checks.whole("context", request.context)
         if context <= trained:
-            raise RopeConfigError(f"context {context} does not exceed the {trained} tokens that there are; raise it")
+            raise RopeConfigError(
+                f"context {context} does not exceed the {trained} tokens that there are; raise it"
+            )
         if factor is None:
             return context / trained, context
         _refuse_disagreement(kind, factor, context, trained=trained)
@@ -179,7 +224,10 @@ def _settle(request: ScalingRequest, kind: str, *, trained: int) -> tuple[float,
     context = round(trained * factor)
     if not math.isclose(context, trained * factor, rel_tol=1e-9):
         near = max(context, trained + 1)
-        raise RopeConfigError(f"{trained} tokens x {factor:g} is not a whole number; give --context {near} and no factor")
+        raise RopeConfigError(
+            f"{trained} tokens x {factor:g} is not a whole number; give --context {near} and no "
+            f"factor"
+        )
     return factor, context
 
 
@@ -189,14 +237,17 @@ def _refuse_disagreement(kind: str, factor: float, context: int, *, trained: int
         return
     hint = "at least" if nominal else "exactly"
     raise RopeConfigError(
-        f"factor {factor:g} disagrees with context {context}: {kind} takes {hint} {context}/{trained} = {ratio:g}; drop one"
+        f"factor {factor:g} disagrees with context {context}: {kind} takes {hint} "
+        f"{context}/{trained} = {ratio:g}; drop one"
     )
 
 
 def _requested_factor(request: ScalingRequest) -> float | None:
     inner = None if request.huggingface is None else request.huggingface.get("factor")
     if request.factor is not None and inner is not None and request.factor != inner:
-        raise RopeConfigError(f"factor is {inner} in rope_parameters and {request.factor} beside it; keep one")
+        raise RopeConfigError(
+            f"factor is {inner} in rope_parameters and {request.factor} beside it; keep one"
+        )
     factor = inner if request.factor is None else request.factor
     return None if factor is None else _checks.number("factor", factor, above=1.0)
 
@@ -204,37 +255,9 @@ def _requested_factor(request: ScalingRequest) -> float | None:
 def _build(rope: Rope, request: ScalingRequest, *, factor: float, context: int) -> Rope:
     """The rope scaled by `factor` to `context` tokens; `rope` is unscaled."""
     if request.huggingface is not None:
-        return _build_from_huggingface(rope, request.huggingface, factor=factor, context=context)
+        return build_from_huggingface(rope, request.huggingface, factor=factor, context=context)
     kind = find_kind(str(request.kind))
     parameters = kind.by_factor(rope, factor, request.parameters)
     scaled = replace(rope, kind=kind.name, context=context, parameters=parameters)
     validate(scaled)
     return scaled
-
-
-def _build_from_huggingface(rope: Rope, values: Mapping[str, Any], *, factor: float, context: int) -> Rope:
-    where = "rope_parameters"
-    kind = find_rope_type(values, where=where)
-    if (rope.kind == "proportional") != (kind.name == "proportional"):
-        raise RopeConfigError(f"{where}: a {rope.kind} rope cannot be scaled as {kind.name}; keep its rope_type")
-    own = rope.parameters.partial_rotary_factor if rope.kind == "proportional" else rope.partial_rotary_factor
-    trained = {"original_max_position_embeddings": rope.original_context, "partial_rotary_factor": own}
-    if kind.name != "default":
-        trained["rope_theta"] = rope.theta  # a default with another theta is a changed base, a method of its own
-    for key, value in trained.items():
-        if values.get(key, value) != value:
-            raise RopeConfigError(f"{where}: {key} is {values[key]}, the checkpoint's is {value}; drop the key")
-    if kind.name == "default" and values.get("rope_theta", rope.theta) == rope.theta:
-        raise RopeConfigError(f"{where}: default with the checkpoint's own rope_theta scales nothing; change either")
-    if "factor" in parameter_keys(kind):
-        values = {**values, "factor": factor}
-    return parse_rope(
-        values,
-        where=where,
-        kind=kind,
-        head_dim=rope.head_dim,
-        theta=rope.theta,
-        partial=own,
-        original_context=rope.original_context,
-        context=context,
-    )

@@ -9,16 +9,18 @@ from typing import Any
 Values = Mapping[str, Any]
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
-"""The file's meaning is doubtful: nothing is converted · some runtime computes something else · worth knowing."""
+"""The file's meaning is doubtful: nothing is converted · some runtime computes something else ·
+worth knowing.
+"""
 
 
 @dataclass(frozen=True)
 class Finding:
     """One trap that a file shows.
 
-    name: T1 ... as in the documentation's list. effects: runtime -> what it does with the file as it is. advice: what to do.
-    mend: keys (a config's, or GGUF metadata) -> keys without the trap; None where the file does not say enough.
-    answered: the user has said what the file does not.
+    name: T1 ... as in the documentation's list. effects: runtime -> what it does with the file as
+    it is. advice: what to do. mend: keys (a config's, or GGUF metadata) -> keys without the trap;
+    None where the file does not say enough. answered: the user has said what the file does not.
     """
 
     name: str
@@ -32,7 +34,11 @@ class Finding:
     @property
     def line(self) -> str:
         """The finding as a refusal."""
-        how = "`ropeconv inspect SOURCE --fix -o OUT` writes a mended copy" if self.mend is not None else self.advice
+        how = (
+            "`ropeconv inspect SOURCE --fix -o OUT` writes a mended copy"
+            if self.mend is not None
+            else self.advice
+        )
         return f"{self.name}: {self.what}; {how}"
 
     def concerns(self, runtimes: Collection[str], *, cured: Collection[str]) -> bool:
@@ -47,7 +53,11 @@ class Finding:
         return f"note {self.name}: {self.what} ({'; '.join(self._effects_on(runtimes))}); {self.advice}"
 
     def _effects_on(self, runtimes: Collection[str]) -> list[str]:
-        return [f"{names}: {text}" for names, text in self.effects.items() if _names_any(names, runtimes)]
+        return [
+            f"{names}: {text}"
+            for names, text in self.effects.items()
+            if _names_any(names, runtimes)
+        ]
 
 
 def _names_any(names: str, runtimes: Collection[str]) -> bool:

@@ -1,7 +1,7 @@
 """What a converter is given: one frozen `Model`, and what it is read from: one `Checkpoint`.
 
-Tensors are lazy: a name has a shape and a storage type; numbers are read by rows when asked for, so that memory is bound
-by the slab and not by the model.
+Tensors are lazy: a name has a shape and a storage type; numbers are read by rows when asked for, so
+that memory is bound by the slab and not by the model.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ class Tensor(Protocol):
         """Storage type: F32, F16, BF16, or a ggml block type such as Q4_1."""
 
     def rows(self, start: int, stop: int) -> Rows:
-        """(stop - start, ...) numbers: float32, float16 or ml_dtypes.bfloat16 as stored; block types dequantised to float32."""
+        """(stop - start, ...) numbers: float32, float16 or ml_dtypes.bfloat16 as stored; block
+        types dequantised to float32.
+        """
 
     def raw_rows(self, start: int, stop: int) -> NDArray[np.uint8]:
         """(stop - start, row bytes) as stored."""

@@ -41,9 +41,7 @@ def prepare(
     Headers only. RopeConfigError, naming the trap, for a source whose rotary settings are not what
     they seem.
     """
-    found = prepare_with_findings(
-        source, request, original_context=original_context, ignore=ignore
-    )
+    found = prepare_with_findings(source, request, original_context=original_context, ignore=ignore)
     return found[0]
 
 
@@ -110,13 +108,20 @@ def _refuse_unknown_trained_context(model: Model) -> None:
 def huggingface_patch(model: Model) -> dict[str, Any]:
     """The config.json keys from which transformers computes this model's frequencies.
 
-    A kind that the family's transformers class rejects is spelled as LongRoPE with one table, which every class takes.
+    A kind that the family's transformers class rejects is spelled as LongRoPE with one table, which
+    every class takes.
     """
-    ropes = {layer: _acceptable(rope, model.arch.rope.rope_types) for layer, rope in model.ropes.items()}
+    ropes = {
+        layer: _acceptable(rope, model.arch.rope.rope_types) for layer, rope in model.ropes.items()
+    }
     return write_rope_parameters(ropes, nested=model.arch.rope.nested)
 
 
 def _acceptable(rope: Rope | None, accepted: tuple[str, ...] | None) -> Rope | None:
-    if rope is None or accepted is None or find_kind(rope.kind).huggingface(rope)["rope_type"] in accepted:
+    if (
+        rope is None
+        or accepted is None
+        or find_kind(rope.kind).huggingface(rope)["rope_type"] in accepted
+    ):
         return rope
     return carry_as_longrope(rope)

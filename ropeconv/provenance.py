@@ -1,4 +1,6 @@
-"""What an artefact says of its own origin, so that `ropeconv verify` alone finds and checks its reference."""
+"""What an artefact says of its own origin, so that `ropeconv verify` alone finds and checks its
+reference.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from ropeconv import __version__
+from ropeconv.artefact import Provenance
 from ropeconv.errors import CheckpointError
 from ropeconv.model import Model
-from ropeconv.artefact import Provenance
 
-ORIGIN_FILE = "ropeconv.json"  # of a folder; a key of config.json would be unknown to its other readers
+ORIGIN_FILE = (
+    "ropeconv.json"  # of a folder; a key of config.json would be unknown to its other readers
+)
 
 
 def describe_origin(model: Model, huggingface: Mapping[str, Any], *, out: Path) -> dict[str, Any]:
-    """JSON values for the artefact `out`: the source's place is told relative to the folder that holds `out`."""
+    """JSON values for the artefact `out`: the source's place is told relative to the folder that
+    holds `out`.
+    """
     return {
         "ropeconv": __version__,
         "source": _relative(model.checkpoint.path, out.parent),
@@ -35,20 +41,34 @@ def _relative(source: Path, folder: Path) -> str:
 
 
 def read_origin(value: Any, *, where: str) -> Provenance:
-    """`describe_origin`'s values, read back. CheckpointError, naming `where`, when they are something else."""
+    """`describe_origin`'s values, read back. CheckpointError, naming `where`, when they are
+    something else.
+    """
     try:
-        return Provenance(value["ropeconv"], value["source"], value["fingerprint"], value["family"], value["config"])
+        return Provenance(
+            value["ropeconv"],
+            value["source"],
+            value["fingerprint"],
+            value["family"],
+            value["config"],
+        )
     except (KeyError, TypeError) as error:
-        raise CheckpointError(f"{where}: provenance is unreadable ({error}); pass --reference") from error
+        raise CheckpointError(
+            f"{where}: provenance is unreadable ({error}); pass --reference"
+        ) from error
 
 
 def read_folder_origin(folder: Path) -> Provenance | None:
-    """What the folder's ropeconv.json says, or None where there is none. CheckpointError when it is unreadable."""
+    """What the folder's ropeconv.json says, or None where there is none. CheckpointError when it is
+    unreadable.
+    """
     file = folder / ORIGIN_FILE
     if not file.is_file():
         return None
     try:
         value = json.loads(file.read_bytes())
     except ValueError as error:
-        raise CheckpointError(f"{file}: provenance is unreadable ({error}); pass --reference") from error
+        raise CheckpointError(
+            f"{file}: provenance is unreadable ({error}); pass --reference"
+        ) from error
     return read_origin(value, where=str(file))

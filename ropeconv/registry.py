@@ -45,7 +45,8 @@ def discover(
             )
         if entry.name in found:
             raise RopeconvError(
-                f"{path} and {origin[entry.name]} both declare {constant} {entry.name!r}; rename one"
+                f"{path} and {origin[entry.name]} both declare {constant} {entry.name!r}; rename "
+                f"one"
             )
         found[entry.name] = entry
         origin[entry.name] = path

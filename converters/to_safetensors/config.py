@@ -1,8 +1,9 @@
-"""config.json that transformers 5 and 4, and what reads either's keys, compute the same frequencies from.
+"""config.json that transformers 5 and 4, and what reads either's keys, compute the same frequencies
+from.
 
-transformers 5 reads `rope_parameters`, and `rope_scaling` over it where that is there; transformers 4 reads `rope_scaling`
-beside `rope_theta` and its kin at the top level. Both are written, complete and equal.
-Sources: modeling_rope_utils.py and the configuration classes of 5.23 and 4.57.
+transformers 5 reads `rope_parameters`, and `rope_scaling` over it where that is there; transformers
+4 reads `rope_scaling` beside `rope_theta` and its kin at the top level. Both are written, complete
+and equal. Sources: modeling_rope_utils.py and the configuration classes of 5.23 and 4.57.
 """
 
 from __future__ import annotations
@@ -14,24 +15,27 @@ from typing import Any
 import numpy as np
 
 from converters.to_safetensors.carry import Spelling
-from ropeconv.config.rope_parameters import read_ropes, replace_rope_parameters
 from ropeconv.arch.layers import FULL, SLIDING
+from ropeconv.config.rope_parameters import read_ropes, replace_rope_parameters
 from ropeconv.errors import CannotExpress
 from ropeconv.kit.float_types import FLOATS
 from ropeconv.model import Model
 from ropeconv.rope.solve import solve
 from ropeconv.rope.spec import Array, Frequencies
 
+
 def write_config(model: Model, spelling: Spelling, *, dtype: str | None) -> dict[str, Any]:
     """The config of `model` with its rotary embedding for both majors.
 
-    dtype: what the weights are now stored as, where they were rewritten; None leaves the config's own.
-    Raises CannotExpress when one of the majors has no place for a part of it.
+    dtype: what the weights are now stored as, where they were rewritten; None leaves the config's
+    own. Raises CannotExpress when one of the majors has no place for a part of it.
     """
     patch = dict(spelling.patch)
     config = replace_rope_parameters(model.checkpoint.config, patch)
     if dtype is not None:
-        config = {key: value for key, value in config.items() if key != "dtype"} | {"torch_dtype": FLOATS[dtype]}
+        config = {key: value for key, value in config.items() if key != "dtype"} | {
+            "torch_dtype": FLOATS[dtype]
+        }
     if patch:
         older = _older_nested if model.arch.rope.nested else _older_flat
         config = _narrow({**config, **older(model, patch["rope_parameters"])}, model)
@@ -55,7 +59,8 @@ def _older_nested(_model: Model, values: Mapping[str, Any]) -> dict[str, Any]:
     if sliding is not None:
         if sliding["rope_type"] != "default":
             raise CannotExpress(
-                f"transformers 4 cannot scale sliding-window layers ({sliding['rope_type']}); scale the full-attention ones only"
+                f"transformers 4 cannot scale sliding-window layers ({sliding['rope_type']}); "
+                f"scale the full-attention ones only"
             )
         keys["rope_local_base_freq"] = sliding["rope_theta"]
     if full is not None:
@@ -72,14 +77,21 @@ def _older(values: Mapping[str, Any]) -> dict[str, Any] | None:
 def _narrow(config: dict[str, Any], model: Model) -> dict[str, Any]:
     """`rope_scaling` with exactly the fields that transformers 4's class of a strict family takes.
 
-    Where those do not say it all the full dict stays: transformers 4 then refuses the folder instead of running it wrong.
+    Where those do not say it all the full dict stays: transformers 4 then refuses the folder
+    instead of running it wrong.
     """
     scaling = config.get("rope_scaling")
     strict = model.arch.rope.transformers_4
     fields = None if scaling is None else strict.get(scaling["rope_type"])
-    if scaling is None or fields is None or ("attention_factor" in scaling and not _is_rule(scaling, model)):
+    if (
+        scaling is None
+        or fields is None
+        or ("attention_factor" in scaling and not _is_rule(scaling, model))
+    ):
         return config
-    derived = {"factor", "attention_factor"} - set(fields) if "attention_factor" in scaling else set()
+    derived = (
+        {"factor", "attention_factor"} - set(fields) if "attention_factor" in scaling else set()
+    )
     newer = {key: value for key, value in config["rope_parameters"].items() if key not in derived}
     narrow = {"type": scaling["rope_type"], **{key: scaling[key] for key in fields}}
     return {**config, "rope_parameters": newer, "rope_scaling": narrow}
@@ -99,7 +111,9 @@ def takes_transformers_4(config: Mapping[str, Any], model: Model) -> bool:
 
 
 def _check_reading(config: Mapping[str, Any], model: Model, spelling: Spelling) -> None:
-    """What is written means the model's own numbers; a config that its own reader doubts is not written."""
+    """What is written means the model's own numbers; a config that its own reader doubts is not
+    written.
+    """
     layers = model.stack.by_kind
     found = read_ropes(
         config,
@@ -113,10 +127,16 @@ def _check_reading(config: Mapping[str, Any], model: Model, spelling: Spelling) 
         if rope is None or wanted is None or told is None:
             same = rope is None and wanted is None
         else:  # an unscaled embedding beside a scaled one computes with neither length
-            lengths = layer != main or (rope.context, rope.original_context) == (told.context, told.original_context)
+            lengths = layer != main or (rope.context, rope.original_context) == (
+                told.context,
+                told.original_context,
+            )
             same = lengths and _same(solve(rope), wanted)
         if not same:
-            raise CannotExpress(f"config.json cannot say this {model.main_rope.kind} rope for {layer} layers exactly")
+            raise CannotExpress(
+                f"config.json cannot say this {model.main_rope.kind} rope for {layer} layers "
+                f"exactly"
+            )
 
 
 def _same(found: Frequencies, wanted: Frequencies) -> bool:
@@ -127,4 +147,9 @@ def _same(found: Frequencies, wanted: Frequencies) -> bool:
 
     magnitudes = math.isclose(found.attention_factor, wanted.attention_factor, rel_tol=1e-12)
     switches = found.switch_context == wanted.switch_context
-    return magnitudes and switches and close(found.inv_freq, wanted.inv_freq) and close(found.long_inv_freq, wanted.long_inv_freq)
+    return (
+        magnitudes
+        and switches
+        and close(found.inv_freq, wanted.inv_freq)
+        and close(found.long_inv_freq, wanted.long_inv_freq)
+    )

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.to_safetensors.plan import ShardTensor, Shard
+from converters.to_safetensors.plan import Shard, ShardTensor
 from ropeconv.errors import CheckpointError, OutputError
 from ropeconv.kit.casts import BadValueError, cast_rows
 from ropeconv.kit.output import Slab, claimed, write_slabs
@@ -23,7 +23,9 @@ CHUNK = 64 << 20  # bytes that the kernel copies between two steps of the progre
 
 
 def keep_file(source: Path, folder: Path, *, link: bool) -> Iterator[int]:
-    """The file under its own name in `folder`, linked or copied inside the kernel; yields bytes as they land."""
+    """The file under its own name in `folder`, linked or copied inside the kernel; yields bytes as
+    they land.
+    """
     target = folder / source.name
     if link:
         yield _link(source, target)
@@ -33,7 +35,9 @@ def keep_file(source: Path, folder: Path, *, link: bool) -> Iterator[int]:
         while left:
             copied = _copy(read.fileno(), written.fileno(), min(left, CHUNK))
             if not copied:
-                raise CheckpointError(f"{source}: became shorter while it was copied; is another program writing it?")
+                raise CheckpointError(
+                    f"{source}: became shorter while it was copied; is another program writing it?"
+                )
             left -= copied
             yield copied
 
@@ -46,7 +50,9 @@ def _link(source: Path, target: Path) -> int:
         if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP):
             raise
         reason = "another file system" if error.errno == errno.EXDEV else "no hard links there"
-        raise OutputError(f"{target.parent.parent}: {source.name} cannot be linked ({reason}); leave --link out") from error
+        raise OutputError(
+            f"{target.parent.parent}: {source.name} cannot be linked ({reason}); leave --link out"
+        ) from error
     return real.stat().st_size
 
 
@@ -68,11 +74,18 @@ def _copy(read: int, written: int, count: int) -> int:
 def write_shard(shard: Shard, folder: Path, *, threads: int) -> Iterator[int]:
     """One safetensors file; yields bytes as they land.
 
-    Raises CheckpointError for a value that is not a number, CannotExpress for one that the type cannot hold.
+    Raises CheckpointError for a value that is not a number, CannotExpress for one that the type
+    cannot hold.
     """
     path = folder / shard.name
     with claimed(path, path) as descriptor:
-        yield from write_slabs(descriptor, header=shard.header, size=shard.size, slabs=_slabs(shard.tensors), threads=threads)
+        yield from write_slabs(
+            descriptor,
+            header=shard.header,
+            size=shard.size,
+            slabs=_slabs(shard.tensors),
+            threads=threads,
+        )
 
 
 def _slabs(tensors: Sequence[tuple[ShardTensor, int]]) -> Iterator[Slab]:

@@ -23,9 +23,7 @@ class SafetensorsOptions(Options):
         kind="size",
         help="Files of at most SIZE (300M, 2G). Default: the source's, or 5G.",
     )
-    link: bool = option(
-        False, help="Hard-link unchanged weight files instead of copying them."
-    )
+    link: bool = option(False, help="Hard-link unchanged weight files instead of copying them.")
     origin: bool = True
 
 

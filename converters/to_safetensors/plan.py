@@ -1,4 +1,6 @@
-"""What will be written, decided before anything is: every tensor's type and shard, or the source's files as they are."""
+"""What will be written, decided before anything is: every tensor's type and shard, or the source's
+files as they are.
+"""
 
 from __future__ import annotations
 
@@ -52,9 +54,13 @@ def parse_dtype(name: str | None) -> str | None:
 
 
 def kept_files(model: Model, *, dtype: str | None, max_shard_size: int | None) -> list[Path]:
-    """The source's weight files, when they can serve as they are: no cast, no other shards; else none."""
+    """The source's weight files, when they can serve as they are: no cast, no other shards; else
+    none.
+    """
     tensors = model.checkpoint.tensors.values()
-    if model.checkpoint.format != "safetensors" or any(dtype not in (None, tensor.dtype) for tensor in tensors):
+    if model.checkpoint.format != "safetensors" or any(
+        dtype not in (None, tensor.dtype) for tensor in tensors
+    ):
         return []
     paths = sorted({Path(str(getattr(tensor, "path"))) for tensor in tensors})  # noqa: B009 - a field of that format's tensors
     if max_shard_size is not None and any(path.stat().st_size > max_shard_size for path in paths):
@@ -65,7 +71,10 @@ def kept_files(model: Model, *, dtype: str | None, max_shard_size: int | None) -
 
 def plan(model: Model, *, dtype: str | None) -> list[ShardTensor]:
     """Every weight, in the model's order; block types become F32 unless `dtype` says otherwise."""
-    return [ShardTensor(name, model.tensor(name), dtype or _own_type(model.tensor(name))) for name in model.weights]
+    return [
+        ShardTensor(name, model.tensor(name), dtype or _own_type(model.tensor(name)))
+        for name in model.weights
+    ]
 
 
 def _own_type(tensor: Tensor) -> str:
@@ -86,12 +95,19 @@ def lay_out(tensors: Sequence[ShardTensor], *, max_shard_size: int | None) -> li
         return [_shard("model.safetensors", groups[0])]
     if len(groups) > 99_999:
         raise OutputError(f"--max-shard-size would make {len(groups)} files; give a larger size")
-    return [_shard(f"model-{n:05d}-of-{len(groups):05d}.safetensors", group) for n, group in enumerate(groups, 1)]
+    return [
+        _shard(f"model-{n:05d}-of-{len(groups):05d}.safetensors", group)
+        for n, group in enumerate(groups, 1)
+    ]
 
 
 def _shard(name: str, tensors: Sequence[ShardTensor]) -> Shard:
-    """File: u64 header length, JSON header {name: {dtype, shape, data_offsets}}, data (safetensors README, "Format")."""
-    ordered = sorted(tensors, key=lambda tensor: -BYTES[tensor.type])  # keeps every tensor aligned to its own type
+    """File: u64 header length, JSON header {name: {dtype, shape, data_offsets}}, data (safetensors
+    README, "Format").
+    """
+    ordered = sorted(
+        tensors, key=lambda tensor: -BYTES[tensor.type]
+    )  # keeps every tensor aligned to its own type
     entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
     starts, end = [], 0
     for tensor in ordered:
@@ -105,7 +121,9 @@ def _shard(name: str, tensors: Sequence[ShardTensor]) -> Shard:
     text = json.dumps(entries, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     header = struct.pack("<Q", len(text)) + text
-    places = tuple((tensor, len(header) + start) for tensor, start in zip(ordered, starts, strict=True))
+    places = tuple(
+        (tensor, len(header) + start) for tensor, start in zip(ordered, starts, strict=True)
+    )
     return Shard(name, header, places, len(header) + end)
 
 
@@ -113,4 +131,7 @@ def shard_index(shards: Sequence[Shard]) -> bytes:
     """`model.safetensors.index.json`: which tensor is in which file."""
     weight_map = {tensor.name: shard.name for shard in shards for tensor, _ in shard.tensors}
     total = sum(tensor.nbytes for shard in shards for tensor, _ in shard.tensors)
-    return json.dumps({"metadata": {"total_size": total}, "weight_map": weight_map}, indent=2).encode() + b"\n"
+    return (
+        json.dumps({"metadata": {"total_size": total}, "weight_map": weight_map}, indent=2).encode()
+        + b"\n"
+    )

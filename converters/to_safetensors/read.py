@@ -20,7 +20,9 @@ from ropeconv.sources.folder import open_checkpoint
 
 
 def open_artefact(path: Path) -> Artefact:
-    """The folder as an Artefact; weights are not loaded yet. CheckpointError when it is no readable folder."""
+    """The folder as an Artefact; weights are not loaded yet. CheckpointError when it is no readable
+    folder.
+    """
     checkpoint = open_checkpoint(path)
     arch = find_architecture(checkpoint.config)
     folder = Folder(path)

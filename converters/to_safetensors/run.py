@@ -1,6 +1,7 @@
 """A finished folder in its own runtime: transformers, loading it as any user would, in float32.
 
-Frequencies are read off what the rotary module does: cos and sin at position 1 are m cos(inv_freq) and m sin(inv_freq).
+Frequencies are read off what the rotary module does: cos and sin at position 1 are m cos(inv_freq)
+and m sin(inv_freq).
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ Array = NDArray[np.float64]
 
 
 class Folder:
-    """A Hugging Face folder; config, rotary module, model and tokenizer are loaded when first asked for."""
+    """A Hugging Face folder; config, rotary module, model and tokenizer are loaded when first asked
+    for.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -32,7 +35,9 @@ class Folder:
         """transformers' reading of config.json."""
         from transformers import AutoConfig
 
-        return self._load("config.json", lambda: AutoConfig.from_pretrained(self.path, local_files_only=True))
+        return self._load(
+            "config.json", lambda: AutoConfig.from_pretrained(self.path, local_files_only=True)
+        )
 
     @cached_property
     def model(self) -> Any:
@@ -42,13 +47,20 @@ class Folder:
 
         def load() -> Any:
             return AutoModelForCausalLM.from_pretrained(
-                self.path, local_files_only=True, dtype=torch.float32, attn_implementation="sdpa", output_loading_info=True
+                self.path,
+                local_files_only=True,
+                dtype=torch.float32,
+                attn_implementation="sdpa",
+                output_loading_info=True,
             )
 
         model, info = self._load("the weights", load)
         for what in ("missing_keys", "mismatched_keys"):
             if info.get(what):
-                raise CheckpointError(f"{self.path}: transformers finds no weight for {min(map(str, info[what]))} ({what})")
+                raise CheckpointError(
+                    f"{self.path}: transformers finds no weight for {min(map(str, info[what]))} "
+                    f"({what})"
+                )
         return model.eval()
 
     @cached_property
@@ -60,14 +72,18 @@ class Folder:
             with quiet_transformers():
                 return AutoTokenizer.from_pretrained(self.path, local_files_only=True)
         except (ValueError, KeyError, TypeError, OSError, AttributeError, ImportError) as error:
-            raise TokenizerError(f"{self.path}: transformers cannot load the tokenizer ({first_line(error)})") from error
+            raise TokenizerError(
+                f"{self.path}: transformers cannot load the tokenizer ({first_line(error)})"
+            ) from error
 
     def _load(self, what: str, load: Callable[[], Any]) -> Any:
         try:
             with quiet_transformers():
                 return load()
         except (ValueError, KeyError, TypeError, RuntimeError, OSError, AttributeError) as error:
-            raise CheckpointError(f"{self.path}: transformers cannot load {what} ({first_line(error)})") from error
+            raise CheckpointError(
+                f"{self.path}: transformers cannot load {what} ({first_line(error)})"
+            ) from error
 
     def frequencies(self, kinds: Sequence[str]) -> dict[str, Frequencies | None]:
         """Layer type -> what its rotary module computes; without the weights."""
@@ -75,10 +91,14 @@ class Folder:
 
         module = _rotary_module(self.config)
         with torch.no_grad():
-            return {layer: _read_layer(module, self.config, layer) for layer in dict.fromkeys(kinds)}
+            return {
+                layer: _read_layer(module, self.config, layer) for layer in dict.fromkeys(kinds)
+            }
 
     def logits(self, ids: Sequence[int]) -> Iterator[NDArray[np.float32]]:
-        """(n, vocab) float32 blocks, n <= 512: one pass through the layers, then the model's own head block by block."""
+        """(n, vocab) float32 blocks, n <= 512: one pass through the layers, then the model's own
+        head block by block.
+        """
         import torch
         from transformers.modeling_outputs import BaseModelOutputWithPast
 
@@ -90,8 +110,11 @@ class Folder:
             try:
                 for start in range(0, len(ids), CHUNK):
                     part = slice(start, start + CHUNK)
-                    # the head with its softcap is the model's: only the layers below it are answered from `hidden`
-                    base.forward = _answering(BaseModelOutputWithPast(last_hidden_state=hidden[:, part]))
+                    # the head with its softcap is the model's: only the layers below it are
+                    # answered from `hidden`
+                    base.forward = _answering(
+                        BaseModelOutputWithPast(last_hidden_state=hidden[:, part])
+                    )
                     yield model(tokens[:, part], use_cache=False).logits[0].float().numpy()
             finally:
                 base.forward = layers
@@ -108,7 +131,9 @@ class Folder:
     def special_ids(self) -> dict[str, int]:
         """bos, eos, padding, unknown -> id, where the tokenizer has one."""
         stems = {"bos": "bos", "eos": "eos", "padding": "pad", "unknown": "unk"}
-        ids = {name: getattr(self.tokenizer, f"{stem}_token_id", None) for name, stem in stems.items()}
+        ids = {
+            name: getattr(self.tokenizer, f"{stem}_token_id", None) for name, stem in stems.items()
+        }
         return {name: int(i) for name, i in ids.items() if i is not None}
 
 
@@ -127,15 +152,20 @@ def _rotary_module(config: Any) -> Any:
     found: list[Any] = [
         entry
         for name, entry in vars(source).items()
-        if inspect.isclass(entry) and name.endswith("RotaryEmbedding") and entry.__module__ == source.__name__
+        if inspect.isclass(entry)
+        and name.endswith("RotaryEmbedding")
+        and entry.__module__ == source.__name__
     ]
     if len(found) != 1:
-        raise CheckpointError(f"transformers' {type(config).__name__} has {len(found)} rotary modules, not one")
+        raise CheckpointError(
+            f"transformers' {type(config).__name__} has {len(found)} rotary modules, not one"
+        )
     try:
         return found[0](config)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
-            f"transformers cannot compute the rotary embedding ({type(error).__name__}: {first_line(error)})"
+            f"transformers cannot compute the rotary embedding ({type(error).__name__}: "
+            f"{first_line(error)})"
         ) from error
 
 
@@ -151,7 +181,9 @@ def _read_layer(module: Any, config: Any, layer: str) -> Frequencies:
     before, _ = _angles(module, reach=switch - 1, extra=extra)
     long, _ = _angles(module, reach=switch, extra=extra)
     if not np.array_equal(before, short):
-        raise CheckpointError(f"transformers leaves the short factors before position {switch - 1}; expected past it")
+        raise CheckpointError(
+            f"transformers leaves the short factors before position {switch - 1}; expected past it"
+        )
     return Frequencies(short, base, magnitude, long_inv_freq=long, switch_context=switch)
 
 
@@ -159,7 +191,9 @@ def _angles(module: Any, *, reach: int, extra: Mapping[str, str]) -> tuple[Array
     """((d/2,) radians a token, magnitude) in a pass whose last position is `reach`."""
     import torch
 
-    cos, sin = module(torch.zeros(1, dtype=torch.float32), torch.tensor([[1, max(1, reach)]]), **extra)
+    cos, sin = module(
+        torch.zeros(1, dtype=torch.float32), torch.tensor([[1, max(1, reach)]]), **extra
+    )
     # pairs are (i, i + d/2): the second half repeats the first
     c, s = (np.asarray(part[0, 0, : part.shape[-1] // 2], np.float64) for part in (cos, sin))
     return np.arctan2(s, c), float(np.hypot(s, c).mean())

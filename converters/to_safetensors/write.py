@@ -13,15 +13,23 @@ import numpy as np
 
 from converters.to_safetensors.carry import carry
 from converters.to_safetensors.config import takes_transformers_4, write_config
+from converters.to_safetensors.files import keep_file, write_shard
 from converters.to_safetensors.options import SafetensorsOptions
 from converters.to_safetensors.plan import INDEX as SHARD_INDEX
-from converters.to_safetensors.plan import ShardTensor, Shard, kept_files, lay_out, parse_dtype, plan, shard_index
-from converters.to_safetensors.files import keep_file, write_shard
+from converters.to_safetensors.plan import (
+    Shard,
+    ShardTensor,
+    kept_files,
+    lay_out,
+    parse_dtype,
+    plan,
+    shard_index,
+)
 from ropeconv.errors import OutputError, TokenizerError
-from ropeconv.model import Model
 from ropeconv.kit.float_types import COARSEST_FIRST
 from ropeconv.kit.output import check_folder, replacing_folder
 from ropeconv.kit.views import Shifted
+from ropeconv.model import Model
 from ropeconv.provenance import ORIGIN_FILE, describe_origin
 from ropeconv.target import Emitted, Progress
 
@@ -37,16 +45,24 @@ class Contents:
     @property
     def weight_bytes(self) -> int:
         """Bytes of the weight files."""
-        return sum(path.stat().st_size for path in self.kept) + sum(shard.size for shard in self.shards)
+        return sum(path.stat().st_size for path in self.kept) + sum(
+            shard.size for shard in self.shards
+        )
 
 
 def emit(
-    model: Model, out: Path | None, *, huggingface: Mapping[str, Any], options: SafetensorsOptions, progress: Progress | None = None
+    model: Model,
+    out: Path | None,
+    *,
+    huggingface: Mapping[str, Any],
+    options: SafetensorsOptions,
+    progress: Progress | None = None,
 ) -> Emitted:
     """Write `model` as a folder that transformers 5 and 4 read.
 
-    huggingface: config keys for the reference, kept as provenance. Raises CannotExpress, TokenizerError or OutputError
-    before anything is written; CheckpointError for a weight that is not a number, with nothing left behind.
+    huggingface: config keys for the reference, kept as provenance. Raises CannotExpress,
+    TokenizerError or OutputError before anything is written; CheckpointError for a weight that is
+    not a number, with nothing left behind.
     """
     if out is None:
         raise OutputError("a folder to write is needed; give it with -o")
@@ -54,7 +70,10 @@ def emit(
     dtype = parse_dtype(options.dtype)
     kept = kept_files(model, dtype=dtype, max_shard_size=options.max_shard_size)
     if options.link and not kept:
-        raise OutputError("--link needs weights that stay as they are; leave --link, --dtype and --max-shard-size out")
+        raise OutputError(
+            "--link needs weights that stay as they are; leave --link, --dtype and "
+            "--max-shard-size out"
+        )
     tensors = plan(model, dtype=dtype)
     config = write_config(model, spelling, dtype=None if kept else _widest(tensors))
     shards = [] if kept else lay_out(tensors, max_shard_size=options.max_shard_size)
@@ -75,7 +94,9 @@ def emit(
     )
 
 
-def _fill(part: Path, contents: Contents, options: SafetensorsOptions, progress: Progress | None) -> None:
+def _fill(
+    part: Path, contents: Contents, options: SafetensorsOptions, progress: Progress | None
+) -> None:
     done, total = 0, contents.weight_bytes
     for size in _weights(part, contents, options):
         done += size
@@ -94,11 +115,15 @@ def _weights(part: Path, contents: Contents, options: SafetensorsOptions) -> Ite
         yield from write_shard(shard, part, threads=options.threads or os.cpu_count() or 1)
 
 
-def _texts(model: Model, config: Mapping[str, Any], origin: Mapping[str, Any] | None, shards: list[Shard]) -> dict[str, bytes]:
+def _texts(
+    model: Model, config: Mapping[str, Any], origin: Mapping[str, Any] | None, shards: list[Shard]
+) -> dict[str, bytes]:
     """File name -> content of everything but the weights."""
     texts = {name: read() for name, read in model.checkpoint.files.items()}
     if not any(name.startswith(("tokenizer.", "vocab.json")) for name in texts):
-        raise TokenizerError(f"{model.checkpoint.path}: has no tokenizer files (tokenizer.json); add them")
+        raise TokenizerError(
+            f"{model.checkpoint.path}: has no tokenizer files (tokenizer.json); add them"
+        )
     texts["config.json"] = _dump(config)
     if origin is not None:
         texts[ORIGIN_FILE] = _dump(origin)
@@ -110,12 +135,15 @@ def _texts(model: Model, config: Mapping[str, Any], origin: Mapping[str, Any] | 
 
 
 def _raise_limit(data: bytes, model: Model) -> bytes:
-    """tokenizer_config.json whose own limit, at which texts are cut, is no longer below the new context."""
+    """tokenizer_config.json whose own limit, at which texts are cut, is no longer below the new
+    context.
+    """
     try:
         settings = json.loads(data)
     except ValueError as error:
         raise TokenizerError(
-            f"{model.checkpoint.path}: tokenizer_config.json is not JSON ({error}); download it again"
+            f"{model.checkpoint.path}: tokenizer_config.json is not JSON ({error}); download it "
+            f"again"
         ) from error
     limit = settings.get("model_max_length") if isinstance(settings, dict) else None
     if not isinstance(limit, int) or limit >= model.main_rope.context:
@@ -128,7 +156,9 @@ def _dump(value: Mapping[str, Any]) -> bytes:
 
 
 def _widest(tensors: list[ShardTensor]) -> str:
-    """The type to load the weights in: theirs when they share one, else the one that holds them all."""
+    """The type to load the weights in: theirs when they share one, else the one that holds them
+    all.
+    """
     types = {tensor.type for tensor in tensors}
     return types.pop() if len(types) == 1 else "F32"
 
@@ -139,7 +169,11 @@ def _type_name(tensors: list[ShardTensor]) -> str:
 
 
 def _details(
-    model: Model, config: Mapping[str, Any], tensors: list[ShardTensor], options: SafetensorsOptions, contents: Contents
+    model: Model,
+    config: Mapping[str, Any],
+    tensors: list[ShardTensor],
+    options: SafetensorsOptions,
+    contents: Contents,
 ) -> dict[str, Any]:
     bytes_by_type: dict[str, int] = {}
     for tensor in tensors:
@@ -154,7 +188,9 @@ def _details(
 
 
 def _rounded_norms(model: Model) -> int:
-    """Values that a GGUF source stores as 1 + weight and from which 1 cannot be taken without rounding."""
+    """Values that a GGUF source stores as 1 + weight and from which 1 cannot be taken without
+    rounding.
+    """
     count = 0
     for name, place in model.weights.items():
         tensor, offset = model.tensor(name), place.weight.offset

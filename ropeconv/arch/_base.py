@@ -1,10 +1,11 @@
 """Waist 2: what a decoder family is, as data.
 
-Converters speak of roles; a family says which Hugging Face tensor plays which role, of which shape, and what has to be
-known before its numbers can be used elsewhere (tags). N families and M targets are N + M tables.
+Converters speak of roles; a family says which Hugging Face tensor plays which role, of which shape,
+and what has to be known before its numbers can be used elsewhere (tags). N families and M targets
+are N + M tables.
 
-Shape letters: e hidden_size, h attention heads, k key/value heads, d head_dim, f intermediate_size, v vocab_size.
-A shape entry is a sum of products of letters: "h*d + 2*k*d".
+Shape letters: e hidden_size, h attention heads, k key/value heads, d head_dim, f intermediate_size,
+v vocab_size. A shape entry is a sum of products of letters: "h*d + 2*k*d".
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ class Role(Enum):
 class Tag(Enum):
     """What a converter has to know about a tensor's numbers."""
 
-    ROPE_ROWS = "rope_rows"  # rows of each head are rotary pairs (i, i + d/2); a target that pairs (2i, 2i+1) reorders
+    # rows of each head are rotary pairs (i, i + d/2); a target that pairs (2i, 2i+1) reorders
+    ROPE_ROWS = "rope_rows"
     NORM_PLUS_ONE = "norm_plus_one"  # the norm multiplies by 1 + weight
     QKV_PER_HEAD = "qkv_per_head"  # rows are, head by head, that head's q, k, v
     QKV_STACKED = "qkv_stacked"  # rows are all q, all k, all v
@@ -71,7 +73,9 @@ class Weight:
 
 @dataclass(frozen=True)
 class Dims:
-    """Sizes and constants of one model, read from its config. Lengths are in elements, eps as the norm adds it."""
+    """Sizes and constants of one model, read from its config. Lengths are in elements, eps as the
+    norm adds it.
+    """
 
     hidden_size: int
     num_layers: int
@@ -99,7 +103,11 @@ class Dims:
             "v": self.vocab_size,
         }
         return tuple(
-            sum(prod(letters.get(x.strip()) or int(x) for x in term.split("*")) for term in entry.split("+")) for entry in shape
+            sum(
+                prod(letters.get(x.strip()) or int(x) for x in term.split("*"))
+                for term in entry.split("+")
+            )
+            for entry in shape
         )
 
 
@@ -108,10 +116,11 @@ REQUIRED: Any = object()
 
 @dataclass(frozen=True)
 class Key:
-    """Where a Dims field is read: config key spellings in order of preference, and the value when none is there.
+    """Where a Dims field is read: config key spellings in order of preference, and the value when
+    none is there.
 
-    default: REQUIRED, a value (as transformers' config class has it), "=field" for another Dims field's value, or "e/h"
-    for hidden_size / attention heads.
+    default: REQUIRED, a value (as transformers' config class has it), "=field" for another Dims
+    field's value, or "e/h" for hidden_size / attention heads.
     """
 
     names: tuple[str, ...]
@@ -123,15 +132,15 @@ class Architecture:
     """A decoder family: the declaration `ARCH` of a module in `arch/`.
 
     name: Hugging Face model_type; classes: `architectures` entries of the causal language model.
-    dims: Dims field -> Key. expects: config key -> the values this family's graph covers (first = when absent).
-    ignores: config keys without bearing on logits, beside the common ones in checkpoint/config.py.
-    layers: rule in checkpoint/config.py that gives each layer's attention type.
-    default_theta: layer type -> rope_theta when the config has none (as transformers' config class).
-    nested_rope: whether rope_parameters are one dict a layer type. takes_partial: whether its attention can rotate a part
-    of the head. rope_types: the rope_type values that its transformers class accepts; None = all.
-    norm: "rms" or "layer"; residual: "pre" (norm before block), "post" (norm after), "sandwich" (both).
-    embedding_scale: "sqrt_hidden_size" when embeddings are multiplied by it.
-    drops: templates of tensors that are known and carry nothing.
+    dims: Dims field -> Key. expects: config key -> the values this family's graph covers (first =
+    when absent). ignores: config keys without bearing on logits, beside the common ones in
+    checkpoint/config.py. layers: rule in checkpoint/config.py that gives each layer's attention
+    type. default_theta: layer type -> rope_theta when the config has none (as transformers' config
+    class). nested_rope: whether rope_parameters are one dict a layer type. takes_partial: whether
+    its attention can rotate a part of the head. rope_types: the rope_type values that its
+    transformers class accepts; None = all. norm: "rms" or "layer"; residual: "pre" (norm before
+    block), "post" (norm after), "sandwich" (both). embedding_scale: "sqrt_hidden_size" when
+    embeddings are multiplied by it. drops: templates of tensors that are known and carry nothing.
     source: the upstream modelling file that it restates.
     """
 
@@ -155,9 +164,17 @@ class Architecture:
 
 
 def linear(
-    role: Role, name: str, rows: str, columns: str, *, bias: str | None = None, tags: tuple[Tag, ...] = ()
+    role: Role,
+    name: str,
+    rows: str,
+    columns: str,
+    *,
+    bias: str | None = None,
+    tags: tuple[Tag, ...] = (),
 ) -> tuple[Weight, ...]:
-    """A linear layer's weight (rows, columns) and, when `bias` is "always" or names a config key, its bias (rows,)."""
+    """A linear layer's weight (rows, columns) and, when `bias` is "always" or names a config key,
+    its bias (rows,).
+    """
     weight = Weight(role, f"{name}.weight", (rows, columns), frozenset(tags))
     if bias is None:
         return (weight,)
@@ -165,7 +182,9 @@ def linear(
     return weight, Weight(role, f"{name}.bias", (rows,), frozenset(tags), part="bias", when=when)
 
 
-def norm(role: Role, name: str, size: str = "e", *, bias: bool = False, tags: tuple[Tag, ...] = ()) -> tuple[Weight, ...]:
+def norm(
+    role: Role, name: str, size: str = "e", *, bias: bool = False, tags: tuple[Tag, ...] = ()
+) -> tuple[Weight, ...]:
     """A norm's weight (size,) and, for LayerNorm, its bias."""
     weight = Weight(role, f"{name}.weight", (size,), frozenset(tags))
     if not bias:

@@ -11,7 +11,6 @@ from ropeconv.arch.blocks.keys import Key, Sizes
 from ropeconv.arch.layers import FULL, FULL_EVERYWHERE, LayerRule
 from ropeconv.arch.stack import Layer, Stack
 
-
 # spellings of theta and of the share that rotates, beside rope_parameters
 THETA_KEYS = ("rope_theta", "rotary_emb_base")
 PARTIAL_KEYS = ("partial_rotary_factor", "rotary_pct")

@@ -43,6 +43,4 @@ def unreachable(name: str, values: Mapping[str, Any]) -> str | None:
     windows = [value for key, value in values.items() if key.endswith("sliding_window")]
     if reason is None or (name in ONLY_WITH_WINDOW and windows and not any(windows)):
         return None
-    return (
-        f"{name}: {reason}; no RoPE scaling makes it reach further, so it is not converted"
-    )
+    return f"{name}: {reason}; no RoPE scaling makes it reach further, so it is not converted"

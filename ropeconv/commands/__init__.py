@@ -1,1 +1,3 @@
-"""Click commands, one a module: parse, call one function, print. Data on stdout, progress and hints on stderr."""
+"""Click commands, one a module: parse, call one function, print. Data on stdout, progress and hints
+on stderr.
+"""

@@ -41,12 +41,30 @@ def comma_list(text: str, *, of: Callable[[str], Any] = str) -> list[Any]:
 
 SHORTHANDS = {"pi_factor": "linear", "ntk_factor": "ntk", "yarn_factor": "yarn"}
 SCALING_OPTIONS = (
-    click.option("--pi-factor", type=float, metavar="F", help="Position Interpolation: positions divided by F."),
-    click.option("--ntk-factor", type=float, metavar="F", help="NTK-aware: the base raised for F times the context."),
+    click.option(
+        "--pi-factor",
+        type=float,
+        metavar="F",
+        help="Position Interpolation: positions divided by F.",
+    ),
+    click.option(
+        "--ntk-factor",
+        type=float,
+        metavar="F",
+        help="NTK-aware: the base raised for F times the context.",
+    ),
     click.option("--yarn-factor", type=float, metavar="F", help="YaRN for F times the context."),
     click.option("--scaling", metavar="KIND", help="Any scaling kind; takes --factor and --set."),
-    click.option("--factor", type=float, metavar="F", help="Factor for --scaling or --rope-parameters."),
-    click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Further parameter of the scaling (JSON value)."),
+    click.option(
+        "--factor", type=float, metavar="F", help="Factor for --scaling or --rope-parameters."
+    ),
+    click.option(
+        "--set",
+        "settings",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Further parameter of the scaling (JSON value).",
+    ),
     click.option(
         "--rope-parameters",
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -54,9 +72,17 @@ SCALING_OPTIONS = (
         help="Scaling as Hugging Face's rope_parameters.",
     ),
     click.option(
-        "--context", type=int, metavar="N", help="Target context in tokens: gives the factor; alone, by Position Interpolation."
+        "--context",
+        type=int,
+        metavar="N",
+        help="Target context in tokens: gives the factor; alone, by Position Interpolation.",
     ),
-    click.option("--original-context", type=int, metavar="N", help="Trained context, when the config does not say."),
+    click.option(
+        "--original-context",
+        type=int,
+        metavar="N",
+        help="Trained context, when the config does not say.",
+    ),
     click.option(
         "--on-existing",
         type=click.Choice(["refuse", "replace", "compose"]),
@@ -68,26 +94,38 @@ SCALING_OPTIONS = (
 
 
 def scaling_options(command: F) -> F:
-    """Add the scaling options; the command receives them as keyword arguments for `scaling_request`."""
+    """Add the scaling options; the command receives them as keyword arguments for
+    `scaling_request`.
+    """
     for option in reversed(SCALING_OPTIONS):
         command = option(command)
     return command
 
 
 def scaling_request(options: dict[str, Any]) -> ScalingRequest | None:
-    """Take the scaling options out of `options`: one request, or None when the checkpoint's own scaling is to be carried."""
+    """Take the scaling options out of `options`: one request, or None when the checkpoint's own
+    scaling is to be carried.
+    """
     factors = {kind: options.pop(name) for name, kind in SHORTHANDS.items()}
     kind, factor = options.pop("scaling"), options.pop("factor")
     parameters = _settings(options.pop("settings"))
-    file, context, existing = options.pop("rope_parameters"), options.pop("context"), options.pop("on_existing")
+    file, context, existing = (
+        options.pop("rope_parameters"),
+        options.pop("context"),
+        options.pop("on_existing"),
+    )
     given = [(name, value) for name, value in factors.items() if value is not None]
     ways = len(given) + (kind is not None) + (file is not None)
     if ways > 1:
-        raise click.UsageError("give one of --pi-factor, --ntk-factor, --yarn-factor, --scaling, --rope-parameters")
+        raise click.UsageError(
+            "give one of --pi-factor, --ntk-factor, --yarn-factor, --scaling, --rope-parameters"
+        )
     if factor is not None and kind is None and file is None:
         raise click.UsageError("--factor belongs to --scaling KIND or --rope-parameters")
     if parameters and ways == 0:
-        raise click.UsageError("--set belongs to --pi-factor, --ntk-factor, --yarn-factor or --scaling KIND")
+        raise click.UsageError(
+            "--set belongs to --pi-factor, --ntk-factor, --yarn-factor or --scaling KIND"
+        )
     if ways == 0 and context is None:
         if existing != "refuse":
             raise click.UsageError("--on-existing belongs to a scaling option")
@@ -108,7 +146,9 @@ def _settings(texts: Sequence[str]) -> dict[str, Any]:
     parameters: dict[str, Any] = {}
     for key, value in map(_setting, texts):
         if parameters.setdefault(key, value) != value:
-            raise click.UsageError(f"--set gives {key} twice, {parameters[key]} and {value}; drop one")
+            raise click.UsageError(
+                f"--set gives {key} twice, {parameters[key]} and {value}; drop one"
+            )
     return parameters
 
 
@@ -123,7 +163,9 @@ def _setting(text: str) -> tuple[str, Any]:
 
 
 def read_parameters(path: Path) -> dict[str, Any]:
-    """Hugging Face's rope_parameters out of a JSON file, alone in it or under that key; RopeConfigError when there are none."""
+    """Hugging Face's rope_parameters out of a JSON file, alone in it or under that key;
+    RopeConfigError when there are none.
+    """
     try:
         value = json.loads(path.read_bytes())
     except ValueError as error:

@@ -25,30 +25,59 @@ def byte_progress(label: str, *, show: bool) -> Iterator[Progress | None]:
         yield None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
 
-    columns = (TextColumn(label), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn(label),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
     console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
         task = bar.add_task(label, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 @contextmanager
 def stage_progress(*, show: bool, lines: bool = False) -> Iterator[Callable[..., None] | None]:
-    """One bar a stage on stderr while the block runs, told (stage, done, total, note); None when stderr is no terminal.
+    """One bar a stage on stderr while the block runs, told (stage, done, total, note); None when
+    stderr is no terminal.
 
     lines: for work of minutes, a line at every tenth of a stage where stderr is no terminal.
     """
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
     console = Console(stderr=True)
     if not show or not console.is_terminal:
         yield _line_report() if show and lines else None
         return
-    columns = (TextColumn("{task.description:<9}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, TextColumn("{task.fields[note]}"), console=console, transient=True) as bars:
+    columns = (
+        TextColumn("{task.description:<9}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(
+        *columns, TextColumn("{task.fields[note]}"), console=console, transient=True
+    ) as bars:
         tasks: dict[str, Any] = {}
 
         def update(stage: str, done: int, total: int, note: str = "") -> None:
@@ -100,7 +129,9 @@ def conversion_facts(model: Model, emitted: Emitted, *, dry_run: bool) -> dict[s
 
 
 def scaling_numbers(model: Model) -> dict[str, Any]:
-    """What the scaling comes to, existing and new together: smallest and largest divisor, and the magnitude."""
+    """What the scaling comes to, existing and new together: smallest and largest divisor, and the
+    magnitude.
+    """
     found = model.main_frequencies
     tables = [found.rho] if found.long_rho is None else [found.rho, found.long_rho]
     rho = [float(value) for table in tables for value in table if math.isfinite(value)]
@@ -108,7 +139,9 @@ def scaling_numbers(model: Model) -> dict[str, Any]:
 
 
 def _describe_kind(rope: Rope) -> str:
-    """The kind; and its factor where that is not L'/L, as it may be for NTK-aware scaling and for a config's own."""
+    """The kind; and its factor where that is not L'/L, as it may be for NTK-aware scaling and for a
+    config's own.
+    """
     factor, reach = getattr(rope.parameters, "factor", None), rope.context / rope.original_context
     if factor is None or math.isclose(factor, reach, rel_tol=1e-9):
         return rope.kind
@@ -121,8 +154,12 @@ def _describe_numbers(model: Model) -> str:
     return f"{low:.4g} to {high:.4g}, cos and sin times {numbers['attention_factor']:.6g}"
 
 
-def show_conversion(model: Model, emitted: Emitted, *, dry_run: bool, artefact: Path | None = None) -> None:
-    """A table for eyes on stdout, and the next step on stderr. artefact: what `verify` takes, when it is not the first file."""
+def show_conversion(
+    model: Model, emitted: Emitted, *, dry_run: bool, artefact: Path | None = None
+) -> None:
+    """A table for eyes on stdout, and the next step on stderr. artefact: what `verify` takes, when
+    it is not the first file.
+    """
     from rich.console import Console
     from rich.table import Table
 
@@ -130,8 +167,15 @@ def show_conversion(model: Model, emitted: Emitted, *, dry_run: bool, artefact: 
     rope = model.main_rope
     architecture = emitted.details.get("architecture", emitted.type)
     table = Table(show_header=False, box=None, pad_edge=False)
-    files = facts["files"] if len(facts["files"]) <= 2 else [facts["files"][0], f"... {len(facts['files'])} files"]
-    types = ", ".join(f"{kind} {size / 1e6:,.1f} MB" for kind, size in emitted.details.get("bytes_by_type", {}).items())
+    files = (
+        facts["files"]
+        if len(facts["files"]) <= 2
+        else [facts["files"][0], f"... {len(facts['files'])} files"]
+    )
+    types = ", ".join(
+        f"{kind} {size / 1e6:,.1f} MB"
+        for kind, size in emitted.details.get("bytes_by_type", {}).items()
+    )
     rows = {
         "would write" if dry_run else "wrote": "\n".join(files),
         "size": f"{emitted.size / 1e6:,.1f} MB, {emitted.type} ({types})",
@@ -148,5 +192,7 @@ def show_conversion(model: Model, emitted: Emitted, *, dry_run: bool, artefact: 
     Console(soft_wrap=True).print(table)
     if not dry_run:
         Console(stderr=True, soft_wrap=True).print(
-            f"[dim]prove it: ropeconv verify {shlex.quote(str(artefact or facts['files'][0]))}[/dim]", highlight=False
+            f"[dim]prove it: ropeconv verify "
+            f"{shlex.quote(str(artefact or facts['files'][0]))}[/dim]",
+            highlight=False,
         )

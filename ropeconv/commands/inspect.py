@@ -1,4 +1,6 @@
-"""`ropeconv inspect`: what a checkpoint, GGUF file or ONNX folder is, and what its RoPE settings will be misread as."""
+"""`ropeconv inspect`: what a checkpoint, GGUF file or ONNX folder is, and what its RoPE settings
+will be misread as.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +15,33 @@ from ropeconv.commands._report import wide_console
 from ropeconv.errors import RopeconvError
 
 
-@click.command("inspect", short_help="Say what a model is, what can carry it, and what is wrong with it.")
+@click.command(
+    "inspect", short_help="Say what a model is, what can carry it, and what is wrong with it."
+)
 @click.argument("source")
 @scaling_options
-@click.option("--fix", is_flag=True, help="Write a copy without the traps that were found; needs -o.")
-@click.option("--keep", multiple=True, metavar="NAME", help="A trap that --fix leaves as it is (T9).")
-@click.option("--link", is_flag=True, help="--fix: hard-link unchanged weight files instead of copying them.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="PATH", help="Folder or file that --fix writes.")
-@click.option("--plot", type=click.Path(path_type=Path), metavar="FILE", help="Draw the spectrum before and after (.png, .svg).")
+@click.option(
+    "--fix", is_flag=True, help="Write a copy without the traps that were found; needs -o."
+)
+@click.option(
+    "--keep", multiple=True, metavar="NAME", help="A trap that --fix leaves as it is (T9)."
+)
+@click.option(
+    "--link", is_flag=True, help="--fix: hard-link unchanged weight files instead of copying them."
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="Folder or file that --fix writes.",
+)
+@click.option(
+    "--plot",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Draw the spectrum before and after (.png, .svg).",
+)
 @click.option("--force", is_flag=True, help="Replace an existing output.")
 @click.option("--json", "as_json", is_flag=True, help="Report as JSON on stdout.")
 @click.option("--debug", is_flag=True, help="Tracebacks for errors.")
@@ -53,14 +74,18 @@ def command(
     if fix != (output is not None):
         raise click.UsageError("--fix and -o go together")
     if fix and request is not None:
-        raise click.UsageError("--fix writes what the source means; scale the mended copy afterwards")
+        raise click.UsageError(
+            "--fix writes what the source means; scale the mended copy afterwards"
+        )
     from ropeconv.inspection.look import look
     from ropeconv.inspection.report import render, to_json
 
     found = look(source, request, original_context=original_context)
     if plot is not None:
         if found.scaled is None:
-            raise RopeconvError(f"{source}: nothing to draw ({found.refusal or 'not a checkpoint'})")
+            raise RopeconvError(
+                f"{source}: nothing to draw ({found.refusal or 'not a checkpoint'})"
+            )
         from ropeconv.inspection.plot import plot_spectrum
 
         plot_spectrum(found.scaled, plot, title=_title(source, found.facts), force=force)
@@ -70,8 +95,13 @@ def command(
     from ropeconv.inspection.mend import mend, mended_facts
     from ropeconv.inspection.report import render_mend
 
-    mended = mend(source, output, original_context=original_context, keep=keep, force=force, link=link)
-    _print({**to_json(found), "fix": mended_facts(mended)} if as_json else None, lambda console: render_mend(mended, console))
+    mended = mend(
+        source, output, original_context=original_context, keep=keep, force=force, link=link
+    )
+    _print(
+        {**to_json(found), "fix": mended_facts(mended)} if as_json else None,
+        lambda console: render_mend(mended, console),
+    )
     return 0
 
 

@@ -1,4 +1,6 @@
-"""`ropeconv verify`: an artefact's logits in its own runtime against PyTorch; verdict, report, exit code."""
+"""`ropeconv verify`: an artefact's logits in its own runtime against PyTorch; verdict, report, exit
+code.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +16,26 @@ from ropeconv.commands._report import stage_progress, wide_console
 
 @click.command("verify", short_help="Prove that a written file computes what PyTorch computes.")
 @click.argument("out", type=click.Path(exists=True, path_type=Path))
-@click.option("--reference", metavar="SRC", help="The checkpoint to compare with. Default: the one OUT was made from.")
-@click.option("--tokens", type=int, metavar="N", help="Length of the text. Default: past the trained context, at most 16384.")
+@click.option(
+    "--reference",
+    metavar="SRC",
+    help="The checkpoint to compare with. Default: the one OUT was made from.",
+)
+@click.option(
+    "--tokens",
+    type=int,
+    metavar="N",
+    help="Length of the text. Default: past the trained context, at most 16384.",
+)
 @click.option(
     "--text",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
     help="Text to run on (UTF-8). Default: Python's own documentation.",
 )
-@click.option("--provider", metavar="NAME", help="Device for an ONNX graph: cpu or cuda. Default: cpu.")
+@click.option(
+    "--provider", metavar="NAME", help="Device for an ONNX graph: cpu or cuda. Default: cpu."
+)
 @scaling_options
 @click.option("--json", "as_json", is_flag=True, help="Report as JSON on stdout.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")

@@ -1,4 +1,6 @@
-"""Where config.json keeps its RoPE values: the spellings, and which of them transformers reads for which family."""
+"""Where config.json keeps its RoPE values: the spellings, and which of them transformers reads for
+which family.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +25,7 @@ ROPE_KEYS = frozenset(
     }
 )
 
+
 class TopLevel:
     """RoPE values beside `rope_parameters`: theta by layer type and the rotating share."""
 
@@ -32,7 +35,9 @@ class TopLevel:
         self._nested = spelling.nested
 
     def theta(self, values: Mapping[str, Any], layer: str, *, where: str) -> Any:
-        """theta of `layer`: its dict's, else the config's, else the family's own; unchecked when the dict's."""
+        """theta of `layer`: its dict's, else the config's, else the family's own; unchecked when
+        the dict's.
+        """
         if "rope_theta" in values:
             found = values["rope_theta"]
         else:
@@ -52,11 +57,15 @@ class TopLevel:
         return found
 
     def _agree(self, keys: Sequence[str], value: Any, *, where: str) -> None:
-        """RopeConfigError when a key beside the dict says something else than the dict does or implies."""
+        """RopeConfigError when a key beside the dict says something else than the dict does or
+        implies.
+        """
         for key in keys:
             stated = self._config.get(key)
             if stated is not None and stated != value:
-                raise RopeConfigError(f"config.json has {key} {stated}, but {where} means {value}; keep one")
+                raise RopeConfigError(
+                    f"config.json has {key} {stated}, but {where} means {value}; keep one"
+                )
 
     def _theta_key(self, layer: str) -> str:
         own = self._nested and layer != FULL
@@ -76,14 +85,18 @@ class TopLevel:
     def _default(self, layer: str) -> float:
         table = self._spelling.default_theta
         if layer not in table and (self._nested or len(table) != 1):
-            raise RopeConfigError(f"no rope_theta for {layer} layers in config.json, and the family has none; add it")
+            raise RopeConfigError(
+                f"no rope_theta for {layer} layers in config.json, and the family has none; add it"
+            )
         default = float(table[layer] if layer in table else next(iter(table.values())))
         stated = self._config.get(self._spelling.theta_key)
-        # A family with one theta: transformers 5 hands an older config's rope_theta to the full layers only.
+        # A family with one theta: transformers 5 hands an older config's rope_theta to the full
+        # layers only.
         unreached = self._nested and layer != FULL and len(set(table.values())) == 1
         if unreached and stated not in (None, default):
             raise RopeConfigError(
-                f"config.json has rope_theta {stated}, and transformers gives {layer} layers {default:g}; "
+                f"config.json has rope_theta {stated}, and transformers gives {layer} layers "
+                f"{default:g}; "
                 f"write rope_parameters with a dict for each layer type"
             )
         return default
@@ -100,27 +113,36 @@ def read_dict(config: Mapping[str, Any], key: str) -> Mapping[str, Any] | None:
 def per_layer_dicts(
     config: Mapping[str, Any], layer: str, *, kinds: Sequence[str], nested: bool
 ) -> list[tuple[str, Mapping[str, Any]]]:
-    """[(where, dict)]: everything config.json says of `layer`'s rope, one entry a generation, at least one."""
+    """[(where, dict)]: everything config.json says of `layer`'s rope, one entry a generation, at
+    least one.
+    """
     newer, older = read_dict(config, "rope_parameters"), read_dict(config, "rope_scaling")
     found: list[tuple[str, Mapping[str, Any]]] = []
     if newer is not None:
         found.append(_newer(newer, layer, kinds=kinds, nested=nested))
     if older is not None and not (nested and layer != FULL):
-        # A class with one dict a layer type merges the older dict into the newer one, for the full layers only.
+        # A class with one dict a layer type merges the older dict into the newer one, for the full
+        # layers only.
         merged = {**found[0][1], **older} if nested and found else older
         found.append(("rope_scaling", merged))
     return found or [("config.json", {"rope_type": "default"})]
 
 
-def _newer(newer: Mapping[str, Any], layer: str, *, kinds: Sequence[str], nested: bool) -> tuple[str, Mapping[str, Any]]:
+def _newer(
+    newer: Mapping[str, Any], layer: str, *, kinds: Sequence[str], nested: bool
+) -> tuple[str, Mapping[str, Any]]:
     by_layer = [key for key in newer if key in LAYER_TYPES or key in kinds]
     if not nested:
         if by_layer:
-            raise RopeConfigError(f"rope_parameters has {by_layer[0]!r}, but this family has one dict for all layers")
+            raise RopeConfigError(
+                f"rope_parameters has {by_layer[0]!r}, but this family has one dict for all layers"
+            )
         return "rope_parameters", newer
     stray = [key for key in newer if key not in by_layer and key != "truncate"]
     if stray:
-        raise RopeConfigError(f"rope_parameters has {stray[0]!r} beside or instead of layer types; move it into them")
+        raise RopeConfigError(
+            f"rope_parameters has {stray[0]!r} beside or instead of layer types; move it into them"
+        )
     where = f"rope_parameters.{layer}"
     inner = newer.get(layer)
     if not isinstance(inner, Mapping) or not inner:
@@ -128,7 +150,9 @@ def _newer(newer: Mapping[str, Any], layer: str, *, kinds: Sequence[str], nested
     return where, _settle_truncate(newer, inner, where=where)
 
 
-def _settle_truncate(outer: Mapping[str, Any], inner: Mapping[str, Any], *, where: str) -> Mapping[str, Any]:
+def _settle_truncate(
+    outer: Mapping[str, Any], inner: Mapping[str, Any], *, where: str
+) -> Mapping[str, Any]:
     """transformers reads truncate beside the layer types and ignores it inside them."""
     if inner.get("rope_type", inner.get("type")) != "yarn":
         return inner

@@ -1,8 +1,9 @@
 """config.json <-> one `Rope` a layer type, for both generations of keys.
 
-Newer: `rope_parameters`, one dict or one dict a layer type. Older: `rope_scaling` beside `rope_theta` and its kin. The
-meaning is that of transformers 5.23 (`modeling_rope_utils.py` and the configuration classes); where its answer hangs on
-which key it happens to prefer, the config is refused and both values are named.
+Newer: `rope_parameters`, one dict or one dict a layer type. Older: `rope_scaling` beside
+`rope_theta` and its kin. The meaning is that of transformers 5.23 (`modeling_rope_utils.py` and the
+configuration classes); where its answer hangs on which key it happens to prefer, the config is
+refused and both values are named.
 """
 
 from __future__ import annotations
@@ -73,7 +74,9 @@ def _contexts(
     nested: bool,
     argument: int | None,
 ) -> tuple[int, int]:
-    """(L, L') in tokens: what transformers computes with where the kind reads L, else what the config claims."""
+    """(L, L') in tokens: what transformers computes with where the kind reads L, else what the
+    config claims.
+    """
     key = "original_max_position_embeddings"
     for place, holder in (("config.json", config), (where, values)):
         if key in holder:
@@ -81,17 +84,25 @@ def _contexts(
     limit = config.get("max_position_embeddings")
     if limit is not None:
         limit = _checks.whole("config.json max_position_embeddings", limit)
-    stated = _stated_context(config.get(key), values.get(key), kind, where=where, nested=nested, limit=limit)
+    stated = _stated_context(
+        config.get(key), values.get(key), kind, where=where, nested=nested, limit=limit
+    )
     if argument is not None:
         _checks.whole("original context", argument)
         if stated is not None and stated != argument:
-            raise RopeConfigError(f"the checkpoint says trained context {stated}, --original-context {argument}; drop the option")
+            raise RopeConfigError(
+                f"the checkpoint says trained context {stated}, --original-context {argument}; "
+                f"drop the option"
+            )
         if limit is not None and argument > limit:
-            raise RopeConfigError(f"--original-context {argument} is above max_position_embeddings {limit}; lower it")
+            raise RopeConfigError(
+                f"--original-context {argument} is above max_position_embeddings {limit}; lower it"
+            )
         stated = argument
     if stated is None and kind.needs_original:
         raise RopeConfigError(
-            f"{where}: {kind.name} without {key} would take the extended context for the trained one; "
+            f"{where}: {kind.name} without {key} would take the extended context for the trained "
+            f"one; "
             f"add it, or give --original-context"
         )
     if limit is None and (stated is None or kind.needs_original):
@@ -100,7 +111,13 @@ def _contexts(
 
 
 def _stated_context(
-    top: int | None, inner: int | None, kind: ScalingKind, *, where: str, nested: bool, limit: int | None
+    top: int | None,
+    inner: int | None,
+    kind: ScalingKind,
+    *,
+    where: str,
+    nested: bool,
+    limit: int | None,
 ) -> int | None:
     key = "original_max_position_embeddings"
     if not kind.needs_original:
@@ -110,19 +127,29 @@ def _stated_context(
     if not nested:
         return inner if top is None else top  # transformers prefers the outer one here
     if inner is None and top is not None and top != limit:
-        raise RopeConfigError(f"{where} lacks {key}, and transformers does not read the outer one ({top}); move it in")
+        raise RopeConfigError(
+            f"{where} lacks {key}, and transformers does not read the outer one ({top}); move it in"
+        )
     return inner
 
 
 def _one_answer(found: Sequence[tuple[str, Rope]]) -> Rope:
     (where, rope), *others = found
     for elsewhere, other in others:
-        for field in ("theta", "kind", "parameters", "partial_rotary_factor", "original_context", "context"):
+        for field in (
+            "theta",
+            "kind",
+            "parameters",
+            "partial_rotary_factor",
+            "original_context",
+            "context",
+        ):
             mine, theirs = getattr(rope, field), getattr(other, field)
             if mine != theirs:
                 name = {"theta": "rope_theta", "kind": "rope_type"}.get(field, field)
                 raise RopeConfigError(
-                    f"{where} means {name} {mine} and {elsewhere} means {theirs}; keep one of the two, complete"
+                    f"{where} means {name} {mine} and {elsewhere} means {theirs}; keep one of the "
+                    f"two, complete"
                 )
     return rope
 
@@ -131,14 +158,16 @@ def _refuse_partial(ropes: Iterable[Rope | None]) -> None:
     for rope in ropes:
         if rope is not None and rope.partial_rotary_factor != 1.0:
             share = rope.partial_rotary_factor
-            raise RopeConfigError(f"this family rotates the whole head; partial_rotary_factor {share:g} must go")
+            raise RopeConfigError(
+                f"this family rotates the whole head; partial_rotary_factor {share:g} must go"
+            )
 
 
 def write_rope_parameters(ropes: Mapping[str, Rope | None], *, nested: bool) -> dict[str, Any]:
     """The config.json keys from which transformers 5.23 computes the frequencies of `ropes`.
 
-    nested: one dict a layer type, else one dict for all. Empty when no layer rotates. Put it into a config with
-    `replace_rope_parameters`, which also drops the older keys that would override it.
+    nested: one dict a layer type, else one dict for all. Empty when no layer rotates. Put it into a
+    config with `replace_rope_parameters`, which also drops the older keys that would override it.
     Raises RopeConfigError when one config cannot say them all.
     """
     rotating = {layer: rope for layer, rope in ropes.items() if rope is not None}
@@ -151,7 +180,9 @@ def write_rope_parameters(ropes: Mapping[str, Rope | None], *, nested: bool) -> 
     main = rotating.get(FULL) or next(iter(rotating.values()))
     contexts = {layer: rope.context for layer, rope in rotating.items()}
     if len(set(contexts.values())) > 1:
-        raise RopeConfigError(f"layer types have contexts {contexts}, max_position_embeddings is one; make them equal")
+        raise RopeConfigError(
+            f"layer types have contexts {contexts}, max_position_embeddings is one; make them equal"
+        )
     patch: dict[str, Any] = {"rope_parameters": _nest(spelled) if nested else _flatten(spelled)}
     patch["max_position_embeddings"] = main.context
     # Phi-3's class has a default of its own here and lets it override rope_parameters.
@@ -163,7 +194,9 @@ def write_rope_parameters(ropes: Mapping[str, Rope | None], *, nested: bool) -> 
 def _flatten(spelled: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     first, *others = spelled.values()
     if any(other != first for other in others):
-        raise RopeConfigError(f"one rope_parameters cannot say different ropes for {', '.join(spelled)}; nest them")
+        raise RopeConfigError(
+            f"one rope_parameters cannot say different ropes for {', '.join(spelled)}; nest them"
+        )
     return first
 
 
@@ -172,15 +205,24 @@ def _nest(spelled: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     if unknown:
         raise RopeConfigError(f"no layer type {unknown[0]!r}; known: {', '.join(LAYER_TYPES)}")
     # transformers looks truncate up beside the layer types, never inside them.
-    truncate = {inner.get("truncate", True) for inner in spelled.values() if inner["rope_type"] == "yarn"}
+    truncate = {
+        inner.get("truncate", True) for inner in spelled.values() if inner["rope_type"] == "yarn"
+    }
     if len(truncate) > 1:
-        raise RopeConfigError("transformers has one truncate for all layer types; give every yarn rope the same")
-    inner = {layer: {k: v for k, v in values.items() if k != "truncate"} for layer, values in spelled.items()}
+        raise RopeConfigError(
+            "transformers has one truncate for all layer types; give every yarn rope the same"
+        )
+    inner = {
+        layer: {k: v for k, v in values.items() if k != "truncate"}
+        for layer, values in spelled.items()
+    }
     return {**inner, "truncate": False} if False in truncate else inner
 
 
 def replace_rope_parameters(config: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
-    """`config` without any RoPE key of either generation, then with `patch`; nothing is changed for an empty patch."""
+    """`config` without any RoPE key of either generation, then with `patch`; nothing is changed for
+    an empty patch.
+    """
     if not patch:
         return dict(config)
     return {**{key: value for key, value in config.items() if key not in ROPE_KEYS}, **patch}

@@ -1,7 +1,8 @@
 """config.json -> family and sizes.
 
-A key is read, checked against what the family's graph covers, or listed here as having no bearing on logits. Any other
-key is an error: a setting that nobody read is how a converted model goes wrong in silence.
+A key is read, checked against what the family's graph covers, or listed here as having no bearing
+on logits. Any other key is an error: a setting that nobody read is how a converted model goes wrong
+in silence.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from ropeconv.arch.layers import LAYER_KEYS
 from ropeconv.arch.uncovered import unreachable
 from ropeconv.errors import ConfigError, unknown_name
 
-# Keys that transformers' config classes or training tools write and that no decoder's forward pass reads.
+# Keys that transformers' config classes or training tools write and that no decoder's forward pass
+# reads.
 IGNORED = frozenset(
     """
     _attn_implementation _attn_implementation_autoset _commit_hash _name_or_path
@@ -44,10 +46,16 @@ READ_ELSEWHERE = frozenset(
 # Values under a harmless name that would still change the forward pass: what they mean, what to do.
 FORBIDDEN = {
     "quantization_config": ("quantised weights", "convert the unquantised checkpoint instead"),
-    "rope_interleaved": ("interleaved rotary pairs", "reorder the rows of q and k, and set it to false"),
+    "rope_interleaved": (
+        "interleaved rotary pairs",
+        "reorder the rows of q and k, and set it to false",
+    ),
     "is_encoder_decoder": ("an encoder beside the decoder", "ropeconv converts decoders only"),
     "add_cross_attention": ("attention to an encoder", "ropeconv converts decoders only"),
-    "pruned_heads": ("heads taken out of some layers", "save the checkpoint with the heads it has left"),
+    "pruned_heads": (
+        "heads taken out of some layers",
+        "save the checkpoint with the heads it has left",
+    ),
 }
 
 
@@ -103,7 +111,9 @@ def check_keys(
     _check_covered(config, arch)
     read = {name for key in arch.keys.values() for name in key.names}
     silent = {key for key in LAYER_KEYS if not config.get(key)}
-    known = IGNORED | READ_ELSEWHERE | arch.layers.reads | silent | read | arch.ignores | set(ignore)
+    known = (
+        IGNORED | READ_ELSEWHERE | arch.layers.reads | silent | read | arch.ignores | set(ignore)
+    )
     unread = sorted(set(config) - known)
     if unread:
         raise ConfigError(

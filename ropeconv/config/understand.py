@@ -41,9 +41,7 @@ def understand(
     return Model(arch, sizes, stack, ropes, weights, checkpoint)
 
 
-def account(
-    tensors: Mapping[str, Tensor], arch: Architecture, stack: Stack
-) -> dict[str, Place]:
+def account(tensors: Mapping[str, Tensor], arch: Architecture, stack: Stack) -> dict[str, Place]:
     """Hugging Face name -> where it belongs, for every weight the forward pass reads.
 
     CheckpointError when one is missing, has another shape or type, or when a tensor is left over.
@@ -73,7 +71,8 @@ def account(
     ]
     if stray:
         raise CheckpointError(
-            f"{len(stray)} tensors that {arch.name} has no place for: {', '.join(sorted(stray)[:4])}"
+            f"{len(stray)} tensors that {arch.name} has no place for: "
+            f"{', '.join(sorted(stray)[:4])}"
         )
     return wanted
 

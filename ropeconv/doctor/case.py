@@ -17,7 +17,9 @@ TRAINED, MAX = "original_max_position_embeddings", "max_position_embeddings"
 
 @dataclass(frozen=True)
 class Case:
-    """A config under examination. original_context: L as the user states it; tokenizer_limit: model_max_length."""
+    """A config under examination. original_context: L as the user states it; tokenizer_limit:
+    model_max_length.
+    """
 
     config: Values
     arch: Architecture | None = None
@@ -49,7 +51,11 @@ class Case:
     def dicts(self) -> Iterator[tuple[str, Values]]:
         """(where, what it says) of every dict of rotary parameters."""
         if self.nested:
-            yield from ((f"rope_parameters.{key}", _dict(value)) for key, value in self.newer.items() if key in LAYER_TYPES)
+            yield from (
+                (f"rope_parameters.{key}", _dict(value))
+                for key, value in self.newer.items()
+                if key in LAYER_TYPES
+            )
         elif self.newer:
             yield "rope_parameters", self.newer
         if self.older:
@@ -58,7 +64,9 @@ class Case:
     @property
     def top_theta(self) -> Any:
         """theta beside the dicts."""
-        return next((self.config[key] for key in THETA_KEYS if self.config.get(key) is not None), None)
+        return next(
+            (self.config[key] for key in THETA_KEYS if self.config.get(key) is not None), None
+        )
 
     @property
     def theta_key(self) -> str:
@@ -86,7 +94,9 @@ def without(config: Values, *keys: str) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key not in keys}
 
 
-def edit_dicts(config: Values, change: Callable[[dict[str, Any]], dict[str, Any]], *, nested: bool) -> dict[str, Any]:
+def edit_dicts(
+    config: Values, change: Callable[[dict[str, Any]], dict[str, Any]], *, nested: bool
+) -> dict[str, Any]:
     """`config` with every dict of rotary parameters changed."""
     out = dict(config)
     for key in ("rope_parameters", "rope_scaling"):
@@ -94,7 +104,11 @@ def edit_dicts(config: Values, change: Callable[[dict[str, Any]], dict[str, Any]
         if not isinstance(values, Mapping) or not values:
             continue
         if nested and key == "rope_parameters":
-            inner = {name: change(dict(value)) for name, value in values.items() if name in LAYER_TYPES and isinstance(value, Mapping)}
+            inner = {
+                name: change(dict(value))
+                for name, value in values.items()
+                if name in LAYER_TYPES and isinstance(value, Mapping)
+            }
             out[key] = {**values, **inner}
         else:
             out[key] = change(dict(values))

@@ -11,7 +11,11 @@ from ropeconv.finding import ERROR, WARNING, Finding, Values
 
 
 def _hidden_theta(case: Case) -> Finding | None:
-    thetas = [values.get("rope_theta") for where, values in case.dicts() if where.startswith("rope_parameters")]
+    thetas = [
+        values.get("rope_theta")
+        for where, values in case.dicts()
+        if where.startswith("rope_parameters")
+    ]
     full = thetas[0] if thetas else None
     if full is None or case.top_theta is not None or "rope_theta" in case.older or full == 10000.0:
         return None
@@ -51,7 +55,11 @@ def _stale_limit(case: Case) -> Finding | None:
     limit = case.config.get(MAX)
     for where, values in case.dicts():
         trained, factor = values.get(TRAINED, case.config.get(TRAINED)), values.get("factor")
-        if kind_of(values) not in NEEDS_ORIGINAL or not isinstance(trained, int) or limit != trained:
+        if (
+            kind_of(values) not in NEEDS_ORIGINAL
+            or not isinstance(trained, int)
+            or limit != trained
+        ):
             continue
         if not isinstance(factor, int | float) or factor <= 1:
             continue
@@ -88,4 +96,9 @@ def _short_tokenizer(case: Case) -> Finding | None:
     )
 
 
-KEY_TRAPS: tuple[Callable[[Case], Finding | None], ...] = (_hidden_theta, _no_factors, _stale_limit, _short_tokenizer)
+KEY_TRAPS: tuple[Callable[[Case], Finding | None], ...] = (
+    _hidden_theta,
+    _no_factors,
+    _stale_limit,
+    _short_tokenizer,
+)

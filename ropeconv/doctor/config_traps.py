@@ -1,7 +1,9 @@
-"""Traps of config.json that transformers itself falls into: T1 to T9, one function each, and the table of them.
+"""Traps of config.json that transformers itself falls into: T1 to T9, one function each, and the
+table of them.
 
-The effects are those of transformers 5.23 (`modeling_rope_utils.py`), transformers 4.57 and the runtimes that are named.
-T3 (a config changed after its model was built) is one of running programs: no file shows it.
+The effects are those of transformers 5.23 (`modeling_rope_utils.py`), transformers 4.57 and the
+runtimes that are named. T3 (a config changed after its model was built) is one of running programs:
+no file shows it.
 """
 
 from __future__ import annotations
@@ -14,9 +16,6 @@ from ropeconv import registry
 from ropeconv.arch.family import THETA_KEYS
 from ropeconv.arch.uncovered import DROPS_CACHE, NEVER_READ, UNREACHABLE
 from ropeconv.doctor.case import (
-    MAX,
-    NEEDS_ORIGINAL,
-    TRAINED,
     Case,
     edit_dicts,
     kind_of,
@@ -29,7 +28,13 @@ ROPE_KEYS = ("rope_parameters", "rope_scaling", "rope_theta", "rope_local_base_f
 
 def _lost_theta(case: Case) -> Finding | None:
     theta = case.newer.get("rope_theta")
-    if case.nested or not case.older or theta is None or case.top_theta is not None or "rope_theta" in case.older:
+    if (
+        case.nested
+        or not case.older
+        or theta is None
+        or case.top_theta is not None
+        or "rope_theta" in case.older
+    ):
         return None
     if theta == case.default_theta:
         return None
@@ -45,19 +50,29 @@ def _lost_theta(case: Case) -> Finding | None:
     return Finding(
         "T1",
         ERROR,
-        f"rope_scaling ({kind_of(case.older)}) was added to a config whose rope_theta {theta:g} is inside rope_parameters",
-        {"transformers 5": effect, "transformers 4": f"never reads rope_parameters: the base becomes {case.default_theta:g}"},
+        f"rope_scaling ({kind_of(case.older)}) was added to a config whose rope_theta {theta:g} is "
+        f"inside rope_parameters",
+        {
+            "transformers 5": effect,
+            "transformers 4": f"never reads rope_parameters: the base becomes {case.default_theta:g}",
+        },
         "keep rope_scaling's method and write the base where both majors read it",
         mend,
     )
 
 
 def _null_theta(case: Case) -> Finding | None:
-    holes = [where for where, values in case.dicts() if "rope_theta" in values and values["rope_theta"] is None]
+    holes = [
+        where
+        for where, values in case.dicts()
+        if "rope_theta" in values and values["rope_theta"] is None
+    ]
     holes += [key for key in THETA_KEYS if key in case.config and case.config[key] is None]
     if not holes:
         return None
-    others = {values["rope_theta"] for _, values in case.dicts() if values.get("rope_theta") is not None} | {case.top_theta}
+    others = {
+        values["rope_theta"] for _, values in case.dicts() if values.get("rope_theta") is not None
+    } | {case.top_theta}
     known = others - {None}
 
     def mend(config: Values) -> dict[str, Any]:
@@ -68,15 +83,25 @@ def _null_theta(case: Case) -> Finding | None:
     return Finding(
         "T2",
         ERROR,
-        f"{holes[0]} has a rope_theta of null: the scaling was set on a loaded config, which then forgot its base",
-        {"transformers 5": "TypeError when the model is built", "transformers 4": "TypeError, or the base of the class"},
+        f"{holes[0]} has a rope_theta of null: the scaling was set on a loaded config, which then "
+        f"forgot its base",
+        {
+            "transformers 5": "TypeError when the model is built",
+            "transformers 4": "TypeError, or the base of the class",
+        },
         "write the number that the model was trained with as rope_theta",
         mend if len(known) == 1 and not case.nested else None,
     )
 
 
 def _missing_theta(case: Case) -> Finding | None:
-    if not case.newer or case.nested or case.older or "rope_theta" in case.newer or case.top_theta is not None:
+    if (
+        not case.newer
+        or case.nested
+        or case.older
+        or "rope_theta" in case.newer
+        or case.top_theta is not None
+    ):
         return None
     theta = case.default_theta
     if "rope_theta" in case.config:
@@ -84,79 +109,23 @@ def _missing_theta(case: Case) -> Finding | None:
     return Finding(
         "T2",
         WARNING if kind_of(case.newer) != "default" else NOTE,
-        f"rope_parameters has no rope_theta, and transformers always saves one: {theta:g} is the class's, not the file's",
+        f"rope_parameters has no rope_theta, and transformers always saves one: {theta:g} is the "
+        f"class's, not the file's",
         {"transformers 5": f"takes {theta:g}", "llama.cpp's converter": "takes 10000"},
         "make sure that this is the base that the model was trained with, and write it down",
         lambda config: {**config, "rope_parameters": {**case.newer, "rope_theta": theta}},
     )
 
 
-def _yarn_without_length(case: Case) -> Finding | None:
-    limit = case.config.get(MAX)
-    for where, values in case.dicts():
-        if kind_of(values) != "yarn" or values.get(TRAINED) is not None or (case.config.get(TRAINED) is not None and not case.nested):
-            continue
-        if case.nested and case.config.get(TRAINED) is not None:
-            return None  # T7 says it
-        stated, factor = case.original_context, values.get("factor")
-        either = f" ({limit}, or {limit / factor:g} if that was multiplied already)" if limit and factor else ""
-        return Finding(
-            "T4",
-            ERROR if stated is None else WARNING,
-            f"{where}: yarn without {TRAINED}",
-            {
-                "transformers 5": f"takes {MAX} {limit}: if that is the extended length, frequencies are off by up to 2.2 times",
-                "transformers 4": "the same",
-                "onnxruntime-genai": "takes the extended length",
-            },
-            f"give the trained length with --original-context N{either}",
-            None if stated is None else partial(_state_length, length=stated, nested=case.nested),
-            answered=stated is not None,
-        )
-    return None
-
-
-def _state_length(config: Values, *, length: int, nested: bool) -> dict[str, Any]:
-    """L written into every dict that needs it, and beside them; the limit never below it."""
-
-    def change(values: dict[str, Any]) -> dict[str, Any]:
-        return {**values, TRAINED: length} if kind_of(values) in NEEDS_ORIGINAL else values
-
-    return {**edit_dicts(config, change, nested=nested), TRAINED: length}
-
-
-def _bumped_dynamic(case: Case) -> Finding | None:
-    limit = case.config.get(MAX)
-    for where, values in case.dicts():
-        stated = [values.get(TRAINED), case.config.get(TRAINED), case.original_context]
-        trained = next((value for value in stated if isinstance(value, int)), None)
-        if kind_of(values) != "dynamic" or trained is None or limit is None or trained == limit:
-            continue
-        return Finding(
-            "T5",
-            ERROR,
-            f"{where}: dynamic with {MAX} {limit} raised above the trained {trained}",
-            {
-                "transformers 5": f"takes {limit} for the trained length: nothing is scaled below it",
-                "transformers 4": "the same",
-                "vLLM": "builds one table for the maximum",
-            },
-            f"set {MAX} back to {trained}",
-            partial(_lower_limit, length=trained, nested=case.nested),
-        )
-    return None
-
-
-def _lower_limit(config: Values, *, length: int, nested: bool) -> dict[str, Any]:
-    inner = edit_dicts(config, lambda values: without(values, TRAINED), nested=nested)
-    return without(inner, TRAINED) | {MAX: length}
-
-
 def _inner_truncate(case: Case) -> Finding | None:
     if not case.nested:
         return None
     outer = case.newer.get("truncate", True)
-    inner = {values["truncate"] for _, values in case.dicts() if "truncate" in values and kind_of(values) == "yarn"}
+    inner = {
+        values["truncate"]
+        for _, values in case.dicts()
+        if "truncate" in values and kind_of(values) == "yarn"
+    }
     if inner <= {outer}:
         return None
 
@@ -178,26 +147,6 @@ def _inner_truncate(case: Case) -> Finding | None:
     )
 
 
-def _outer_length(case: Case) -> Finding | None:
-    length = case.config.get(TRAINED)
-    if not case.nested or not isinstance(length, int) or length == case.config.get(MAX):
-        return None
-    holes = [where for where, values in case.dicts() if kind_of(values) in NEEDS_ORIGINAL and values.get(TRAINED) is None]
-    if not holes:
-        return None
-    return Finding(
-        "T7",
-        ERROR,
-        f"{holes[0]} has no {TRAINED}, only config.json itself has ({length})",
-        {
-            "transformers 5": f"does not look there for a nested dict: takes {MAX} {case.config.get(MAX)}",
-            "transformers 4": "the same",
-        },
-        "move it into the layer type's dict",
-        partial(_state_length, length=length, nested=True),
-    )
-
-
 def _never_read(case: Case) -> Finding | None:
     present = [key for key in ROPE_KEYS if case.config.get(key)]
     if case.name not in NEVER_READ or not present:
@@ -214,7 +163,9 @@ def _never_read(case: Case) -> Finding | None:
 
 def _stale_cache(case: Case) -> Finding | None:
     for where, values in case.dicts():
-        two = kind_of(values) == "longrope" and values.get("short_factor") != values.get("long_factor")
+        two = kind_of(values) == "longrope" and values.get("short_factor") != values.get(
+            "long_factor"
+        )
         if not two or _drops_cache(case.name):
             continue
         return Finding(
@@ -226,30 +177,34 @@ def _stale_cache(case: Case) -> Finding | None:
                 "transformers 4": "the same",
                 "llama.cpp": "takes the long table for every token once more than the trained length is allocated",
             },
-            "one table for all lengths (short_factor = long_factor) keeps generation sound, at a price for short texts",
+            "one table for all lengths (short_factor = long_factor) keeps generation sound, at a "
+            "price for short texts",
             partial(edit_dicts, change=_pin, nested=case.nested),
         )
     return None
 
 
 def _drops_cache(name: str) -> bool:
-    """Whether generation begins anew when it crosses L; other classes go on with keys of the other table."""
+    """Whether generation begins anew when it crosses L; other classes go on with keys of the other
+    table.
+    """
     arch = registry.architectures().get(name)
     return name in DROPS_CACHE or (arch is not None and arch.rope.drops_cache)
 
 
 def _pin(values: dict[str, Any]) -> dict[str, Any]:
-    return {**values, "short_factor": values["long_factor"]} if kind_of(values) == "longrope" else values
+    return (
+        {**values, "short_factor": values["long_factor"]}
+        if kind_of(values) == "longrope"
+        else values
+    )
 
 
 CONFIG_TRAPS: tuple[Callable[[Case], Finding | None], ...] = (
     _lost_theta,
     _null_theta,
     _missing_theta,
-    _yarn_without_length,
-    _bumped_dynamic,
     _inner_truncate,
-    _outer_length,
     _never_read,
     _stale_cache,
 )

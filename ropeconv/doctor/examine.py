@@ -13,6 +13,7 @@ from ropeconv.artefact import Raw
 from ropeconv.doctor.case import Case
 from ropeconv.doctor.config_keys import KEY_TRAPS
 from ropeconv.doctor.config_traps import CONFIG_TRAPS
+from ropeconv.doctor.length_traps import LENGTH_TRAPS
 from ropeconv.doctor.runtimes import disagreements
 from ropeconv.errors import RopeConfigError
 from ropeconv.finding import ERROR, Finding
@@ -29,23 +30,32 @@ class Opened:
 
 
 def examine_config(
-    config: Mapping[str, Any], *, original_context: int | None = None, tokenizer_limit: int | None = None
+    config: Mapping[str, Any],
+    *,
+    original_context: int | None = None,
+    tokenizer_limit: int | None = None,
 ) -> list[Finding]:
-    """Findings of a config.json, worst first. tokenizer_limit: tokenizer_config.json's model_max_length."""
+    """Findings of a config.json, worst first. tokenizer_limit: tokenizer_config.json's
+    model_max_length.
+    """
     arch = registry.architectures().get(str(config.get("model_type")))
     case = Case(config, arch, original_context, tokenizer_limit)
-    found = [trap(case) for trap in (*CONFIG_TRAPS, *KEY_TRAPS)]
+    found = [trap(case) for trap in (*CONFIG_TRAPS, *LENGTH_TRAPS, *KEY_TRAPS)]
     told = [finding for target in registry.targets().values() for finding in target.traps(case)]
     return _sort(
         [*(finding for finding in found if finding is not None), *disagreements(case), *told]
     )
 
 
-def examine_checkpoint(checkpoint: Checkpoint, *, original_context: int | None = None) -> list[Finding]:
+def examine_checkpoint(
+    checkpoint: Checkpoint, *, original_context: int | None = None
+) -> list[Finding]:
     """Findings of a folder's config.json beside its tokenizer_config.json."""
     read = checkpoint.files.get("tokenizer_config.json")
     limit = None if checkpoint.metadata or read is None else _limit(read())
-    return examine_config(checkpoint.config, original_context=original_context, tokenizer_limit=limit)
+    return examine_config(
+        checkpoint.config, original_context=original_context, tokenizer_limit=limit
+    )
 
 
 def examine_file(file: Opened, *, original_context: int | None = None) -> list[Finding]:

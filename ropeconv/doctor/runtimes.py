@@ -1,6 +1,7 @@
 """Where runtimes disagree about a sound config: D1 ..., a table of rows.
 
-Nothing is wrong with the file, so there is nothing to mend; ropeconv carries the numbers in another way, or refuses.
+Nothing is wrong with the file, so there is nothing to mend; ropeconv carries the numbers in another
+way, or refuses.
 """
 
 from __future__ import annotations
@@ -41,8 +42,16 @@ def _own_magnitude(values: Values) -> bool:
 
 def _loose_factor(config: Values, values: Values) -> bool:
     trained, reach = values.get(TRAINED, config.get(TRAINED)), config.get(MAX)
-    known = isinstance(trained, int) and isinstance(reach, int) and isinstance(values.get("factor"), int | float)
-    return known and values.get("attention_factor") is None and not math.isclose(values["factor"], reach / trained, rel_tol=1e-9)
+    known = (
+        isinstance(trained, int)
+        and isinstance(reach, int)
+        and isinstance(values.get("factor"), int | float)
+    )
+    return (
+        known
+        and values.get("attention_factor") is None
+        and not math.isclose(values["factor"], reach / trained, rel_tol=1e-9)
+    )
 
 
 ROWS: tuple[Row, ...] = (
@@ -62,18 +71,26 @@ ROWS: tuple[Row, ...] = (
         "D3",
         "yarn with an attention_factor other than 0.1 ln(factor) + 1",
         lambda _, values: _yarn(values) and _own_magnitude(values),
-        {"llama.cpp": "its converter writes a key that its loader ignores", "mlx-lm, onnxruntime-genai, mobius": "never read it"},
+        {
+            "llama.cpp": "its converter writes a key that its loader ignores",
+            "mlx-lm, onnxruntime-genai, mobius": "never read it",
+        },
     ),
     Row(
         "D4",
         "yarn with mscale",
         lambda _, values: _yarn(values) and bool(values.get("mscale")),
-        {"onnxruntime-genai": "takes mscale itself for the magnitude", "SGLang": "ignored it until 2026"},
+        {
+            "onnxruntime-genai": "takes mscale itself for the magnitude",
+            "SGLang": "ignored it until 2026",
+        },
     ),
     Row(
         "D5",
         "yarn that leaves beta_fast and beta_slow to their defaults",
-        lambda _, values: _yarn(values) and not (values.get("beta_fast") and values.get("beta_slow")),
+        lambda _, values: (
+            _yarn(values) and not (values.get("beta_fast") and values.get("beta_slow"))
+        ),
         {"onnxruntime-genai": "takes 0 for them and stops with ZeroDivisionError"},
     ),
     Row(
@@ -95,7 +112,10 @@ ROWS: tuple[Row, ...] = (
     Row(
         "D8",
         "longrope with two tables",
-        lambda _, values: kind_of(values) == "longrope" and values.get("short_factor") != values.get("long_factor"),
+        lambda _, values: (
+            kind_of(values) == "longrope"
+            and values.get("short_factor") != values.get("long_factor")
+        ),
         {
             "llama.cpp, vLLM": "choose by the context that is allocated, not by the length of the text",
             "mlx-lm": "long table only",
@@ -114,7 +134,9 @@ def disagreements(case: Case) -> list[Finding]:
     """A note for every row that the config shows."""
     found = []
     for row in ROWS:
-        where = next((where for where, values in case.dicts() if row.shows(case.config, values)), None)
+        where = next(
+            (where for where, values in case.dicts() if row.shows(case.config, values)), None
+        )
         if where is not None:
             advice = "ropeconv's own writers carry the numbers exactly or refuse"
             found.append(Finding(row.name, NOTE, f"{where}: {row.what}", row.effects, advice))

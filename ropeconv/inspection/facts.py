@@ -1,4 +1,6 @@
-"""Numbers about a model: sizes, rotary embedding by layer type, bytes of weights and of the key/value cache."""
+"""Numbers about a model: sizes, rotary embedding by layer type, bytes of weights and of the
+key/value cache.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,13 @@ def rope_facts(model: Model, layer: str) -> dict[str, Any] | None:
     if rope is None or found is None:
         return None
     count = model.stack.kinds.count(layer)
-    return {"layers": count, "kind": rope.kind, "theta": rope.theta, **_parameters(rope), **_numbers(found, rope)}
+    return {
+        "layers": count,
+        "kind": rope.kind,
+        "theta": rope.theta,
+        **_parameters(rope),
+        **_numbers(found, rope),
+    }
 
 
 def _parameters(rope: Rope) -> dict[str, Any]:
@@ -61,11 +69,18 @@ def _numbers(found: Frequencies, rope: Rope) -> dict[str, Any]:
 def frequency_facts(found: Frequencies, *, trained: int, context: int) -> dict[str, Any]:
     """Wavelengths 2 pi / inv_freq in tokens, divisors, magnitude.
 
-    incomplete: pairs that never complete a turn inside the trained context, unscaled; what they say of a distance past it
-    the model has not seen. incomplete_after: the same for the scaled pairs inside the whole new context.
+    incomplete: pairs that never complete a turn inside the trained context, unscaled; what they say
+    of a distance past it the model has not seen. incomplete_after: the same for the scaled pairs
+    inside the whole new context.
     """
     tables = [found.inv_freq] + ([] if found.long_inv_freq is None else [found.long_inv_freq])
-    rho = [float(value) for table in (found.rho, found.long_rho) if table is not None for value in table if math.isfinite(value)]
+    rho = [
+        float(value)
+        for table in (found.rho, found.long_rho)
+        if table is not None
+        for value in table
+        if math.isfinite(value)
+    ]
     turning = tables[-1][tables[-1] > 0]
     return {
         "pairs": len(found.inv_freq),
@@ -86,12 +101,16 @@ def weight_bytes(tensors: Mapping[str, Tensor]) -> dict[str, int]:
     """Storage type -> bytes."""
     found: dict[str, int] = {}
     for tensor in tensors.values():
-        found[tensor.dtype] = found.get(tensor.dtype, 0) + tensor.shape[0] * tensor.raw_rows(0, 1).nbytes
+        found[tensor.dtype] = (
+            found.get(tensor.dtype, 0) + tensor.shape[0] * tensor.raw_rows(0, 1).nbytes
+        )
     return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
 def cache_bytes(stack: Stack, length: int) -> dict[str, int]:
-    """Cache type -> bytes for one sequence of `length` tokens; a sliding layer keeps its window only."""
+    """Cache type -> bytes for one sequence of `length` tokens; a sliding layer keeps its window
+    only.
+    """
     values = 0
     for layer in stack.layers:
         attention = layer.mixer

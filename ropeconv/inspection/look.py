@@ -26,7 +26,8 @@ from ropeconv.target import Target
 
 @dataclass(frozen=True)
 class Look:
-    """facts: JSON values. model: the source understood, None where it is refused; scaled: as a request makes it.
+    """facts: JSON values. model: the source understood, None where it is refused; scaled: as a
+    request makes it.
 
     refusal: why the source cannot be converted, one line.
     """
@@ -44,7 +45,12 @@ class Look:
         return self.refusal is None and all(finding.severity != ERROR for finding in self.findings)
 
 
-def look(source: str | Path, request: ScalingRequest | None = None, *, original_context: int | None = None) -> Look:
+def look(
+    source: str | Path,
+    request: ScalingRequest | None = None,
+    *,
+    original_context: int | None = None,
+) -> Look:
     """A checkpoint folder, a GGUF file, a hub id, or an artefact of any target; headers only.
 
     request: a scaling to show the source with. Raises RopeconvError for what is none of these.
@@ -63,7 +69,10 @@ def look(source: str | Path, request: ScalingRequest | None = None, *, original_
         return _look_at_keys(str(source), file, findings, str(error))
     if file is None:
         findings = examine_checkpoint(checkpoint, original_context=original_context)
-    facts: dict[str, Any] = {"format": checkpoint.format, "provenance": _provenance(checkpoint.path)}
+    facts: dict[str, Any] = {
+        "format": checkpoint.format,
+        "provenance": _provenance(checkpoint.path),
+    }
     try:
         model = understand(checkpoint, original_context=original_context)
     except RopeconvError as error:
@@ -104,7 +113,9 @@ def _other_artefact(path: Path) -> tuple[Target, Artefact] | None:
 
 
 def _look_at_artefact(path: Path, target: Target, artefact: Artefact) -> Look:
-    """The artefact's own frequencies and bytes; sizes from its config.json. Its numbers are in it, so no config is misread."""
+    """The artefact's own frequencies and bytes; sizes from its config.json. Its numbers are in it,
+    so no config is misread.
+    """
     checkpoint = artefact.checkpoint
     facts: dict[str, Any] = {
         "format": target.name,
@@ -119,7 +130,9 @@ def _look_at_artefact(path: Path, target: Target, artefact: Artefact) -> Look:
         if found is None or told is None:
             facts["rope"][layer] = None
             continue
-        measured = replace(found, base_inv_freq=told.base_inv_freq)  # a graph does not know what it was scaled from
+        measured = replace(
+            found, base_inv_freq=told.base_inv_freq
+        )  # a graph does not know what it was scaled from
         own = frequency_facts(measured, trained=artefact.original_context, context=artefact.context)
         facts["rope"][layer] = {**facts["rope"][layer], **own}
     facts["weight_bytes"] = weight_bytes(checkpoint.tensors)

@@ -1,4 +1,6 @@
-"""Mended copies: the source without its traps, written by the target of its own format, with the numbers before and after."""
+"""Mended copies: the source without its traps, written by the target of its own format, with the
+numbers before and after.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from ropeconv import registry
+from ropeconv.arch.layers import FULL
 from ropeconv.config.understand import understand
-from ropeconv.doctor.examine import Opened, examine_checkpoint, examine_file, open_file, refuse_errors
+from ropeconv.doctor.examine import (
+    Opened,
+    examine_checkpoint,
+    examine_file,
+    open_file,
+    refuse_errors,
+)
 from ropeconv.errors import CheckpointError, ConfigError, RopeconvError
 from ropeconv.finding import INTENT, Finding, changes
 from ropeconv.kit.output import replacing_folder
@@ -27,7 +36,9 @@ Numbers = Mapping[str, Frequencies | None] | str
 
 @dataclass(frozen=True)
 class Mended:
-    """mended: names of the traps that are gone. left: findings without a mend. before, after: by the format's own runtime."""
+    """mended: names of the traps that are gone. left: findings without a mend. before, after: by
+    the format's own runtime.
+    """
 
     out: Path
     mended: tuple[str, ...]
@@ -45,9 +56,11 @@ def mend(
     force: bool = False,
     link: bool = False,
 ) -> Mended:
-    """Write a copy of `source` without the traps that it shows and that the file says enough to mend.
+    """Write a copy of `source` without the traps that it shows and that the file says enough to
+    mend.
 
-    keep: names of traps to leave. link: hard-link unchanged weights of a folder. RopeconvError when nothing is to be mended.
+    keep: names of traps to leave. link: hard-link unchanged weights of a folder. RopeconvError when
+    nothing is to be mended.
     """
     file = open_file(Path(source))
     if file is not None:
@@ -55,17 +68,27 @@ def mend(
             Path(source), file, out, original_context=original_context, keep=keep, force=force
         )
     checkpoint = open_checkpoint(source)
-    return _mend_folder(checkpoint, out, original_context=original_context, keep=keep, force=force, link=link)
+    return _mend_folder(
+        checkpoint, out, original_context=original_context, keep=keep, force=force, link=link
+    )
 
 
 def _take_out_traps(
-    values: Mapping[str, Any], examine: Callable[[Mapping[str, Any]], list[Finding]], keep: Collection[str], *, where: object
+    values: Mapping[str, Any],
+    examine: Callable[[Mapping[str, Any]], list[Finding]],
+    keep: Collection[str],
+    *,
+    where: object,
 ) -> tuple[Mapping[str, Any], list[str], list[Finding]]:
-    """(values without traps, their names, what is left): one mend at a time, because one may uncover another."""
+    """(values without traps, their names, what is left): one mend at a time, because one may
+    uncover another.
+    """
     done: list[str] = []
     while True:
         found = examine(values)
-        next_one = next((f for f in found if f.mend is not None and f.name not in (*done, *keep)), None)
+        next_one = next(
+            (f for f in found if f.mend is not None and f.name not in (*done, *keep)), None
+        )
         if next_one is None or next_one.mend is None:
             break
         values = next_one.mend(values)
@@ -78,10 +101,18 @@ def _take_out_traps(
 
 
 def _mend_folder(
-    checkpoint: Checkpoint, out: Path, *, original_context: int | None, keep: Collection[str], force: bool, link: bool
+    checkpoint: Checkpoint,
+    out: Path,
+    *,
+    original_context: int | None,
+    keep: Collection[str],
+    force: bool,
+    link: bool,
 ) -> Mended:
     def examine(config: Mapping[str, Any]) -> list[Finding]:
-        return examine_checkpoint(replace(checkpoint, config=config), original_context=original_context)
+        return examine_checkpoint(
+            replace(checkpoint, config=config), original_context=original_context
+        )
 
     config, done, left = _take_out_traps(checkpoint.config, examine, keep, where=checkpoint.path)
     target, write = _folder_target()
@@ -94,8 +125,12 @@ def _mend_folder(
     return Mended(out, tuple(done), tuple(left), before, _folder_numbers(target, out))
 
 
-def _copy_with_config(checkpoint: Checkpoint, config: Mapping[str, Any], out: Path, *, force: bool) -> None:
-    """A folder of a family that ropeconv does not convert: every file as it is, but for config.json."""
+def _copy_with_config(
+    checkpoint: Checkpoint, config: Mapping[str, Any], out: Path, *, force: bool
+) -> None:
+    """A folder of a family that ropeconv does not convert: every file as it is, but for
+    config.json.
+    """
     with replacing_folder(out, force=force, source=checkpoint.path) as part:
         for path in sorted(checkpoint.path.iterdir()):
             if path.is_dir():
@@ -148,12 +183,12 @@ def _mend_file(
 def _with_intent(config: Mapping[str, Any], intent: Mapping[str, Any]) -> dict[str, Any]:
     """`config` with the full-attention layers' parameters as the file's author meant them."""
     values = config["rope_parameters"]
-    nested = isinstance(values.get("full_attention"), Mapping)
-    inner = values["full_attention"] if nested else values
+    nested = isinstance(values.get(FULL), Mapping)
+    inner = values[FULL] if nested else values
     share = {key: inner[key] for key in ("partial_rotary_factor",) if key in inner}
     meant = {**intent, **share}
     length = intent["original_max_position_embeddings"]
-    told = {**values, "full_attention": meant} if nested else meant
+    told = {**values, FULL: meant} if nested else meant
     return {**config, "rope_parameters": told, "original_max_position_embeddings": length}
 
 
@@ -201,4 +236,7 @@ def _plain(numbers: Numbers) -> Any:
 
 
 def _lists(found: Frequencies) -> dict[str, Any]:
-    return {key: value.tolist() if hasattr(value, "tolist") else value for key, value in asdict(found).items()}
+    return {
+        key: value.tolist() if hasattr(value, "tolist") else value
+        for key, value in asdict(found).items()
+    }

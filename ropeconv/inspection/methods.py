@@ -15,7 +15,9 @@ FACTOR = 4.0
 
 
 def carry_table(model: Model, *, factor: float = FACTOR) -> dict[str, dict[str, dict[str, str]]]:
-    """kind -> target -> {"how": "metadata" | "tables" | "refused", "why"}, for `factor` times the trained context."""
+    """kind -> target -> {"how": "metadata" | "tables" | "refused", "why"}, for `factor` times the
+    trained context.
+    """
     return {kind: _row(model, kind, factor) for kind in registry.scalings() if kind != "default"}
 
 

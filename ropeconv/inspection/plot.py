@@ -1,4 +1,6 @@
-"""The frequency spectrum before and after, pair by pair, as a picture. Needs matplotlib (the extra `plot`)."""
+"""The frequency spectrum before and after, pair by pair, as a picture. Needs matplotlib (the extra
+`plot`).
+"""
 
 from __future__ import annotations
 
@@ -16,9 +18,11 @@ BEFORE, AFTER, LONG, LIMIT = "#7a869a", "#c2410c", "#1d4ed8", "#111827"
 
 
 def plot_spectrum(model: Model, out: Path, *, title: str = "", force: bool = False) -> None:
-    """Write a PNG or SVG: wavelength of each rotary pair, unscaled and scaled, against both context lengths.
+    """Write a PNG or SVG: wavelength of each rotary pair, unscaled and scaled, against both context
+    lengths.
 
-    Raises OutputError for another suffix or an existing file, RopeconvError where matplotlib is not installed.
+    Raises OutputError for another suffix or an existing file, RopeconvError where matplotlib is not
+    installed.
     """
     if out.suffix.lower() not in SUFFIXES:
         raise OutputError(f"{out}: a picture's name ends in {' or '.join(SUFFIXES)}")
@@ -27,7 +31,9 @@ def plot_spectrum(model: Model, out: Path, *, title: str = "", force: bool = Fal
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise RopeconvError("--plot draws with matplotlib, which is not installed: install ropeconv[plot]") from error
+        raise RopeconvError(
+            "--plot draws with matplotlib, which is not installed: install ropeconv[plot]"
+        ) from error
     layers = [layer for layer, found in model.frequencies.items() if found is not None]
     figure = Figure(figsize=(6.4 * len(layers), 6.4), layout="constrained")
     axes: Any = figure.subplots(2, len(layers), squeeze=False, sharex="col", height_ratios=[3, 1])
@@ -53,11 +59,20 @@ def _draw_wavelengths(axis: Any, model: Model, layer: str) -> None:
     axis.plot(pairs, 2 * math.pi / found.base_inv_freq, ".-", color=BEFORE, label="unscaled", lw=1)
     for table, color, label in _tables(found, rope.kind):
         turning = table > 0
-        axis.plot(pairs[turning], 2 * math.pi / table[turning], ".-", color=color, label=label, lw=1)
+        axis.plot(
+            pairs[turning], 2 * math.pi / table[turning], ".-", color=color, label=label, lw=1
+        )
     for length, style in ((rope.original_context, ":"), (rope.context, "--")):
         if style == ":" or rope.context != rope.original_context:
             axis.axhline(length, color=LIMIT, ls=style, lw=0.8)
-            axis.annotate(f"{length} tokens", (0, length), textcoords="offset points", xytext=(2, 3), fontsize=8, color=LIMIT)
+            axis.annotate(
+                f"{length} tokens",
+                (0, length),
+                textcoords="offset points",
+                xytext=(2, 3),
+                fontsize=8,
+                color=LIMIT,
+            )
     axis.set_yscale("log")
     axis.set_ylabel("wavelength, tokens")
     axis.set_title(layer.replace("_", " "), fontsize=10)
@@ -72,7 +87,11 @@ def _draw_divisors(axis: Any, model: Model, layer: str) -> None:
     for table, color, _ in _tables(found, rope.kind):
         turning = table > 0
         axis.plot(
-            np.arange(len(table))[turning], (found.base_inv_freq / np.where(turning, table, 1))[turning], ".-", color=color, lw=1
+            np.arange(len(table))[turning],
+            (found.base_inv_freq / np.where(turning, table, 1))[turning],
+            ".-",
+            color=color,
+            lw=1,
         )
     axis.set_ylabel("divided by")
     axis.set_xlabel(f"rotary pair (cos and sin times {found.attention_factor:.4g})")
@@ -84,4 +103,7 @@ def _tables(found: Any, kind: str) -> list[tuple[Any, str, str]]:
     if found.long_inv_freq is None:
         return [(found.inv_freq, AFTER, kind if kind != "default" else "as the config says")]
     past = f"{kind}, past {found.switch_context}"
-    return [(found.inv_freq, AFTER, f"{kind}, up to {found.switch_context}"), (found.long_inv_freq, LONG, past)]
+    return [
+        (found.inv_freq, AFTER, f"{kind}, up to {found.switch_context}"),
+        (found.long_inv_freq, LONG, past),
+    ]

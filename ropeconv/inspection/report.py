@@ -31,15 +31,23 @@ def to_json(look: Look) -> dict[str, Any]:
         }
         for f in look.findings
     ]
-    return {"path": look.path, "sound": look.sound, "refusal": look.refusal, **look.facts, "findings": findings}
+    return {
+        "path": look.path,
+        "sound": look.sound,
+        "refusal": look.refusal,
+        **look.facts,
+        "findings": findings,
+    }
 
 
 def render(look: Look, console: Console) -> None:
     """What it is, its rotary embedding, bytes, what each target carries, findings."""
     from rich.text import Text
 
-    for label, value in _lines(look).items():
-        console.print(Text(f"{label:<12}", style="bold") + Text(value))
+    lines = _lines(look)
+    width = max(map(len, lines)) + 2
+    for label, value in lines.items():
+        console.print(Text(f"{label:<{width}}", style="bold") + Text(value))
     if "carries" in look.facts:
         console.print()
         console.print(_carry_table(look.facts["carries"]))
@@ -52,11 +60,15 @@ def render(look: Look, console: Console) -> None:
 
 def _lines(look: Look) -> dict[str, str]:
     facts = look.facts
-    lines = {"path": f"{look.path} ({' '.join(str(facts[key]) for key in ('format', 'type') if facts.get(key))})"}
+    lines = {
+        "path": f"{look.path} ({' '.join(str(facts[key]) for key in ('format', 'type') if facts.get(key))})"
+    }
     if "parameters" in facts:
         lines["model"] = (
-            f"{facts['family']}, {facts['parameters'] / 1e6:,.1f} M parameters, {facts['layers']} layers, "
-            f"hidden {facts['hidden_size']}, heads {facts['heads']}/{facts['kv_heads']} of {facts['head_dim']}, "
+            f"{facts['family']}, {facts['parameters'] / 1e6:,.1f} M parameters, {facts['layers']} "
+            f"layers, "
+            f"hidden {facts['hidden_size']}, heads {facts['heads']}/{facts['kv_heads']} of "
+            f"{facts['head_dim']}, "
             f"vocabulary {facts['vocab_size']}"
         )
     elif facts.get("family"):
@@ -65,12 +77,19 @@ def _lines(look: Look) -> dict[str, str]:
         lines["context"] = f"{facts['original_context']} trained, {facts['context']} now (tokens)"
     for layer, rope in (facts.get("rope") or {}).items():
         lines[f"rope, {layer.split('_')[0]}"] = _rope_line(rope)
-    lines["weights"] = ", ".join(f"{name} {size / 1e6:,.1f} MB" for name, size in facts.get("weight_bytes", {}).items())
+    lines["weights"] = ", ".join(
+        f"{name} {size / 1e6:,.1f} MB" for name, size in facts.get("weight_bytes", {}).items()
+    )
     for length, sizes in facts.get("kv_cache_bytes", {}).items():
-        lines[f"KV {length}"] = ", ".join(f"{name} {size / 1e6:,.1f} MB" for name, size in sizes.items())
+        lines[f"KV {length}"] = ", ".join(
+            f"{name} {size / 1e6:,.1f} MB" for name, size in sizes.items()
+        )
     if facts.get("provenance"):
         origin = facts["provenance"]
-        lines["made from"] = f"{origin['source']} (ropeconv {origin['version']}, fingerprint {origin['fingerprint'][:12]})"
+        lines["made from"] = (
+            f"{origin['source']} (ropeconv {origin['version']}, fingerprint "
+            f"{origin['fingerprint'][:12]})"
+        )
     return lines
 
 
@@ -83,7 +102,8 @@ def _rope_line(rope: Mapping[str, Any] | None) -> str:
     short, long = rope["wavelengths"]
     factor = f", factor {rope['factor']:g}" if "factor" in rope else ""
     return (
-        f"{rope['kind']}{factor}, theta {rope['theta']:g}, {rope['layers']} layers, {rope['pairs']} pairs of "
+        f"{rope['kind']}{factor}, theta {rope['theta']:g}, {rope['layers']} layers, "
+        f"{rope['pairs']} pairs of "
         f"{short:.4g} to {long:,.0f} tokens ({rope['incomplete']} never turn once in training), "
         f"divided by {low:.4g} to {high:.4g}, cos and sin times {rope['attention_factor']:.6g}"
     )
@@ -93,13 +113,23 @@ def _carry_table(carries: Mapping[str, Mapping[str, Mapping[str, str]]]) -> Any:
     from rich.table import Table
 
     targets = list(next(iter(carries.values())))
-    table = Table("scaling", *targets, box=None, pad_edge=False, title="carried by", title_justify="left", title_style="")
+    table = Table(
+        "scaling",
+        *targets,
+        box=None,
+        pad_edge=False,
+        title="carried by",
+        title_justify="left",
+        title_style="",
+    )
     for kind, row in carries.items():
         table.add_row(kind, *(HOW[row[target]["how"]] for target in targets))
     return table
 
 
-def _print_reasons(carries: Mapping[str, Mapping[str, Mapping[str, str]]], console: Console) -> None:
+def _print_reasons(
+    carries: Mapping[str, Mapping[str, Mapping[str, str]]], console: Console
+) -> None:
     """Each reason of a refusal once, with whom it concerns."""
     from rich.text import Text
 
@@ -115,7 +145,10 @@ def _print_reasons(carries: Mapping[str, Mapping[str, Mapping[str, str]]], conso
 def _print_finding(finding: Finding, console: Console) -> None:
     from rich.text import Text
 
-    console.print(Text(f"\n{finding.name} {finding.severity}: ", style=STYLES[finding.severity]) + Text(finding.what))
+    console.print(
+        Text(f"\n{finding.name} {finding.severity}: ", style=STYLES[finding.severity])
+        + Text(finding.what)
+    )
     for runtime, effect in finding.effects.items():
         console.print(Text(f"   {runtime}: {effect}"))
     advice = f"mend: {finding.advice} (--fix)" if finding.mend is not None else finding.advice
@@ -126,7 +159,10 @@ def render_mend(mended: Mended, console: Console) -> None:
     """What was mended, what is left, and how far the numbers moved."""
     from rich.text import Text
 
-    console.print(Text("wrote       ", style="bold") + Text(f"{mended.out}, without {', '.join(mended.mended)}"))
+    console.print(
+        Text("wrote       ", style="bold")
+        + Text(f"{mended.out}, without {', '.join(mended.mended)}")
+    )
     for finding in mended.left:
         console.print(Text(f"left        {finding.name}: {finding.what}", style="dim"))
     if isinstance(mended.after, str):
@@ -135,7 +171,9 @@ def render_mend(mended: Mended, console: Console) -> None:
     for layer, after in mended.after.items():
         before = mended.before if isinstance(mended.before, str) else mended.before.get(layer)
         if after is not None and before is not None:
-            console.print(Text("frequencies ", style="bold") + Text(f"{layer}: {_moved(before, after)}"))
+            console.print(
+                Text("frequencies ", style="bold") + Text(f"{layer}: {_moved(before, after)}")
+            )
 
 
 def _moved(before: Any, after: Any) -> str:
@@ -145,7 +183,11 @@ def _moved(before: Any, after: Any) -> str:
         return f"before: {before}; now {now}"
     tables = [(before.inv_freq, after.inv_freq)]
     if before.long_inv_freq is not None or after.long_inv_freq is not None:
-        tables.append(tuple(t.inv_freq if t.long_inv_freq is None else t.long_inv_freq for t in (before, after)))
+        tables.append(
+            tuple(
+                t.inv_freq if t.long_inv_freq is None else t.long_inv_freq for t in (before, after)
+            )
+        )
     ratios = np.concatenate([a / b for b, a in tables])
     moved = np.abs(ratios - 1) > 5e-6
     if not moved.any() and before.attention_factor == after.attention_factor:

@@ -1,1 +1,3 @@
-"""What rooms and targets share: safe outputs, checked casts, slabs, lazy tables, other libraries kept quiet."""
+"""What rooms and targets share: safe outputs, checked casts, slabs, lazy tables, other libraries
+kept quiet.
+"""

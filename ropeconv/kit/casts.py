@@ -1,7 +1,8 @@
 """Casts between float32, float16 and bfloat16, with every value checked.
 
-They are NumPy's, to float16 ggml's where llama-cpp-python is installed: the same bits, several times sooner. Everything
-here releases the GIL while it works and may run in several threads at once.
+They are NumPy's, to float16 ggml's where llama-cpp-python is installed: the same bits, several
+times sooner. Everything here releases the GIL while it works and may run in several threads at
+once.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ _i64, _ptr = ctypes.c_int64, ctypes.c_void_p
 
 
 class BadValueError(RopeconvError):
-    """A value that is not finite, or that the wanted type cannot hold; the caller adds the tensor's name.
+    """A value that is not finite, or that the wanted type cannot hold; the caller adds the tensor's
+    name.
 
     `row` and `column` count within the rows that were given.
     """
@@ -39,9 +41,10 @@ class BadValueError(RopeconvError):
 def cast_rows(rows: Array, type_name: str) -> Array:
     """float32, float16 or bfloat16, any shape -> the same shape in `type_name` (F32, F16 or BF16).
 
-    Rounds to nearest even as ggml does, subnormals included; a value too small for float16 becomes zero there too.
-    Returns `rows` itself when nothing is to be done. Raises BadValueError for a value that is not finite or is past the
-    range of `type_name`, and where every value became zero, which no forward pass would survive unseen.
+    Rounds to nearest even as ggml does, subnormals included; a value too small for float16 becomes
+    zero there too. Returns `rows` itself when nothing is to be done. Raises BadValueError for a
+    value that is not finite or is past the range of `type_name`, and where every value became zero,
+    which no forward pass would survive unseen.
     """
     source, target = rows.dtype.name, FLOATS[type_name]
     if source not in INFINITY:
@@ -73,7 +76,9 @@ def _cast(rows: Array, source: str, target: str) -> Array:
         if source == "float32" and target == "float16":
             return _narrow_to_float16(rows)
         if "float16" in (source, target):
-            return np.take(_table(source, target), np.ascontiguousarray(rows).view(np.uint16), mode="wrap")
+            return np.take(
+                _table(source, target), np.ascontiguousarray(rows).view(np.uint16), mode="wrap"
+            )
         return rows.astype(numpy_dtype(target))  # float32 <-> bfloat16: vectorised in ml_dtypes
 
 
@@ -96,14 +101,17 @@ def _narrow_natively(rows: Array, native: dict[str, Any]) -> Array:
 def _native_casts() -> dict[str, Any]:
     """ggml's vectorised casts, which give NumPy's very bits several times sooner; {} without ggml.
 
-    widen: bfloat16 to float32. narrow: float32 to float16. Its cast to bfloat16 flushes subnormals on some processors.
+    widen: bfloat16 to float32. narrow: float32 to float16. Its cast to bfloat16 flushes subnormals
+    on some processors.
     """
     spec = importlib.util.find_spec("llama_cpp")
     if spec is None or not spec.submodule_search_locations:
         return {}
     folder = Path(spec.submodule_search_locations[0], "lib")
     try:
-        lib = ctypes.CDLL(str(next(folder / name for name in _CPU_LIBRARY_NAMES if (folder / name).exists())))
+        lib = ctypes.CDLL(
+            str(next(folder / name for name in _CPU_LIBRARY_NAMES if (folder / name).exists()))
+        )
         found = {"widen": lib.ggml_cpu_bf16_to_fp32, "narrow": lib.ggml_cpu_fp32_to_fp16}
     except (OSError, AttributeError, StopIteration):
         return {}
@@ -113,7 +121,9 @@ def _native_casts() -> dict[str, Any]:
 
 
 def all_finite(values: Array) -> bool:
-    """Whether no value is infinite or NaN: two integer maxima, which NumPy vectorises for every float width."""
+    """Whether no value is infinite or NaN: two integer maxima, which NumPy vectorises for every
+    float width.
+    """
     if not values.size:
         return True
     bits, infinity = 8 * values.itemsize, INFINITY[values.dtype.name]
@@ -125,22 +135,27 @@ def all_finite(values: Array) -> bool:
 
 @cache
 def _table(source: str, target: str) -> Array:
-    """A 16-bit float has 65536 values, so a table holds the cast of each; far quicker than NumPy's float16 loops."""
+    """A 16-bit float has 65536 values, so a table holds the cast of each; far quicker than NumPy's
+    float16 loops.
+    """
     every = np.arange(1 << 16, dtype=np.uint16).view(numpy_dtype(source))
     return every.astype(np.float32).astype(numpy_dtype(target))
 
 
 def _narrow_to_float16(rows: Array) -> Array:
-    """float32 -> float16, round to nearest even, by float addition (the method of the FP16 library, as in ggml).
+    """float32 -> float16, round to nearest even, by float addition (the method of the FP16 library,
+    as in ggml).
 
-    NumPy's own cast raises a processor flag for every value that becomes subnormal, 25 times slower on small weights.
-    Adding a power of two whose last place is that of the float16 result makes the adder round to it; the sum's low bits
-    are then the float16's exponent and mantissa.
+    NumPy's own cast raises a processor flag for every value that becomes subnormal, 25 times slower
+    on small weights. Adding a power of two whose last place is that of the float16 result makes the
+    adder round to it; the sum's low bits are then the float16's exponent and mantissa.
     """
     bits = np.ascontiguousarray(rows).view(np.uint32)
     power = bits << 1  # drops the sign
     power &= 0xFF000000  # the exponent alone
-    np.maximum(power, 0x71000000, out=power)  # below 2**-14 float16 is subnormal: the last place stays put
+    np.maximum(
+        power, 0x71000000, out=power
+    )  # below 2**-14 float16 is subnormal: the last place stays put
     power >>= 1
     power += 0x07800000
     total = np.abs(bits.view(np.float32))

@@ -1,4 +1,5 @@
-"""What is done to tensors between a checkpoint and a file, as values that compose and know their inverse.
+"""What is done to tensors between a checkpoint and a file, as values that compose and know their
+inverse.
 
 A transform takes a list of lazy tensors to another list: most take each to one, `Stack` takes all
 to one, `Unstack` one to many. Nothing is read until rows are asked for. A transform of what its

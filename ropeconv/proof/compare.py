@@ -1,8 +1,8 @@
 """Rung: logits of the artefact against the reference's, position by position, block by block.
 
-For one position, a the reference's logits and b the artefact's (v values each):
-NMSE = sum((b - a)^2) / sum((a - mean a)^2); KL = sum softmax(a) (log softmax(a) - log softmax(b)), in nats;
-loss = -log softmax(.)[next token]. A band's NMSE is the ratio of the sums over its positions.
+For one position, a the reference's logits and b the artefact's (v values each): NMSE = sum((b -
+a)^2) / sum((a - mean a)^2); KL = sum softmax(a) (log softmax(a) - log softmax(b)), in nats; loss =
+-log softmax(.)[next token]. A band's NMSE is the ratio of the sums over its positions.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ BANDS = 4  # below L, and as wide past it
 
 @dataclass(frozen=True)
 class Rows:
-    """One number a position, for every position in order. Loss is NaN at the last, which has no next token."""
+    """One number a position, for every position in order. Loss is NaN at the last, which has no
+    next token.
+    """
 
     error: Column
     variance: Column
@@ -38,7 +40,9 @@ class Rows:
 
 @dataclass(frozen=True)
 class Band:
-    """Positions start <= p < stop together. `*_at` is the position of the worst one; losses in nats a token."""
+    """Positions start <= p < stop together. `*_at` is the position of the worst one; losses in nats
+    a token.
+    """
 
     start: int
     stop: int
@@ -80,13 +84,17 @@ def compare_logits(
         done += len(mine)
         if progress is not None:
             progress(done, len(ids))
-    rows = Rows(*(np.concatenate([getattr(p, name) for p in parts]) for name in Rows.__dataclass_fields__))
+    rows = Rows(
+        *(np.concatenate([getattr(p, name) for p in parts]) for name in Rows.__dataclass_fields__)
+    )
     edges = band_edges(len(ids), trained)
     bands = [summarise(rows, start, stop) for start, stop in itertools.pairwise(edges)]
     return bands, summarise(rows, 0, len(ids))
 
 
-def pair_blocks(left: Iterable[Block], right: Iterable[Block], *, total: int) -> Iterator[tuple[Block, Block]]:
+def pair_blocks(
+    left: Iterable[Block], right: Iterable[Block], *, total: int
+) -> Iterator[tuple[Block, Block]]:
     """Rows of both sides in step, however each cuts its blocks; exactly `total` rows."""
     sides = [iter(left), iter(right)]
     held: list[Block | None] = [None, None]
@@ -98,9 +106,13 @@ def pair_blocks(left: Iterable[Block], right: Iterable[Block], *, total: int) ->
                 held[side] = next(sides[side], None)
         a, b = held
         if a is None or b is None:
-            raise CheckpointError(f"one side gave {done} rows of logits for {total} tokens; the run is incomplete")
+            raise CheckpointError(
+                f"one side gave {done} rows of logits for {total} tokens; the run is incomplete"
+            )
         if a.shape[1] != b.shape[1]:
-            raise CheckpointError(f"the artefact has {b.shape[1]} logits a token, the reference {a.shape[1]}")
+            raise CheckpointError(
+                f"the artefact has {b.shape[1]} logits a token, the reference {a.shape[1]}"
+            )
         count = min(len(a), len(b))
         yield a[:count], b[:count]
         held = [a[count:], b[count:]]
@@ -108,15 +120,20 @@ def pair_blocks(left: Iterable[Block], right: Iterable[Block], *, total: int) ->
 
 
 def measure_rows(reference: Block, artefact: Block, following: NDArray[np.int64]) -> Rows:
-    """The numbers of a block. reference, artefact: (n, v); following: the next token of each row but maybe the last."""
+    """The numbers of a block. reference, artefact: (n, v); following: the next token of each row
+    but maybe the last.
+    """
     step = max(1, SLAB // reference.shape[1])
     parts = [
-        _measure(reference[i : i + step], artefact[i : i + step], following[i : i + step]) for i in range(0, len(reference), step)
+        _measure(reference[i : i + step], artefact[i : i + step], following[i : i + step])
+        for i in range(0, len(reference), step)
     ]
     return Rows(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
-def _measure(reference: Block, artefact: Block, following: NDArray[np.int64]) -> tuple[NDArray[np.generic], ...]:
+def _measure(
+    reference: Block, artefact: Block, following: NDArray[np.int64]
+) -> tuple[NDArray[np.generic], ...]:
     a, b = reference.astype(np.float64), artefact.astype(np.float64)
     difference = b - a
     log_a, log_b = _log_softmax(a), _log_softmax(b)
@@ -170,7 +187,9 @@ def _mean(values: Column) -> float:
 
 
 def band_edges(total: int, trained: int) -> list[int]:
-    """Edges of position bands: up to BANDS equal ones below `trained`, as many past it as fit, an edge at `trained`."""
+    """Edges of position bands: up to BANDS equal ones below `trained`, as many past it as fit, an
+    edge at `trained`.
+    """
     below = min(total, trained)
     edges = [below * n // BANDS for n in range(BANDS + 1)]
     if total > trained:

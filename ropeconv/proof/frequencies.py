@@ -1,4 +1,6 @@
-"""Rung: the frequencies that the artefact's runtime will compute, against those in transformers' own rotary module."""
+"""Rung: the frequencies that the artefact's runtime will compute, against those in transformers'
+own rotary module.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ropeconv.proof.rotary import Rotary
 from ropeconv.rope.spec import Frequencies
-from ropeconv.proof.reference import Rotary
 
 Array = NDArray[np.float64]
 
@@ -20,15 +22,21 @@ STILL = 1e-20  # radians a token: a pair that does not rotate, however long the 
 
 @dataclass(frozen=True)
 class FrequencyReport:
-    """findings: one line for each disagreement. worst: largest |found / expected - 1| of any pair, 0 positions needed."""
+    """findings: one line for each disagreement. worst: largest |found / expected - 1| of any pair,
+    0 positions needed.
+    """
 
     findings: tuple[str, ...]
     worst: float
     pairs: int
 
 
-def compare_frequencies(found: Mapping[str, Frequencies | None], expected: Mapping[str, Rotary]) -> FrequencyReport:
-    """Every layer type of the artefact against the reference's, and none of the reference's own left out."""
+def compare_frequencies(
+    found: Mapping[str, Frequencies | None], expected: Mapping[str, Rotary]
+) -> FrequencyReport:
+    """Every layer type of the artefact against the reference's, and none of the reference's own
+    left out.
+    """
     findings: list[str] = []
     worst, pairs = 0.0, 0
     rotating = {layer: numbers for layer, numbers in found.items() if numbers is not None}
@@ -43,12 +51,18 @@ def compare_frequencies(found: Mapping[str, Frequencies | None], expected: Mappi
             findings += lines
             worst, pairs = max(worst, ratio), pairs + len(mine)
         findings += _compare_rest(layer, numbers, expected[layer])
-    findings += [f"{layer}: the artefact has no such layers" for layer in _own_types(expected) if layer not in rotating]
+    findings += [
+        f"{layer}: the artefact has no such layers"
+        for layer in _own_types(expected)
+        if layer not in rotating
+    ]
     return FrequencyReport(tuple(findings), worst, pairs)
 
 
 def _own_types(expected: Mapping[str, Rotary]) -> list[str]:
-    """Layer types that the artefact must have: all of a model that keeps one rotary embedding for each type."""
+    """Layer types that the artefact must have: all of a model that keeps one rotary embedding for
+    each type.
+    """
     distinct = len({id(rotary) for rotary in expected.values()})
     return list(expected) if distinct > 1 else []
 
@@ -95,7 +109,11 @@ def _compare_rest(layer: str, mine: Frequencies, theirs: Rotary) -> list[str]:
 
 
 def switches(numbers: Frequencies | Rotary) -> int | None:
-    """The length past which other frequencies act, None when there is only one table or both say the same."""
-    if numbers.long_inv_freq is None or np.allclose(numbers.long_inv_freq, numbers.inv_freq, rtol=RTOL, atol=0):
+    """The length past which other frequencies act, None when there is only one table or both say
+    the same.
+    """
+    if numbers.long_inv_freq is None or np.allclose(
+        numbers.long_inv_freq, numbers.inv_freq, rtol=RTOL, atol=0
+    ):
         return None
     return numbers.switch_context

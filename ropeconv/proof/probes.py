@@ -1,7 +1,8 @@
-"""Rung: calls that a pass over a text does not make, against one pass of the reference over the same tokens and positions.
+"""Rung: calls that a pass over a text does not make, against one pass of the reference over the
+same tokens and positions.
 
-Text at scattered positions makes single tokens ill-conditioned, so each row of a batch is judged by the median of its
-tokens, and by the median of its last ones, which are decoded one by one.
+Text at scattered positions makes single tokens ill-conditioned, so each row of a batch is judged by
+the median of its tokens, and by the median of its last ones, which are decoded one by one.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ropeconv.errors import CheckpointError
 from ropeconv.artefact import Probe
-from ropeconv.proof.reference import Reference
+from ropeconv.errors import CheckpointError
 from ropeconv.gates import Gates
+from ropeconv.proof.reference import Reference
 
 # Probes are a few tokens at scattered positions, and noisier than a band of text: medians up to 8
 # times its NMSE
@@ -25,7 +26,9 @@ LAST = 3  # tokens at the end of a row that are judged by themselves
 
 @dataclass(frozen=True)
 class ProbeReport:
-    """findings: one line for each disagreement. worst: median NMSE of the worst probe, and its name."""
+    """findings: one line for each disagreement. worst: median NMSE of the worst probe, and its
+    name.
+    """
 
     findings: tuple[str, ...]
     worst: float
@@ -40,7 +43,9 @@ def compare_probes(
     *,
     progress: Callable[[int, int], None] | None = None,
 ) -> ProbeReport:
-    """Run every probe on both sides, on tokens of `text`; one that must be refused is run on the artefact's side alone."""
+    """Run every probe on both sides, on tokens of `text`; one that must be refused is run on the
+    artefact's side alone.
+    """
     findings: list[str] = []
     worst = (0.0, "")
     for done, probe in enumerate(probes, 1):
@@ -60,13 +65,19 @@ def compare_probes(
 
 
 def _judge(
-    probe: Probe, ids: NDArray[np.int64], mine: NDArray[np.float32], reference: Reference, gates: Gates
+    probe: Probe,
+    ids: NDArray[np.int64],
+    mine: NDArray[np.float32],
+    reference: Reference,
+    gates: Gates,
 ) -> tuple[list[str], float]:
     if probe.refused:
         return [f"{probe.name}: gave numbers where the runtime must refuse"], 0.0
     theirs = reference.run(ids, probe.position_ids, probe.attention_mask)
     if mine.shape != theirs.shape:
-        return [f"{probe.name}: logits of shape {mine.shape}, the reference has {theirs.shape}"], float("inf")
+        return [
+            f"{probe.name}: logits of shape {mine.shape}, the reference has {theirs.shape}"
+        ], float("inf")
     ratio = _ratios(theirs, mine)
     limit = PROBE_SLACK * gates.at(int(probe.position_ids.max()) + 1).nmse
     found = 0.0
@@ -77,7 +88,9 @@ def _judge(
         return [], found
     worst = np.where(probe.attention_mask.astype(bool), ratio, -1.0)
     place = int(probe.position_ids.flat[int(np.argmax(worst))])
-    return [f"{probe.name}: NMSE {found:.2e} is above {limit:.0e} (worst at position {place})"], found
+    return [
+        f"{probe.name}: NMSE {found:.2e} is above {limit:.0e} (worst at position {place})"
+    ], found
 
 
 def _ratios(theirs: NDArray[np.float32], mine: NDArray[np.float32]) -> NDArray[np.float64]:

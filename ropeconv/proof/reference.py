@@ -1,44 +1,38 @@
-"""The PyTorch side of the proof: transformers, in float32, given the new config and building its own tables.
+"""The PyTorch side of the proof: transformers, in float32, given the new config and building its
+own tables.
 
-The only module of the room that imports torch or transformers, and it does so when a reference is built. Nothing here
-reads ropeconv's own numbers: frequencies are those of the model's rotary module, logits those of its own head.
+The only module of the room that imports torch or transformers, and it does so when a reference is
+built. Nothing here reads ropeconv's own numbers: frequencies are those of the model's rotary
+module, logits those of its own head.
 """
 
 from __future__ import annotations
 
-import json
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ropeconv.arch.layers import FULL, SLIDING
-from ropeconv.errors import CheckpointError, TokenizerError
-from ropeconv.kit.foreign import first_line, quiet_transformers
+from ropeconv.errors import CheckpointError
+from ropeconv.kit.foreign import quiet_transformers
 from ropeconv.model import Checkpoint
+from ropeconv.proof.rotary import Rotary, find_rotary, read_rotary
+from ropeconv.proof.transformers_model import build_model, has_tokenizer, load_tokenizer
 
 CHUNK = 512  # rows of vocabulary-sized logits held at a time
 LAYER_KINDS = (FULL, SLIDING)
-SELF_CHECK = 1e-4  # of the largest logit: one row through the head alone against the same row among 512
-
-
-@dataclass(frozen=True)
-class Rotary:
-    """What one rotary module uses. inv_freq: (d/2,) radians a token; long_inv_freq past `switch_context` (LongRoPE)."""
-
-    inv_freq: NDArray[np.float64]
-    attention_factor: float
-    long_inv_freq: NDArray[np.float64] | None = None
-    switch_context: int | None = None
+SELF_CHECK = (
+    1e-4  # of the largest logit: one row through the head alone against the same row among 512
+)
 
 
 class Reference:
-    """A transformers model of `checkpoint` under `config`, and its tokenizer when the checkpoint has one."""
+    """A transformers model of `checkpoint` under `config`, and its tokenizer when the checkpoint
+    has one.
+    """
 
     def __init__(self, checkpoint: Checkpoint, config: Mapping[str, Any]) -> None:
         self.checkpoint = checkpoint
@@ -66,8 +60,8 @@ class Reference:
         _, module = find_rotary(self.model)
         nested = [layer for layer in LAYER_KINDS if hasattr(module, f"{layer}_inv_freq")]
         if nested:
-            return {layer: _read_rotary(module, layer) for layer in nested}
-        return dict.fromkeys(LAYER_KINDS, _read_rotary(module, None))
+            return {layer: read_rotary(module, layer) for layer in nested}
+        return dict.fromkeys(LAYER_KINDS, read_rotary(module, None))
 
     def tokenize(self, text: str) -> list[int]:
         """Token ids of `text`, special tokens parsed and added as the tokenizer's files say."""
@@ -78,20 +72,29 @@ class Reference:
         return {int(i): str(token) for token, i in self.tokenizer.get_vocab().items()}
 
     def special_ids(self) -> dict[str, set[int]]:
-        """bos, eos and padding -> the ids that the tokenizer or the config gives them; absent where neither does."""
+        """bos, eos and padding -> the ids that the tokenizer or the config gives them; absent where
+        neither does.
+        """
         found: dict[str, set[int]] = {}
         for name, stem in (("bos", "bos"), ("eos", "eos"), ("padding", "pad")):
             key = f"{stem}_token_id"
             stated = getattr(self.model.config, key, None)
-            ids = {getattr(self.tokenizer, key, None), *(stated if isinstance(stated, list) else [stated])} - {None}
+            ids = {
+                getattr(self.tokenizer, key, None),
+                *(stated if isinstance(stated, list) else [stated]),
+            } - {None}
             if ids:
                 found[name] = {int(i) for i in ids}
         return found
 
-    def logits(self, ids: Sequence[int], progress: Callable[[int, int], None] | None = None) -> Iterator[NDArray[np.float32]]:
-        """(n, vocab) float32 blocks, n <= 512: one forward pass over the whole text, then the head chunk by chunk.
+    def logits(
+        self, ids: Sequence[int], progress: Callable[[int, int], None] | None = None
+    ) -> Iterator[NDArray[np.float32]]:
+        """(n, vocab) float32 blocks, n <= 512: one forward pass over the whole text, then the head
+        chunk by chunk.
 
-        One pass, because LongRoPE chooses its table by the length of the pass. progress: (done, total) in tokens.
+        One pass, because LongRoPE chooses its table by the length of the pass. progress: (done,
+        total) in tokens.
         """
         import torch
 
@@ -103,13 +106,21 @@ class Reference:
                     _check_head(block[-1], last)
                 yield block.numpy()
 
-    def _forward(self, ids: Sequence[int], progress: Callable[[int, int], None] | None) -> tuple[Any, Any]:
-        """Hidden states (t, e) after the last norm, and the model's own logits (v,) of the last position."""
+    def _forward(
+        self, ids: Sequence[int], progress: Callable[[int, int], None] | None
+    ) -> tuple[Any, Any]:
+        """Hidden states (t, e) after the last norm, and the model's own logits (v,) of the last
+        position.
+        """
         import torch
 
         kept: list[Any] = []
         base = self.model.base_model
-        hooks = [base.register_forward_hook(lambda _module, _args, output: kept.append(output.last_hidden_state))]
+        hooks = [
+            base.register_forward_hook(
+                lambda _module, _args, output: kept.append(output.last_hidden_state)
+            )
+        ]
         hooks += report_layers(base, len(ids), progress)
         try:
             out = self.model(torch.tensor([list(ids)]), use_cache=False, logits_to_keep=1)
@@ -118,22 +129,29 @@ class Reference:
                 hook.remove()
         return kept[0][0], out.logits[0, -1]
 
-    def run(self, ids: NDArray[np.int64], positions: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
+    def run(
+        self, ids: NDArray[np.int64], positions: NDArray[np.int64], mask: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
         """(b, s, vocab) logits of ids (b, s) at positions (b, s); mask (b, s): 0 for padding.
 
-        The mask is always given: without one transformers takes a jump of the positions for the start of another text.
+        The mask is always given: without one transformers takes a jump of the positions for the
+        start of another text.
         """
         import torch
 
         with torch.no_grad():
-            tokens, places, seen = (torch.from_numpy(np.ascontiguousarray(array)) for array in (ids, positions, mask))
+            tokens, places, seen = (
+                torch.from_numpy(np.ascontiguousarray(array)) for array in (ids, positions, mask)
+            )
             out = self.model(tokens, position_ids=places, attention_mask=seen, use_cache=False)
         logits: NDArray[np.float32] = out.logits.float().numpy()
         return logits
 
 
 def apply_head(model: Any, hidden: Any) -> Any:
-    """(..., vocab) logits of hidden states (..., e): the output head and the cap that some families put on it."""
+    """(..., vocab) logits of hidden states (..., e): the output head and the cap that some families
+    put on it.
+    """
     import torch
 
     logits = model.get_output_embeddings()(hidden)
@@ -142,15 +160,22 @@ def apply_head(model: Any, hidden: Any) -> Any:
 
 
 def _check_head(mine: Any, own: Any) -> None:
-    """The chunked head must be the model's: a family with a step of its own after the head would show here."""
+    """The chunked head must be the model's: a family with a step of its own after the head would
+    show here.
+    """
     worst = float((mine - own).abs().max())
     scale = max(1.0, float(own.abs().max()))
     if not worst <= SELF_CHECK * scale:
-        raise CheckpointError(f"the chunked head differs from the model's own logits by {worst:.2g}; report this family")
+        raise CheckpointError(
+            f"the chunked head differs from the model's own logits by {worst:.2g}; report this "
+            f"family"
+        )
 
 
 def report_layers(base: Any, tokens: int, progress: Callable[[int, int], None] | None) -> list[Any]:
-    """Hooks that tell `progress` (done, total) in tokens after every layer; the caller removes them."""
+    """Hooks that tell `progress` (done, total) in tokens after every layer; the caller removes
+    them.
+    """
     if progress is None:
         return []
     layers = list(base.layers)
@@ -158,105 +183,7 @@ def report_layers(base: Any, tokens: int, progress: Callable[[int, int], None] |
     def reporter(done: int) -> Callable[..., None]:
         return lambda *_: progress(done, tokens)
 
-    return [layer.register_forward_hook(reporter(tokens * n // len(layers))) for n, layer in enumerate(layers, 1)]
-
-
-def find_rotary(model: Any) -> tuple[str, Any]:
-    """(name inside the model, module) of the one rotary embedding that all layers share."""
-    found = [(name, module) for name, module in model.named_modules() if type(module).__name__.endswith("RotaryEmbedding")]
-    if len(found) != 1:
-        raise CheckpointError(f"transformers' {type(model).__name__} has {len(found)} rotary modules, not one")
-    return found[0]
-
-
-def _read_rotary(module: Any, layer: str | None) -> Rotary:
-    prefix = "" if layer is None else f"{layer}_"
-    rope_type = module.rope_type if layer is None else module.rope_type[layer]
-    factor = float(getattr(module, f"{prefix}attention_scaling"))
-    if rope_type != "longrope":
-        return Rotary(_values(getattr(module, f"{prefix}inv_freq")), factor)
-    parameters = module.config.rope_parameters
-    parameters = parameters if layer is None else parameters[layer]
-    switch = int(parameters["original_max_position_embeddings"])
-    long, short = (_run_rotary(module, layer, position) for position in (switch, 0))
-    return Rotary(short, factor, long_inv_freq=long, switch_context=switch)
-
-
-def _run_rotary(module: Any, layer: str | None, position: int) -> NDArray[np.float64]:
-    """The table that a pass reaching `position` uses: the module's own forward chooses it."""
-    import torch
-
-    extra = {} if layer is None else {"layer_type": layer}
-    module(torch.zeros(1, dtype=torch.float32), torch.tensor([[position]]), **extra)
-    return _values(getattr(module, "inv_freq" if layer is None else f"{layer}_inv_freq"))
-
-
-def _values(tensor: Any) -> NDArray[np.float64]:
-    return np.array(tensor.detach().cpu().numpy(), np.float64)
-
-
-def build_model(checkpoint: Checkpoint, config: Mapping[str, Any], *, dtype: str = "float32") -> Any:
-    """transformers' causal language model with the checkpoint's weights under `config`; CheckpointError when it cannot be.
-
-    dtype: torch's name of the type to compute in.
-    """
-    import torch
-    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
-
-    stated = transformers_config(config)
-    source: dict[str, Any] = {"pretrained_model_name_or_path": str(checkpoint.path), "local_files_only": True}
-    if not checkpoint.loadable:
-        source = {"pretrained_model_name_or_path": None, "state_dict": _state_dict(checkpoint)}
-    try:
-        model, info = MODEL_FOR_CAUSAL_LM_MAPPING[type(stated)].from_pretrained(
-            **source,
-            config=stated,
-            dtype=getattr(torch, dtype),
-            attn_implementation="sdpa",
-            output_loading_info=True,
-        )
-    except (ValueError, KeyError, TypeError, RuntimeError, OSError, AttributeError) as error:
-        raise CheckpointError(f"{checkpoint.path}: transformers cannot build the reference ({first_line(error)})") from error
-    for what in ("missing_keys", "mismatched_keys"):
-        if info.get(what):
-            name = sorted(map(str, info[what]))[0]
-            raise CheckpointError(f"{checkpoint.path}: the reference has no weight for {name} ({what}); is it complete?")
-    return model.eval()
-
-
-def transformers_config(config: Mapping[str, Any]) -> Any:
-    """The config object of the family that `model_type` names."""
-    from transformers import AutoConfig
-
-    values = {key: value for key, value in config.items() if key not in {"model_type", "torch_dtype", "dtype"}}
-    return AutoConfig.for_model(config["model_type"], **values)
-
-
-def _state_dict(checkpoint: Checkpoint) -> dict[str, Any]:
-    import torch
-
-    return {
-        name: torch.from_numpy(np.array(tensor.rows(0, tensor.shape[0]), np.float32))
-        for name, tensor in checkpoint.tensors.items()
-    }
-
-
-def has_tokenizer(checkpoint: Checkpoint) -> bool:
-    """Whether the checkpoint brings tokenizer files."""
-    return any(name.startswith(("tokenizer.", "vocab.json")) for name in checkpoint.files)
-
-
-def load_tokenizer(checkpoint: Checkpoint) -> Any:
-    """transformers' tokenizer out of the checkpoint's files; TokenizerError when they do not make one."""
-    from transformers import AutoTokenizer
-
-    with tempfile.TemporaryDirectory() as folder:
-        for name, read in checkpoint.files.items():
-            path = Path(folder, name)
-            path.parent.mkdir(exist_ok=True)
-            path.write_bytes(read())
-        Path(folder, "config.json").write_text(json.dumps(dict(checkpoint.config)))
-        try:
-            return AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        except (ValueError, KeyError, TypeError, OSError, AttributeError, ImportError) as error:
-            raise TokenizerError(f"{checkpoint.path}: transformers cannot load the tokenizer ({first_line(error)})") from error
+    return [
+        layer.register_forward_hook(reporter(tokens * n // len(layers)))
+        for n, layer in enumerate(layers, 1)
+    ]

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from ropeconv.gates import Gates
 from ropeconv.proof.compare import Band
 from ropeconv.proof.text import Pass
-from ropeconv.gates import Gates
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,7 +21,9 @@ SHOWN = 5  # findings of a rung on the terminal; JSON has all
 
 @dataclass(frozen=True)
 class Rung:
-    """One check. status: "ok", "fail" or "not run"; summary: one line; findings: one line for each disagreement."""
+    """One check. status: "ok", "fail" or "not run"; summary: one line; findings: one line for each
+    disagreement.
+    """
 
     name: str
     status: str
@@ -31,7 +33,9 @@ class Rung:
 
 @dataclass(frozen=True)
 class Measured:
-    """One pass over the text: bands in order, all positions together, and the limits before they grow with position."""
+    """One pass over the text: bands in order, all positions together, and the limits before they
+    grow with position.
+    """
 
     run: Pass
     bands: tuple[Band, ...]
@@ -41,7 +45,9 @@ class Measured:
 
 @dataclass(frozen=True)
 class Report:
-    """A verification. trained, context: L and L' in tokens. wanted: tokens that were to run; reached: that did."""
+    """A verification. trained, context: L and L' in tokens. wanted: tokens that were to run;
+    reached: that did.
+    """
 
     path: str
     target: str
@@ -81,16 +87,26 @@ class Report:
         parts = [f"{name} not run" for name in skipped]
         if self.measured and self.reached <= self.trained < self.context:
             more = min(self.trained + 512, self.context)
-            how = "a longer --text" if self.reached < self.wanted else f"--tokens {more}{' or more' * (more < self.context)}"
+            how = (
+                "a longer --text"
+                if self.reached < self.wanted
+                else f"--tokens {more}{' or more' * (more < self.context)}"
+            )
             parts.append(f"logits past the trained {self.trained} tokens were not run (give {how})")
         return "".join(f"; {part}" for part in parts)
 
 
 def to_json(report: Report) -> dict[str, Any]:
     """Everything in the report as JSON values; a number that is not finite is its name as a string."""
-    values = asdict(report) | {"ok": report.ok, "verdict": report.verdict, "reached": report.reached}
+    values = asdict(report) | {
+        "ok": report.ok,
+        "verdict": report.verdict,
+        "reached": report.reached,
+    }
     for measured, plain in zip(report.measured, values["measured"], strict=True):
-        for band, entry in zip((*measured.bands, measured.whole), (*plain["bands"], plain["whole"]), strict=True):
+        for band, entry in zip(
+            (*measured.bands, measured.whole), (*plain["bands"], plain["whole"]), strict=True
+        ):
             entry["loss_difference"] = band.loss_difference
     found: dict[str, Any] = _finite(values)
     return found
@@ -127,7 +143,11 @@ def _rung_table(report: Report) -> Any:
 
     table = Table("check", "result", "", box=None, pad_edge=False, show_header=False)
     for rung in report.rungs:
-        more = [f"... and {len(rung.findings) - SHOWN} more (--json has all)"] if len(rung.findings) > SHOWN else []
+        more = (
+            [f"... and {len(rung.findings) - SHOWN} more (--json has all)"]
+            if len(rung.findings) > SHOWN
+            else []
+        )
         text = "\n".join([rung.summary, *rung.findings[:SHOWN], *more])
         table.add_row(rung.name, Text(rung.status, style=STYLES[rung.status]), Text(text))
     return table
@@ -138,14 +158,24 @@ def _band_table(measured: Measured, *, trained: int) -> Any:
 
     gates = measured.gates
     title = f"logits, {measured.run.name}: {measured.run.tokens} tokens (* past the trained {trained}; @ position)"
-    table = Table("positions", title=title, title_justify="left", title_style="", box=None, pad_edge=False)
+    table = Table(
+        "positions", title=title, title_justify="left", title_style="", box=None, pad_edge=False
+    )
     for name in ("NMSE", "worst", "max diff", "KL", "worst", "top-1", "loss diff"):
         table.add_column(name, justify="right", no_wrap=True)
     for band in (*measured.bands, measured.whole):
         mark = "*" if band.start >= trained else ""
         label = "all" if band is measured.whole else f"{band.start}-{band.stop - 1}{mark}"
         table.add_row(label, *_cells(band))
-    limits = (f"{gates.nmse:.0e}", "", "", f"{gates.kl:.0e}", "", f"{gates.top1:.1%}", f"{gates.loss:.0e}")
+    limits = (
+        f"{gates.nmse:.0e}",
+        "",
+        "",
+        f"{gates.kl:.0e}",
+        "",
+        f"{gates.top1:.1%}",
+        f"{gates.loss:.0e}",
+    )
     table.add_row("limit to 4096" if gates.grows else "limit", *limits)
     return table
 

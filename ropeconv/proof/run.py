@@ -6,27 +6,32 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ropeconv import registry
+from ropeconv.artefact import Artefact
 from ropeconv.errors import CheckpointError, ConfigError, TokenizerError
 from ropeconv.extend import ScalingRequest
-from ropeconv.artefact import Artefact
 from ropeconv.gates import Gates
-from ropeconv.target import Target
-from ropeconv.proof.compare import Band, compare_logits
-from ropeconv.proof.frequencies import compare_frequencies, switches
-from ropeconv.proof.probes import compare_probes
-from ropeconv.proof.reference import Reference, Rotary
-from ropeconv.proof.report import FAIL, OK, SKIPPED, Measured, Report, Rung
-from ropeconv.proof.scripts_text import SCRIPT_SAMPLES
+from ropeconv.proof.compare import compare_logits
+from ropeconv.proof.frequencies import switches
+from ropeconv.proof.reference import Reference
+from ropeconv.proof.report import SKIPPED, Measured, Report, Rung
+from ropeconv.proof.rotary import Rotary
+from ropeconv.proof.rungs import (
+    Progress,
+    frequency_rung,
+    logit_rung,
+    make_rung,
+    probe_rung,
+    token_rung,
+    weight_rung,
+)
 from ropeconv.proof.structure import Expected, find_expected, structure_findings
 from ropeconv.proof.text import Pass, default_text, plan_passes, read_text, wanted_tokens
 from ropeconv.proof.tokenizing import SourceFile, SourceFolder, Tokenizing
-from ropeconv.proof.tokens import token_findings
-from ropeconv.proof.weights import compare_weights
+from ropeconv.target import Target
 
-Progress = Callable[[str, int, int], None]
 LATER = ("frequencies", "tokens", "weights", "logits")
-FOLDER_IDS = ("bos", "eos", "padding", "unknown")  # special ids that the tokenizer files of a folder name
-LONG_SAMPLE = 100_000  # characters of the text that the tokens rung compares, beside the samples
+# special ids that the tokenizer files of a folder name
+FOLDER_IDS = ("bos", "eos", "padding", "unknown")
 
 
 def verify(
@@ -42,23 +47,31 @@ def verify(
 ) -> Report:
     """Check the artefact at `path` against transformers in float32.
 
-    reference: the source, where provenance does not find it. request: the scaling that the artefact should carry, where
-    it has no provenance or another is meant. original_context: L where the source's config does not say. tokens: length
-    of the text; text: a file to read it from. provider: device for the artefact's runtime. progress: (stage, done, total).
-    Raises RopeconvError for what is no artefact, has no reference, or cannot be run; a disagreement is in the Report.
+    reference: the source, where provenance does not find it. request: the scaling that the artefact
+    should carry, where it has no provenance or another is meant. original_context: L where the
+    source's config does not say. tokens: length of the text; text: a file to read it from.
+    provider: device for the artefact's runtime. progress: (stage, done, total). Raises
+    RopeconvError for what is no artefact, has no reference, or cannot be run; a disagreement is in
+    the Report.
     """
     target, artefact = open_any(path, provider=provider)
-    expected = find_expected(artefact, reference=reference, request=request, original_context=original_context)
+    expected = find_expected(
+        artefact, reference=reference, request=request, original_context=original_context
+    )
     gates = target.gates(artefact.type, expected.model.stack)
-    wanted = wanted_tokens(tokens, trained=expected.rope.original_context, context=expected.rope.context)
+    wanted = wanted_tokens(
+        tokens, trained=expected.rope.original_context, context=expected.rope.context
+    )
     content = default_text() if text is None else read_text(text)
     findings = structure_findings(artefact, expected, target=target)
     count = len(artefact.checkpoint.tensors)
     summary = f"{count} tensors and every key accounted for, lengths right"
-    rungs = [_rung("structure", (*findings.blocking, *findings.others), summary)]
+    rungs = [make_rung("structure", (*findings.blocking, *findings.others), summary)]
     measured: list[Measured] = []
     if findings.blocking:
-        rungs += [Rung(name, SKIPPED, "the artefact's structure does not allow it") for name in LATER]
+        rungs += [
+            Rung(name, SKIPPED, "the artefact's structure does not allow it") for name in LATER
+        ]
     else:
         later, measured = _run_rungs(
             target, artefact, expected, content, wanted=wanted, gates=gates, progress=progress
@@ -83,28 +96,41 @@ def _run_rungs(
     rotary = torch_side.frequencies()
     tokenizer = _find_tokenizer(artefact, torch_side, expected)
     rungs = [
-        _frequency_rung(artefact, rotary),
-        _token_rung(artefact, tokenizer, content),
-        _weight_rung(target, artefact, expected, progress),
+        frequency_rung(artefact, rotary),
+        token_rung(artefact, tokenizer, content),
+        weight_rung(target, artefact, expected, progress),
     ]
     ids = tokenizer.tokenize(content)[:wanted]
     measured: list[Measured] = []
     if artefact.probes and ids:
-        rungs.append(_probe_rung(artefact, torch_side, ids, gates, progress))
+        rungs.append(probe_rung(artefact, torch_side, ids, gates, progress))
     try:
         for run in plan_passes(ids, switch=_find_switch(artefact, rotary), trained=trained):
             part = ids[: run.tokens]
-            measured.append(_measure(artefact, torch_side, part, run=run, gates=gates, trained=trained, progress=progress))
+            measured.append(
+                _measure(
+                    artefact,
+                    torch_side,
+                    part,
+                    run=run,
+                    gates=gates,
+                    trained=trained,
+                    progress=progress,
+                )
+            )
     except CheckpointError as error:
-        return [*rungs, _rung("logits", [str(error)], "")], measured
-    rungs.append(_logit_rung(measured, wanted=wanted, trained=trained, context=expected.rope.context))
+        return [*rungs, make_rung("logits", [str(error)], "")], measured
+    rungs.append(
+        logit_rung(measured, wanted=wanted, trained=trained, context=expected.rope.context)
+    )
     return rungs, measured
 
 
 def open_any(path: Path, *, provider: str | None = None) -> tuple[Target, Artefact]:
     """The target whose artefact `path` is, and the artefact; CheckpointError when it is none's.
 
-    provider: device for its runtime, None = the runtime's own choice; ConfigError when the target has no such device.
+    provider: device for its runtime, None = the runtime's own choice; ConfigError when the target
+    has no such device.
     """
     if not path.exists():
         raise CheckpointError(f"{path}: no such file or folder")
@@ -113,69 +139,26 @@ def open_any(path: Path, *, provider: str | None = None) -> tuple[Target, Artefa
         if target.recognizes(path):
             if provider is not None and provider not in target.providers:
                 known = ", ".join(target.providers) or "it has no choice"
-                raise ConfigError(f"--provider {provider}: not for {target.name} ({known}); leave it out")
+                raise ConfigError(
+                    f"--provider {provider}: not for {target.name} ({known}); leave it out"
+                )
             return target, target.open_artefact(path, provider=provider)
     raise CheckpointError(f"{path}: not a file that ropeconv writes ({', '.join(targets)})")
 
 
-def _rung(name: str, findings: Sequence[str], summary: str) -> Rung:
-    if findings:
-        return Rung(name, FAIL, f"{len(findings)} disagreement{'s' if len(findings) > 1 else ''}", tuple(findings))
-    return Rung(name, OK, summary)
-
-
-def _frequency_rung(artefact: Artefact, rotary: Mapping[str, Rotary]) -> Rung:
-    result = compare_frequencies(artefact.frequencies, rotary)
-    return _rung("frequencies", result.findings, f"{result.pairs} rotary pairs, largest difference {result.worst:.1e}")
-
-
 def _find_tokenizer(artefact: Artefact, torch_side: Reference, expected: Expected) -> Tokenizing:
     checkpoint = expected.model.checkpoint
-    if checkpoint.path.is_file():  # a source of a target's own format brings its own runtime's tokenizer
-        return SourceFile(open_any(checkpoint.path)[1], ids=None if artefact.path.is_file() else frozenset(FOLDER_IDS))
+    if checkpoint.path.is_file():
+        # a source of a target's own format brings its own runtime's tokenizer
+        return SourceFile(
+            open_any(checkpoint.path)[1],
+            ids=None if artefact.path.is_file() else frozenset(FOLDER_IDS),
+        )
     if torch_side.tokenizer is None:
-        raise TokenizerError(f"{checkpoint.path}: has no tokenizer, so no text can be run; add tokenizer.json")
+        raise TokenizerError(
+            f"{checkpoint.path}: has no tokenizer, so no text can be run; add tokenizer.json"
+        )
     return SourceFolder(torch_side)
-
-
-def _token_rung(artefact: Artefact, tokenizer: Tokenizing, content: str) -> Rung:
-    samples = SCRIPT_SAMPLES | {"the text": content[:LONG_SAMPLE]}
-    further = "" if artefact.token_kinds is None else ", kinds of tokens, ends of generation, chat templates"
-    summary = f"{len(samples)} texts, every token of the vocabulary, special ids{further}"
-    try:
-        findings = token_findings(artefact, tokenizer, samples)
-    except CheckpointError as error:  # the runtime's refusal is a verdict on the file
-        findings = [str(error)]
-    return _rung("tokens", findings, summary)
-
-
-def _weight_rung(
-    target: Target, artefact: Artefact, expected: Expected, progress: Progress | None
-) -> Rung:
-    def report(done: int, total: int) -> None:
-        if progress is not None:
-            progress("weights", done, total)
-
-    model = expected.model
-    result = compare_weights(
-        artefact.checkpoint.tensors,
-        model.checkpoint.tensors,
-        model.weights,
-        limits=target.block_limits,
-        progress=report,
-    )
-    blocks = "".join(f"; {name} within {rms:.1%} RMS" for name, rms in sorted(result.blocks.items()))
-    return _rung("weights", result.findings, f"{result.tensors} tensors, {result.exact} exact{blocks}")
-
-
-def _probe_rung(artefact: Artefact, torch_side: Reference, ids: Sequence[int], gates: Gates, progress: Progress | None) -> Rung:
-    def report(done: int, total: int) -> None:
-        if progress is not None:
-            progress("probes", done, total)
-
-    result = compare_probes(artefact.probes, torch_side, ids, gates, progress=report)
-    summary = f"{len(artefact.probes)} calls beside the text, worst NMSE {result.worst:.1e} ({result.worst_name})"
-    return _rung("probes", result.findings, summary)
 
 
 def _find_switch(artefact: Artefact, rotary: Mapping[str, Rotary]) -> int | None:
@@ -204,38 +187,14 @@ def _measure(
     return Measured(run, tuple(bands), whole, gates)
 
 
-def _logit_rung(measured: Sequence[Measured], *, wanted: int, trained: int, context: int) -> Rung:
-    if not measured:
-        return Rung("logits", FAIL, "the text has fewer than 2 tokens, so there is no next one to judge; give a longer --text")
-    findings = [line for m in measured for band in m.bands for line in gate_findings(band, m.gates)]
-    reached = max(m.run.tokens for m in measured)
-    summary = f"{reached} tokens, {max(0, reached - trained)} of them past the trained {trained}"
-    if reached < wanted:
-        summary += f"; the text ended before the {wanted} tokens wanted"
-    if reached <= trained < context:
-        summary += "; logits past the trained length were not run"
-    return _rung("logits", findings, summary)
-
-
-def gate_findings(band: Band, gates: Gates) -> list[str]:
-    """One line for every limit that the band does not keep; a number that is not finite keeps none."""
-    limits = gates.at(band.stop)
-    where = f"positions {band.start}-{band.stop - 1}"
-    findings = []
-    if not band.nmse <= limits.nmse:
-        findings.append(f"{where}: NMSE {band.nmse:.2e} is above {limits.nmse:.0e} (worst at {band.nmse_at})")
-    if not band.kl <= limits.kl:
-        findings.append(f"{where}: mean KL {band.kl:.2e} nats is above {limits.kl:.0e} (worst at {band.kl_at})")
-    differing = (1.0 - band.top1) * (band.stop - band.start)
-    if not (band.top1 >= limits.top1 or differing < 1.5):  # in a short band one near tie is a large share
-        findings.append(f"{where}: first choice agrees at {band.top1:.2%}, {limits.top1:.1%} is expected")
-    if not abs(band.loss_difference) <= limits.loss:
-        findings.append(f"{where}: mean loss differs by {band.loss_difference:+.2e} nats, {limits.loss:.0e} is allowed")
-    return findings
-
-
 def _report(
-    target: Target, artefact: Artefact, expected: Expected, rungs: Sequence[Rung], measured: Sequence[Measured], *, wanted: int
+    target: Target,
+    artefact: Artefact,
+    expected: Expected,
+    rungs: Sequence[Rung],
+    measured: Sequence[Measured],
+    *,
+    wanted: int,
 ) -> Report:
     return Report(
         path=str(artefact.path),

@@ -1,4 +1,6 @@
-"""Rung: what can be said of an artefact without running it, and the reference that it must be judged against."""
+"""Rung: what can be said of an artefact without running it, and the reference that it must be
+judged against.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,8 @@ from ropeconv.target import Target
 
 @dataclass(frozen=True)
 class Expected:
-    """What the artefact should be. model: the source, understood; config: of the transformers reference.
+    """What the artefact should be. model: the source, understood; config: of the transformers
+    reference.
 
     rope: the full-attention layers' after scaling: L is its original_context, L' its context.
     """
@@ -40,14 +43,18 @@ def find_expected(
     request: ScalingRequest | None,
     original_context: int | None = None,
 ) -> Expected:
-    """The reference that provenance names, or `reference`; scaled as provenance says, or as `request`.
+    """The reference that provenance names, or `reference`; scaled as provenance says, or as
+    `request`.
 
-    original_context: the trained context where the source's config does not say. CheckpointError when nothing names a
-    reference, when it is not there, or when it is another checkpoint than the artefact was made from.
+    original_context: the trained context where the source's config does not say. CheckpointError
+    when nothing names a reference, when it is not there, or when it is another checkpoint than the
+    artefact was made from.
     """
     provenance = artefact.provenance
     if reference is None and provenance is None:
-        raise CheckpointError(f"{artefact.path}: says nothing about its source; name it with --reference")
+        raise CheckpointError(
+            f"{artefact.path}: says nothing about its source; name it with --reference"
+        )
     checkpoint = _open_reference(artefact, reference, original_context=original_context)
     if provenance is not None:
         _check_fingerprint(artefact, checkpoint)
@@ -60,16 +67,22 @@ def find_expected(
     return Expected(scaled, config, scaled.main_rope)
 
 
-def _open_reference(artefact: Artefact, reference: str | Path | None, *, original_context: int | None) -> Checkpoint:
+def _open_reference(
+    artefact: Artefact, reference: str | Path | None, *, original_context: int | None
+) -> Checkpoint:
     if reference is not None:
         return open_checkpoint(reference, original_context=original_context)
     assert artefact.provenance is not None
     source = artefact.provenance.source
     beside = artefact.path.parent / source
     try:
-        return open_checkpoint(beside if beside.exists() else source, original_context=original_context)
+        return open_checkpoint(
+            beside if beside.exists() else source, original_context=original_context
+        )
     except CheckpointError as error:
-        raise CheckpointError(f"{artefact.path}: its source {source} cannot be opened ({error}); pass --reference") from error
+        raise CheckpointError(
+            f"{artefact.path}: its source {source} cannot be opened ({error}); pass --reference"
+        ) from error
 
 
 def _check_fingerprint(artefact: Artefact, checkpoint: Checkpoint) -> None:
@@ -78,11 +91,14 @@ def _check_fingerprint(artefact: Artefact, checkpoint: Checkpoint) -> None:
         made_from = artefact.provenance.fingerprint[:12]
         raise CheckpointError(
             f"{checkpoint.path}: is not the checkpoint that {artefact.path.name} was made from "
-            f"(fingerprint {checkpoint.fingerprint[:12]}, made from {made_from}); pass --reference with the right one"
+            f"(fingerprint {checkpoint.fingerprint[:12]}, made from {made_from}); pass --reference "
+            f"with the right one"
         )
 
 
-def _requested(checkpoint: Checkpoint, request: ScalingRequest | None, *, original_context: int | None) -> Mapping[str, Any]:
+def _requested(
+    checkpoint: Checkpoint, request: ScalingRequest | None, *, original_context: int | None
+) -> Mapping[str, Any]:
     """The config keys of the scaling that the user states; the checkpoint's own without a request."""
     model = _understand(checkpoint, original_context=original_context)
     return huggingface_patch(scale(model, request))
@@ -90,12 +106,16 @@ def _requested(checkpoint: Checkpoint, request: ScalingRequest | None, *, origin
 
 def _understand(checkpoint: Checkpoint, *, original_context: int | None) -> Model:
     # transformers reads the config itself, so keys without meaning to ropeconv are no obstacle here
-    return understand(checkpoint, original_context=original_context, ignore=checkpoint.config.keys())
+    return understand(
+        checkpoint, original_context=original_context, ignore=checkpoint.config.keys()
+    )
 
 
 @dataclass(frozen=True)
 class Findings:
-    """One line for everything wrong before a number is computed. blocking: the runtime cannot or must not go on."""
+    """One line for everything wrong before a number is computed. blocking: the runtime cannot or
+    must not go on.
+    """
 
     blocking: tuple[str, ...]
     others: tuple[str, ...]
@@ -104,25 +124,36 @@ class Findings:
 def structure_findings(artefact: Artefact, expected: Expected, *, target: Target) -> Findings:
     """What is wrong with the artefact as it lies there; empty = sound."""
     blocking = [*artefact.problems, *_tensor_findings(artefact, expected.model)]
-    others = [*_length_findings(artefact, expected.rope), *_config_findings(artefact, expected, target=target)]
+    others = [
+        *_length_findings(artefact, expected.rope),
+        *_config_findings(artefact, expected, target=target),
+    ]
     if artefact.provenance is not None and artefact.provenance.family != expected.model.arch.name:
         family = artefact.provenance.family
-        others.append(f"provenance says family {family}, the reference is {expected.model.arch.name}")
+        others.append(
+            f"provenance says family {family}, the reference is {expected.model.arch.name}"
+        )
     return Findings(tuple(blocking), tuple(others))
 
 
 def _length_findings(artefact: Artefact, rope: Rope) -> list[str]:
     findings = []
     if artefact.context != rope.context:
-        findings.append(f"context length is {artefact.context}, the scaled model's is {rope.context}")
+        findings.append(
+            f"context length is {artefact.context}, the scaled model's is {rope.context}"
+        )
     if artefact.original_context_counts and artefact.original_context != rope.original_context:
         found = artefact.original_context
-        findings.append(f"original context length is {found}, the model was trained on {rope.original_context}")
+        findings.append(
+            f"original context length is {found}, the model was trained on {rope.original_context}"
+        )
     return findings
 
 
 # What tensors' shapes say, and what is judged by tensors that are there or not.
-JUDGED_BY_TENSORS = frozenset({"hidden_size", "vocab_size", "intermediate_size", "expert_size", "tied"})
+JUDGED_BY_TENSORS = frozenset(
+    {"hidden_size", "vocab_size", "intermediate_size", "expert_size", "tied"}
+)
 # What a layer's kind and window are made of: judged by the layers themselves.
 JUDGED_BY_LAYERS = frozenset({"sliding_window"})
 
@@ -133,16 +164,26 @@ def _config_findings(artefact: Artefact, expected: Expected, *, target: Target) 
         found = _understand(artefact.checkpoint, original_context=None)
     except RopeconvError as error:
         return [f"the artefact's own sizes cannot be read: {error}"]
-    return [*_size_findings(found, expected), *_running_length_findings(found, expected.model, target=target)]
+    return [
+        *_size_findings(found, expected),
+        *_running_length_findings(found, expected.model, target=target),
+    ]
 
 
 def _running_length_findings(found: Model, expected: Model, *, target: Target) -> list[str]:
-    """Scaling that follows the running length: its table for short texts is the unscaled one, so no number shows it."""
+    """Scaling that follows the running length: its table for short texts is the unscaled one, so no
+    number shows it.
+    """
     findings, possible = [], _can_carry(target, found)
     for layer, theirs in expected.ropes.items():
-        mine = _running_length(found.ropes.get(layer)) if possible else None  # whatever a config beside a graph says
+        mine = (
+            _running_length(found.ropes.get(layer)) if possible else None
+        )  # whatever a config beside a graph says
         if mine != _running_length(theirs):
-            words = [text or "the same frequencies at every length" for text in (_running_length(theirs), mine)]
+            words = [
+                text or "the same frequencies at every length"
+                for text in (_running_length(theirs), mine)
+            ]
             findings.append(f"{layer}: the scaled model has {words[0]}, the artefact {words[1]}")
     return findings
 
@@ -157,7 +198,11 @@ def _can_carry(target: Target, model: Model) -> bool:
 
 def _running_length(rope: Rope | None) -> str | None:
     """The scaling and its numbers, where it follows the running length."""
-    return None if rope is None or find_kind(rope.kind).static else f"{rope.kind} scaling {rope.parameters}"
+    return (
+        None
+        if rope is None or find_kind(rope.kind).static
+        else f"{rope.kind} scaling {rope.parameters}"
+    )
 
 
 def _size_findings(found: Model, expected: Expected) -> list[str]:
@@ -189,7 +234,9 @@ def _tensor_findings(artefact: Artefact, model: Model) -> list[str]:
     missing = [name for name in model.weights if name not in tensors]
     stray = [name for name in tensors if name not in model.weights]
     findings = [f"tensor {name} is missing ({len(missing)} in all)" for name in missing[:1]]
-    findings += [f"tensor {name} belongs to no part of the model ({len(stray)} in all)" for name in stray[:1]]
+    findings += [
+        f"tensor {name} belongs to no part of the model ({len(stray)} in all)" for name in stray[:1]
+    ]
     for name in model.weights:
         if name in tensors and tuple(tensors[name].shape) != tuple(model.tensor(name).shape):
             found, wanted = tuple(tensors[name].shape), tuple(model.tensor(name).shape)

@@ -9,12 +9,15 @@ from pathlib import Path
 from ropeconv.errors import CheckpointError, ConfigError
 
 CAP = 16384  # tokens without --tokens: minutes on a CPU for a small model
-CONTEXT_STEP = 256  # llama.cpp allocates context in steps of this, and LongRoPE there switches on what is allocated
+# llama.cpp allocates context in steps of this, and LongRoPE there switches on what is allocated
+CONTEXT_STEP = 256
 
 
 @dataclass(frozen=True)
 class Pass:
-    """One run of both sides over the first `tokens` tokens. context: what the artefact's runtime allocates."""
+    """One run of both sides over the first `tokens` tokens. context: what the artefact's runtime
+    allocates.
+    """
 
     name: str
     tokens: int
@@ -22,7 +25,9 @@ class Pass:
 
 
 def default_text() -> str:
-    """English reference prose of Python's own documentation (`pydoc_data.topics`): 465,000 characters, always there."""
+    """English reference prose of Python's own documentation (`pydoc_data.topics`): 465,000
+    characters, always there.
+    """
     from pydoc_data.topics import topics
 
     return "\n\n".join(topics[name] for name in sorted(topics))
@@ -40,16 +45,21 @@ def read_text(path: Path) -> str:
 
 
 def wanted_tokens(tokens: int | None, *, trained: int, context: int) -> int:
-    """How many tokens to run: past L = `trained` where L' = `context` allows, within CAP; or the user's number."""
+    """How many tokens to run: past L = `trained` where L' = `context` allows, within CAP; or the
+    user's number.
+    """
     if tokens is None:
         return min(context, trained + max(1024, trained // 8), CAP)
     if not 2 <= tokens <= context:
-        raise ConfigError(f"--tokens {tokens}: give 2 to {context}, the context that the artefact promises")
+        raise ConfigError(
+            f"--tokens {tokens}: give 2 to {context}, the context that the artefact promises"
+        )
     return tokens
 
 
 def plan_passes(ids: Sequence[int], *, switch: int | None, trained: int) -> list[Pass]:
-    """One pass over all of `ids`; two where LongRoPE switches tables at `switch` tokens, one on each side of it.
+    """One pass over all of `ids`; two where LongRoPE switches tables at `switch` tokens, one on
+    each side of it.
 
     None for fewer than 2 tokens: without a next token there is nothing to predict.
     """

@@ -1,4 +1,6 @@
-"""What an artefact's tokens are compared with: transformers' tokenizer of a folder, or a source file's own runtime."""
+"""What an artefact's tokens are compared with: transformers' tokenizer of a folder, or a source
+file's own runtime.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +10,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
 
-from ropeconv.errors import TokenizerError
 from ropeconv.artefact import Artefact
+from ropeconv.errors import TokenizerError
 from ropeconv.proof.reference import Reference
 
-# GGUF's names of special ids -> transformers' stems, beside bos, eos and padding, which every format has
+# GGUF's names of special ids -> transformers' stems, beside bos, eos and padding, which every
+# format has
 FURTHER_IDS = {"unknown": "unk", "seperator": "sep", "mask": "mask"}
-# llama.cpp's own converter makes control tokens of added tokens that look like <this>, whatever their flag
+# llama.cpp's own converter makes control tokens of added tokens that look like <this>, whatever
+# their flag
 LOOKS_SPECIAL = re.compile(r"<.*>|\[.*\]", re.DOTALL)
 BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
 
@@ -60,7 +64,9 @@ class SourceFolder:
         return self.reference.vocabulary()
 
     def special_ids(self) -> dict[str, set[int]]:
-        """Name -> ids that are right. One that only transformers' class makes up may be missing, and is not named here."""
+        """Name -> ids that are right. One that only transformers' class makes up may be missing,
+        and is not named here.
+        """
         found = self.reference.special_ids()
         named = self._json("special_tokens_map.json") | self._json("tokenizer_config.json")
         for name, stem in FURTHER_IDS.items():
@@ -73,7 +79,10 @@ class SourceFolder:
 
     def kinds(self) -> dict[int, frozenset[str]]:
         """Id -> kinds that are right."""
-        added, unknown = self._tokenizer.added_tokens_decoder, getattr(self._tokenizer, "unk_token_id", None)
+        added, unknown = (
+            self._tokenizer.added_tokens_decoder,
+            getattr(self._tokenizer, "unk_token_id", None),
+        )
         found = {}
         for index, text in self.vocabulary().items():
             right = _added_kinds(added[index]) if index in added else self._plain_kinds(text)
@@ -84,7 +93,11 @@ class SourceFolder:
         if self._byte_fallback and BYTE_TOKEN.fullmatch(text):
             return frozenset({"byte"})
         # only a SentencePiece model marks pieces as unused, and transformers forgets which
-        return frozenset({"normal"} if "tokenizer.json" in self.reference.checkpoint.files else {"normal", "unused"})
+        return frozenset(
+            {"normal"}
+            if "tokenizer.json" in self.reference.checkpoint.files
+            else {"normal", "unused"}
+        )
 
     @cached_property
     def _byte_fallback(self) -> bool:
@@ -93,21 +106,28 @@ class SourceFolder:
 
     def ends(self) -> set[int]:
         """The ends that generation_config.json, config.json and the tokenizer name."""
-        stated = [self._json("generation_config.json").get("eos_token_id"), *self.reference.special_ids().get("eos", ())]
+        stated = [
+            self._json("generation_config.json").get("eos_token_id"),
+            *self.reference.special_ids().get("eos", ()),
+        ]
         flat = [i for entry in stated for i in (entry if isinstance(entry, list) else [entry])]
         return {int(i) for i in flat if i is not None}
 
     def chat_templates(self) -> dict[str, str]:
         """Name -> Jinja source."""
         found = self._tokenizer.chat_template
-        return {} if found is None else {"default": found} if isinstance(found, str) else dict(found)
+        return (
+            {} if found is None else {"default": found} if isinstance(found, str) else dict(found)
+        )
 
     def _json(self, name: str) -> dict[str, Any]:
         read = self.reference.checkpoint.files.get(name)
         try:
             value = {} if read is None else json.loads(read())
         except ValueError as error:
-            raise TokenizerError(f"{self.reference.checkpoint.path}: {name} is not JSON ({error}); download it again") from error
+            raise TokenizerError(
+                f"{self.reference.checkpoint.path}: {name} is not JSON ({error}); download it again"
+            ) from error
         return value if isinstance(value, dict) else {}
 
 
@@ -120,7 +140,9 @@ def _added_kinds(token: Any) -> frozenset[str]:
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A source in one file: its own runtime's tokenizer is the reference. ids: special ids to compare; None = all."""
+    """A source in one file: its own runtime's tokenizer is the reference. ids: special ids to
+    compare; None = all.
+    """
 
     artefact: Artefact
     ids: frozenset[str] | None = None
@@ -135,7 +157,11 @@ class SourceFile:
 
     def special_ids(self) -> dict[str, set[int]]:
         """Name -> the source's id."""
-        found = {name: {token} for name, token in self.artefact.special_ids.items() if self.ids is None or name in self.ids}
+        found = {
+            name: {token}
+            for name, token in self.artefact.special_ids.items()
+            if self.ids is None or name in self.ids
+        }
         return {name: set() for name in FURTHER_IDS} | found if self.ids is None else found
 
     def kinds(self) -> dict[int, frozenset[str]]:

@@ -1,4 +1,6 @@
-"""Rung: token ids, texts and kinds, special ids and chat templates of the artefact against the source's tokenizer."""
+"""Rung: token ids, texts and kinds, special ids and chat templates of the artefact against the
+source's tokenizer.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +13,20 @@ ALWAYS = ("bos", "eos", "padding")  # special ids that every format has a place 
 ENDS = ("eos", "eot", "eom")  # compared as the tokens at which generation stops
 
 
-def token_findings(artefact: Artefact, reference: Tokenizing, samples: Mapping[str, str]) -> list[str]:
-    """One line for each sample whose ids differ, then for whatever else the tokenizers disagree on; empty = equal."""
-    findings = [_compare_ids(name, text, artefact.tokenize, reference.tokenize) for name, text in samples.items()]
+def token_findings(
+    artefact: Artefact, reference: Tokenizing, samples: Mapping[str, str]
+) -> list[str]:
+    """One line for each sample whose ids differ, then for whatever else the tokenizers disagree on;
+    empty = equal.
+    """
+    findings = [
+        _compare_ids(name, text, artefact.tokenize, reference.tokenize)
+        for name, text in samples.items()
+    ]
     findings += _vocabulary_findings(artefact.vocabulary(), reference.vocabulary())
-    findings += _special_findings(artefact.special_ids, reference.special_ids(), every=artefact.token_kinds is not None)
+    findings += _special_findings(
+        artefact.special_ids, reference.special_ids(), every=artefact.token_kinds is not None
+    )
     if artefact.token_kinds is not None:
         findings += _kind_findings(artefact.token_kinds(), reference)
     if artefact.ends is not None:
@@ -25,13 +36,19 @@ def token_findings(artefact: Artefact, reference: Tokenizing, samples: Mapping[s
     return [finding for finding in findings if finding is not None]
 
 
-def _compare_ids(name: str, text: str, mine: Callable[[str], list[int]], theirs: Callable[[str], list[int]]) -> str | None:
+def _compare_ids(
+    name: str, text: str, mine: Callable[[str], list[int]], theirs: Callable[[str], list[int]]
+) -> str | None:
     found, expected = mine(text), theirs(text)
     if found == expected:
         return None
-    at = next((i for i, (a, b) in enumerate(zip(found, expected, strict=False)) if a != b), min(len(found), len(expected)))
+    at = next(
+        (i for i, (a, b) in enumerate(zip(found, expected, strict=False)) if a != b),
+        min(len(found), len(expected)),
+    )
     return (
-        f"text {name!r}: token {at} of {len(found)} is {_show(found, at)}, the reference has {_show(expected, at)} "
+        f"text {name!r}: token {at} of {len(found)} is {_show(found, at)}, the reference has "
+        f"{_show(expected, at)} "
         f"of {len(expected)}"
     )
 
@@ -44,21 +61,30 @@ def _vocabulary_findings(found: Sequence[str], expected: Mapping[int, str]) -> l
     """Token texts at every id that the reference knows."""
     beyond = [i for i in expected if i >= len(found)]
     if beyond:
-        return [f"the vocabulary has {len(found)} tokens, the reference has one at id {max(beyond)}"]
+        return [
+            f"the vocabulary has {len(found)} tokens, the reference has one at id {max(beyond)}"
+        ]
     wrong = [i for i in sorted(expected) if found[i] != expected[i]]
     if not wrong:
         return []
     i = wrong[0]
-    return [f"token {i} reads {found[i]!r}, the reference says {expected[i]!r} ({len(wrong)} of {len(expected)} differ)"]
+    return [
+        f"token {i} reads {found[i]!r}, the reference says {expected[i]!r} ({len(wrong)} of "
+        f"{len(expected)} differ)"
+    ]
 
 
-def _special_findings(found: Mapping[str, int], expected: Mapping[str, set[int]], *, every: bool) -> list[str | None]:
+def _special_findings(
+    found: Mapping[str, int], expected: Mapping[str, set[int]], *, every: bool
+) -> list[str | None]:
     """every: the format has a place for all ids, not for bos, eos and padding alone."""
     findings: list[str | None] = []
     for name, right in expected.items():
         if name not in found:
             if right and (every or name in ALWAYS) and name not in ENDS[1:]:
-                findings.append(f"the artefact has no {name} token, the reference has {_list(right)}")
+                findings.append(
+                    f"the artefact has no {name} token, the reference has {_list(right)}"
+                )
         elif found[name] not in right:
             findings.append(f"the {name} token is {found[name]}, the reference has {_list(right)}")
     return findings
@@ -69,22 +95,32 @@ def _list(ids: set[int]) -> str:
 
 
 def _kind_findings(found: Sequence[str], reference: Tokenizing) -> list[str | None]:
-    """Kinds of the tokens that the reference knows: what is taken out of a text first, and what is shown to a reader."""
+    """Kinds of the tokens that the reference knows: what is taken out of a text first, and what is
+    shown to a reader.
+    """
     expected = {index: right for index, right in reference.kinds().items() if index < len(found)}
     wrong = [index for index, right in sorted(expected.items()) if found[index] not in right]
     if not wrong:
         return []
     index, right = wrong[0], " or ".join(sorted(expected[wrong[0]]))
     text = reference.vocabulary()[index]
-    return [f"token {index} ({text!r}) is of kind {found[index]}, the reference has {right} ({len(wrong)} differ)"]
+    return [
+        f"token {index} ({text!r}) is of kind {found[index]}, the reference has {right} "
+        f"({len(wrong)} differ)"
+    ]
 
 
 def _end_findings(found: Mapping[int, bool], reference: Tokenizing) -> list[str | None]:
     expected = reference.ends()
     missing = sorted(expected - set(found))
     added = sorted(index for index, stated in found.items() if stated and index not in expected)
-    findings: list[str | None] = [f"generation does not stop at token {index}, the reference's does" for index in missing]
-    return [*findings, *(f"generation stops at token {index}, the reference's does not" for index in added)]
+    findings: list[str | None] = [
+        f"generation does not stop at token {index}, the reference's does" for index in missing
+    ]
+    return [
+        *findings,
+        *(f"generation stops at token {index}, the reference's does not" for index in added),
+    ]
 
 
 def _template_findings(found: Mapping[str, str], expected: Mapping[str, str]) -> list[str | None]:
@@ -93,7 +129,9 @@ def _template_findings(found: Mapping[str, str], expected: Mapping[str, str]) ->
         if name not in found:
             findings.append(f"the chat template {name!r} of the reference is missing")
         elif name not in expected:
-            findings.append(f"the artefact has a chat template {name!r}, the reference has none of that name")
+            findings.append(
+                f"the artefact has a chat template {name!r}, the reference has none of that name"
+            )
         elif _lines(found[name]) != _lines(expected[name]):
             findings.append(f"the chat template {name!r} is not the reference's")
     return findings

@@ -1,8 +1,9 @@
-"""Rung: every tensor of the artefact against the source's, slab by slab, in Hugging Face's names and order.
+"""Rung: every tensor of the artefact against the source's, slab by slab, in Hugging Face's names
+and order.
 
-A float type must hold exactly the source's number rounded once. A block type is judged by two numbers over the tensor:
-relative RMS error |q - w| / |w|, and the least-squares slope <q, w> / <w, w>, which a wrong scale moves by as much as it
-is wrong, long before the RMS error notices.
+A float type must hold exactly the source's number rounded once. A block type is judged by two
+numbers over the tensor: relative RMS error |q - w| / |w|, and the least-squares slope <q, w> / <w,
+w>, which a wrong scale moves by as much as it is wrong, long before the RMS error notices.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ SLAB = 1 << 22  # values at a time
 
 @dataclass
 class WeightReport:
-    """findings: one line for each disagreement. exact: tensors that hold the source's numbers; blocks: type -> worst RMS."""
+    """findings: one line for each disagreement. exact: tensors that hold the source's numbers;
+    blocks: type -> worst RMS.
+    """
 
     findings: list[str] = field(default_factory=list)
     tensors: int = 0
@@ -97,7 +100,11 @@ def _compare_blocks(
     error = power = product = 0.0
     for _, found, source in _slabs(mine, theirs):
         q, w = found.astype(np.float64).ravel(), source.astype(np.float64).ravel()
-        error, power, product = error + float((q - w) @ (q - w)), power + float(w @ w), product + float(q @ w)
+        error, power, product = (
+            error + float((q - w) @ (q - w)),
+            power + float(w @ w),
+            product + float(q @ w),
+        )
     if power == 0.0:
         return None if error == 0.0 else f"{name} is zero in the source and not in the artefact"
     rms, slope = float(np.sqrt(error / power)), product / power - 1.0

@@ -1,6 +1,7 @@
 """Checks of single values: a number that is no number never reaches a formula.
 
-Each check returns the value in the type that the formulas take, or raises RopeConfigError in one line.
+Each check returns the value in the type that the formulas take, or raises RopeConfigError in one
+line.
 """
 
 from __future__ import annotations
@@ -13,7 +14,12 @@ from ropeconv.errors import RopeConfigError
 
 def number(what: str, value: Any, *, above: float = 0.0) -> float:
     """`value` as a finite float above `above`; bool and str are refused."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= above:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not math.isfinite(value)
+        or value <= above
+    ):
         raise RopeConfigError(f"{what} is {value!r}; give a finite number above {above:g}")
     return float(value)
 
@@ -33,7 +39,9 @@ def whole(what: str, value: Any, *, least: int = 1) -> int:
 def numbers(what: str, value: Any) -> tuple[float, ...]:
     """`value`, a list or tuple, as finite floats above 0."""
     if not isinstance(value, list | tuple) or not value:
-        raise RopeConfigError(f"{what} is {str(value)[:40]!r}; give a list of numbers, one a rotary pair")
+        raise RopeConfigError(
+            f"{what} is {str(value)[:40]!r}; give a list of numbers, one a rotary pair"
+        )
     return tuple(number(f"{what}[{index}]", item) for index, item in enumerate(value))
 
 

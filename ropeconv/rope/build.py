@@ -33,9 +33,17 @@ def make_parameters(kind: ScalingKind, values: Mapping[str, Any]) -> Any:
     keys = parameter_keys(kind)
     for key in values:
         if key not in keys:
-            raise RopeConfigError(f"{kind.name} has no parameter {key!r}; it takes: {', '.join(keys) or 'none'}")
-    required = [f.name for f in fields(kind.parameters) if f.default is MISSING and f.default_factory is MISSING]
+            raise RopeConfigError(
+                f"{kind.name} has no parameter {key!r}; it takes: {', '.join(keys) or 'none'}"
+            )
+    required = [
+        f.name
+        for f in fields(kind.parameters)
+        if f.default is MISSING and f.default_factory is MISSING
+    ]
     missing = [name for name in required if name not in values]
     if missing:
-        raise RopeConfigError(f"{kind.name} lacks {', '.join(missing)}; it takes: {', '.join(keys)}")
+        raise RopeConfigError(
+            f"{kind.name} lacks {', '.join(missing)}; it takes: {', '.join(keys)}"
+        )
     return kind.parameters(**values)

@@ -14,13 +14,16 @@ from ropeconv.rope.spec import Frequencies, Rope
 
 
 def carry_as_longrope(rope: Rope) -> Rope:
-    """`rope` as kind `longrope`: short_factor = long_factor = rho, explicit factor and attention_factor.
+    """`rope` as kind `longrope`: short_factor = long_factor = rho, explicit factor and
+    attention_factor.
 
-    A LongRoPE with two tables keeps both. Raises RopeConfigError for kinds that follow the running length and for
-    pairs that do not rotate (a divisor cannot say frequency 0).
+    A LongRoPE with two tables keeps both. Raises RopeConfigError for kinds that follow the running
+    length and for pairs that do not rotate (a divisor cannot say frequency 0).
     """
     if not find_kind(rope.kind).static:
-        raise RopeConfigError(f"{rope.kind} follows the running length, so no table carries it; take ntk instead")
+        raise RopeConfigError(
+            f"{rope.kind} follows the running length, so no table carries it; take ntk instead"
+        )
     return as_longrope(rope, frequencies=solve(rope))
 
 
@@ -29,7 +32,9 @@ def as_longrope(rope: Rope, *, frequencies: Frequencies) -> Rope:
     rho = frequencies.rho
     long_rho = rho if frequencies.long_rho is None else frequencies.long_rho
     if not (np.isfinite(rho).all() and np.isfinite(long_rho).all()):
-        raise RopeConfigError(f"{rope.kind} leaves pairs without rotation; longrope cannot say frequency 0")
+        raise RopeConfigError(
+            f"{rope.kind} leaves pairs without rotation; longrope cannot say frequency 0"
+        )
     parameters = LongropeParameters(
         short_factor=tuple(rho.tolist()),
         long_factor=tuple(long_rho.tolist()),

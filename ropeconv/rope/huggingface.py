@@ -1,6 +1,7 @@
 """One Hugging Face `rope_parameters` dict (flat, either generation) to a `Rope`.
 
-Where the dict's neighbours in config.json fill a gap, the caller has done so: theta, partial, contexts are arguments.
+Where the dict's neighbours in config.json fill a gap, the caller has done so: theta, partial,
+contexts are arguments.
 """
 
 from __future__ import annotations
@@ -15,10 +16,18 @@ from ropeconv.rope.build import make_parameters, parameter_keys
 from ropeconv.rope.solve import validate
 from ropeconv.rope.spec import Rope, ScalingKind
 
-HEADER = ("rope_type", "type", "rope_theta", "partial_rotary_factor", "original_max_position_embeddings")
+HEADER = (
+    "rope_type",
+    "type",
+    "rope_theta",
+    "partial_rotary_factor",
+    "original_max_position_embeddings",
+)
 
 
-def find_rope_type(values: Mapping[str, Any], *, where: str, yarn_is_longrope: bool = False) -> ScalingKind:
+def find_rope_type(
+    values: Mapping[str, Any], *, where: str, yarn_is_longrope: bool = False
+) -> ScalingKind:
     """The kind that `rope_type` (or `type`, its older name) means; `default` when neither is there.
 
     yarn_is_longrope: Phi-3's first configs call LongRoPE "yarn".
@@ -31,7 +40,9 @@ def find_rope_type(values: Mapping[str, Any], *, where: str, yarn_is_longrope: b
         if "rope_type" in values or "type" in values:
             raise RopeConfigError(f"{where} has a rope_type of null; name one or drop the key")
         name = "default"
-    kinds = {spelling: kind for kind in registry.scalings().values() for spelling in kind.rope_types}
+    kinds = {
+        spelling: kind for kind in registry.scalings().values() for spelling in kind.rope_types
+    }
     if not isinstance(name, str) or name not in kinds:
         raise RopeConfigError(f"{where}: {unknown_name('rope_type', str(name), kinds)}")
     kind: ScalingKind = kinds["longrope" if yarn_is_longrope and name == "yarn" else name]
@@ -51,7 +62,8 @@ def parse_rope(
 ) -> Rope:
     """A valid Rope from the dict; theta and partial are used where the dict has none.
 
-    Raises RopeConfigError for an unknown key (naming the keys that the kind takes) or a value out of range.
+    Raises RopeConfigError for an unknown key (naming the keys that the kind takes) or a value out
+    of range.
     """
     keys = parameter_keys(kind, own=False)
     for key in values:

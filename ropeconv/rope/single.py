@@ -1,8 +1,9 @@
 """Frequencies in single precision, rounded where transformers rounds.
 
-transformers raises theta to float32 exponents 2i/d and inverts the float32 powers. A float64 result rounded once is nearer
-to the paper and differs by up to 4e-7, which at position 131072 turns a pair by 0.05 radians: a file that is compared with
-PyTorch carries PyTorch's rounding. Source: transformers modeling_rope_utils.py.
+transformers raises theta to float32 exponents 2i/d and inverts the float32 powers. A float64 result
+rounded once is nearer to the paper and differs by up to 4e-7, which at position 131072 turns a pair
+by 0.05 radians: a file that is compared with PyTorch carries PyTorch's rounding. Source:
+transformers modeling_rope_utils.py.
 """
 
 from __future__ import annotations
@@ -23,8 +24,12 @@ def single_precision(rope: Rope) -> tuple[Single, Single | None]:
     Equal to transformers' bit for bit but for single pairs, which are one step of float32 off.
     """
     solved = solve(rope)
-    drift = _drift(float(find_kind(rope.kind).huggingface(rope)["rope_theta"]), 2 * len(solved.inv_freq))
-    long = None if solved.long_inv_freq is None else (solved.long_inv_freq * drift).astype(np.float32)
+    drift = _drift(
+        float(find_kind(rope.kind).huggingface(rope)["rope_theta"]), 2 * len(solved.inv_freq)
+    )
+    long = (
+        None if solved.long_inv_freq is None else (solved.long_inv_freq * drift).astype(np.float32)
+    )
     return (solved.inv_freq * drift).astype(np.float32), long
 
 

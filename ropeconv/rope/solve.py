@@ -20,12 +20,14 @@ def validate(rope: Rope) -> None:
     partial = _checks.number("partial_rotary_factor", rope.partial_rotary_factor)
     if partial > 1.0 or rope.rotary_dim < 2 or rope.rotary_dim % 2:
         raise RopeConfigError(
-            f"head_dim {rope.head_dim} x partial_rotary_factor {partial:g} rotates {rope.rotary_dim} dimensions; "
+            f"head_dim {rope.head_dim} x partial_rotary_factor {partial:g} rotates "
+            f"{rope.rotary_dim} dimensions; "
             f"an even number from 2 to head_dim must rotate"
         )
     if not isinstance(rope.parameters, kind.parameters):
         raise RopeConfigError(
-            f"{kind.name} takes {kind.parameters.__name__}, not {type(rope.parameters).__name__}; make them with make_parameters"
+            f"{kind.name} takes {kind.parameters.__name__}, not {type(rope.parameters).__name__}; "
+            f"make them with make_parameters"
         )
     if kind.check is not None:
         kind.check(rope)
@@ -34,7 +36,8 @@ def validate(rope: Rope) -> None:
 def solve(rope: Rope, *, length: int | None = None) -> Frequencies:
     """Frequencies of `rope` in float64.
 
-    length: running length in tokens; it matters for `dynamic` alone. None gives the frequencies at or below the trained
+    length: running length in tokens; it matters for `dynamic` alone. None gives the frequencies at
+    or below the trained
         context. LongRoPE answers with both of its tables whatever the length.
     Raises RopeConfigError when the rope is not valid or its numbers leave the range of a float.
     """
@@ -42,9 +45,13 @@ def solve(rope: Rope, *, length: int | None = None) -> Frequencies:
     kind = find_kind(rope.kind)
     follow = None if length is None else kind.solve_at
     found = kind.solve(rope) if follow is None else follow(rope, _checks.whole("length", length))
-    tables = [found.inv_freq, found.base_inv_freq] + ([] if found.long_inv_freq is None else [found.long_inv_freq])
+    tables = [found.inv_freq, found.base_inv_freq] + (
+        [] if found.long_inv_freq is None else [found.long_inv_freq]
+    )
     if not all(np.isfinite(table).all() for table in tables):
-        raise RopeConfigError(f"{kind.name} gives frequencies that are not finite; check factor and rope_theta")
+        raise RopeConfigError(
+            f"{kind.name} gives frequencies that are not finite; check factor and rope_theta"
+        )
     return found
 
 

@@ -1,8 +1,9 @@
 """Waist 1: what a rotary embedding is, as values.
 
-A config becomes a `Rope`, `solve` turns it into `Frequencies`, and converters, the proof and reports read those. Only
-`ropeconv/rope/` knows a formula. Every static method is a vector of divisors rho (one per rotary pair) and a magnitude
-m: inv_freq = base_inv_freq / rho, and cos and sin are multiplied by m = attention_factor.
+A config becomes a `Rope`, `solve` turns it into `Frequencies`, and converters, the proof and
+reports read those. Only `ropeconv/rope/` knows a formula. Every static method is a vector of
+divisors rho (one per rotary pair) and a magnitude m: inv_freq = base_inv_freq / rho, and cos and
+sin are multiplied by m = attention_factor.
 
 Symbols (as in the papers): d rotary_dim, b theta, L original_context, L' context, s = L'/L factor.
 """
@@ -23,7 +24,8 @@ Array = NDArray[np.float64]
 class Rope:
     """The rotary embedding of one layer type.
 
-    `parameters` is an instance of the dataclass that the scaling kind declares (see `ScalingKind.parameters`).
+    `parameters` is an instance of the dataclass that the scaling kind declares (see
+    `ScalingKind.parameters`).
     """
 
     kind: str
@@ -44,10 +46,10 @@ class Rope:
 class Frequencies:
     """Solved rotary frequencies, float64; round once, at the edge.
 
-    inv_freq: (d/2,) radians per token, for sequences up to `switch_context` (any length when that is None).
-    base_inv_freq: (d/2,) theta ** (-2i/d), before any scaling.
-    attention_factor: multiplier of cos and sin.
-    long_inv_freq: (d/2,) used for every token once the sequence is longer than `switch_context` (LongRoPE), else None.
+    inv_freq: (d/2,) radians per token, for sequences up to `switch_context` (any length when that
+    is None). base_inv_freq: (d/2,) theta ** (-2i/d), before any scaling. attention_factor:
+    multiplier of cos and sin. long_inv_freq: (d/2,) used for every token once the sequence is
+    longer than `switch_context` (LongRoPE), else None.
     """
 
     inv_freq: Array
@@ -64,7 +66,9 @@ class Frequencies:
     @property
     def long_rho(self) -> Array | None:
         """(d/2,) divisors of the long table, or None."""
-        return None if self.long_inv_freq is None else _divide(self.base_inv_freq, self.long_inv_freq)
+        return (
+            None if self.long_inv_freq is None else _divide(self.base_inv_freq, self.long_inv_freq)
+        )
 
 
 def _divide(base: Array, scaled: Array) -> Array:
@@ -74,25 +78,26 @@ def _divide(base: Array, scaled: Array) -> Array:
 
 @dataclass(frozen=True)
 class ScalingKind:
-    """One way to scale a rotary embedding: the declaration `SCALING` of a module in `rope/scalings/`.
+    """One way to scale a rotary embedding: the declaration `SCALING` of a module in
+    `rope/scalings/`.
 
-    name: ropeconv's name, what `--scaling` takes.
-    rope_types: the `rope_type` spellings of Hugging Face configs that mean it (may be empty).
-    parameters: frozen dataclass; its fields are the Hugging Face keys that the kind takes beside rope_type, rope_theta.
-    solve: Rope -> Frequencies.
-    huggingface: Rope -> the `rope_parameters` dict (with rope_theta) from which transformers computes the same numbers.
-    by_factor: (Rope, factor, extra parameters) -> the parameters that make the unscaled Rope `factor` times longer.
-    static: False when no fixed table holds the numbers, because they follow the running length (`dynamic`). LongRoPE is
+    name: ropeconv's name, what `--scaling` takes. rope_types: the `rope_type` spellings of Hugging
+    Face configs that mean it (may be empty). parameters: frozen dataclass; its fields are the
+    Hugging Face keys that the kind takes beside rope_type, rope_theta. solve: Rope -> Frequencies.
+    huggingface: Rope -> the `rope_parameters` dict (with rope_theta) from which transformers
+    computes the same numbers. by_factor: (Rope, factor, extra parameters) -> the parameters that
+    make the unscaled Rope `factor` times longer. static: False when no fixed table holds the
+    numbers, because they follow the running length (`dynamic`). LongRoPE is
         static: its two tables are known beforehand, and `Frequencies.switch_context` says when the second one starts.
-    source: paper or specification.
-    check: Rope -> None, raises RopeConfigError; for what the parameters cannot check alone (list lengths, smallest d).
-    solve_at: (Rope, running length in tokens) -> Frequencies, for kinds that are not static.
-    frozen_advice: Rope -> what to do where one table must hold the numbers, for kinds that are not static.
-    needs_original: transformers reads `original_max_position_embeddings` in the parameters of this kind.
-    spoken: what users call the kind where that is not its name ("pi").
-    by_factor_alone: whether a factor makes a method of it, with the `example` where it needs other values too.
-    example: (Rope, factor) -> parameters beside the factor, for kinds that have no defaults of their own.
-    nominal: the factor may exceed L'/L, because the kind reaches less than s L.
+    source: paper or specification. check: Rope -> None, raises RopeConfigError; for what the
+    parameters cannot check alone (list lengths, smallest d). solve_at: (Rope, running length in
+    tokens) -> Frequencies, for kinds that are not static. frozen_advice: Rope -> what to do where
+    one table must hold the numbers, for kinds that are not static. needs_original: transformers
+    reads `original_max_position_embeddings` in the parameters of this kind. spoken: what users call
+    the kind where that is not its name ("pi"). by_factor_alone: whether a factor makes a method of
+    it, with the `example` where it needs other values too. example: (Rope, factor) -> parameters
+    beside the factor, for kinds that have no defaults of their own. nominal: the factor may exceed
+    L'/L, because the kind reaches less than s L.
     """
 
     name: str
@@ -113,5 +118,7 @@ class ScalingKind:
     nominal: bool = False
 
     def example_parameters(self, rope: Rope, factor: float) -> Mapping[str, Any]:
-        """What `example` gives for the unscaled `rope`; nothing for kinds that have defaults of their own."""
+        """What `example` gives for the unscaled `rope`; nothing for kinds that have defaults of
+        their own.
+        """
         return {} if self.example is None else self.example(rope, factor)

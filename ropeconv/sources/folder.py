@@ -16,7 +16,8 @@ from ropeconv.model import Checkpoint, Tensor
 from ropeconv.sources.pytorch import open_torch
 from ropeconv.sources.safetensors import open_safetensors
 
-# Every text file that belongs to a checkpoint's tokenizer or generation; read only when a converter asks.
+# Every text file that belongs to a checkpoint's tokenizer or generation; read only when a converter
+# asks.
 TEXT_FILES = (
     "tokenizer.json",
     "tokenizer.model",
@@ -45,10 +46,11 @@ HUB_PATTERNS = [
 
 
 def open_checkpoint(source: str | Path, *, original_context: int | None = None) -> Checkpoint:
-    """A folder, a single-file checkpoint of a target that reads its own format (GGUF), or a hub id; headers only.
+    """A folder, a single-file checkpoint of a target that reads its own format (GGUF), or a hub id;
+    headers only.
 
-    original_context: the trained length of a single file that does not say it; a folder's config is not touched.
-    Raises CheckpointError with what is missing, damaged or unknown.
+    original_context: the trained length of a single file that does not say it; a folder's config is
+    not touched. Raises CheckpointError with what is missing, damaged or unknown.
     """
     path = Path(source)
     if path.is_file():
@@ -56,7 +58,10 @@ def open_checkpoint(source: str | Path, *, original_context: int | None = None) 
     if not path.exists():
         path = _download(str(source))
     if not path.is_dir():
-        raise CheckpointError(f"{path}: neither a folder nor a file; give a Hugging Face folder, a GGUF file or a hub id")
+        raise CheckpointError(
+            f"{path}: neither a folder nor a file; give a Hugging Face folder, a GGUF file or a "
+            f"hub id"
+        )
     return _open_folder(path)
 
 
@@ -91,31 +96,43 @@ def _open_weights(folder: Path) -> tuple[str, dict[str, Tensor]]:
         index = folder / f"{name}.index.json"
         names = shard_names(index) if index.exists() else [name]
         if index.exists() and (folder / name).exists() and name not in names:
-            raise CheckpointError(f"{folder}: holds both {name} and {index.name}; remove the one that is stale")
+            raise CheckpointError(
+                f"{folder}: holds both {name} and {index.name}; remove the one that is stale"
+            )
         if not index.exists() and not (folder / name).exists():
             continue
         return form, _read_shards(folder, names, reader)
     raise CheckpointError(
-        f"{folder}: no weights (model.safetensors, model.safetensors.index.json or pytorch_model.bin); is the download complete?"
+        f"{folder}: no weights (model.safetensors, model.safetensors.index.json or "
+        f"pytorch_model.bin); is the download complete?"
     )
 
 
-def _read_shards(folder: Path, names: list[str], reader: Callable[[Path], dict[str, Tensor]]) -> dict[str, Tensor]:
+def _read_shards(
+    folder: Path, names: list[str], reader: Callable[[Path], dict[str, Tensor]]
+) -> dict[str, Tensor]:
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
-        raise CheckpointError(f"{folder}: shard {missing[0]} is missing ({len(missing)} of {len(names)}); download it")
+        raise CheckpointError(
+            f"{folder}: shard {missing[0]} is missing ({len(missing)} of {len(names)}); download it"
+        )
     tensors: dict[str, Tensor] = {}
     for name in names:
         for key, tensor in reader(folder / name).items():
             if key in tensors:
-                raise CheckpointError(f"{folder}: tensor {key} is in more than one shard; remove the stale one")
+                raise CheckpointError(
+                    f"{folder}: tensor {key} is in more than one shard; remove the stale one"
+                )
             tensors[key] = tensor
     return tensors
 
 
 def _text_files(folder: Path) -> dict[str, Callable[[], bytes]]:
     names = [name for name in TEXT_FILES if (folder / name).is_file()]
-    names += sorted(f"additional_chat_templates/{p.name}" for p in folder.glob("additional_chat_templates/*.jinja"))
+    names += sorted(
+        f"additional_chat_templates/{p.name}"
+        for p in folder.glob("additional_chat_templates/*.jinja")
+    )
     return {name: partial(Path.read_bytes, folder / name) for name in names}
 
 
@@ -129,7 +146,8 @@ def _download(source: str) -> Path:
         return Path(snapshot_download(source, allow_patterns=HUB_PATTERNS))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise CheckpointError(
-            f"{source}: no such folder, and not to be had from the hub ({type(error).__name__}); check the name or the network"
+            f"{source}: no such folder, and not to be had from the hub ({type(error).__name__}); "
+            f"check the name or the network"
         ) from error
 
 
@@ -140,14 +158,17 @@ def read_json(path: Path, *, missing: str) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise CheckpointError(f"{path.parent}: {missing} (no {path.name})") from error
     except (ValueError, OSError) as error:
-        raise CheckpointError(f"{path}: not readable as JSON ({error}); download it again") from error
+        raise CheckpointError(
+            f"{path}: not readable as JSON ({error}); download it again"
+        ) from error
     if not isinstance(value, dict):
         raise CheckpointError(f"{path}: a JSON object is expected, not {type(value).__name__}")
     return value
 
 
 def fingerprint(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over the config, every tensor's name, type and shape, and the first and last row of each (4 KiB at most).
+    """SHA-256 over the config, every tensor's name, type and shape, and the first and last row of
+    each (4 KiB at most).
 
     It tells one checkpoint from another in milliseconds; it is no proof against a forger.
     """
@@ -168,8 +189,12 @@ def shard_names(index: Path) -> list[str]:
         weight_map = json.loads(index.read_bytes())["weight_map"]
         names = sorted(set(weight_map.values()))
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-        raise CheckpointError(f"{index}: not a shard index (no readable weight_map); download it again") from error
+        raise CheckpointError(
+            f"{index}: not a shard index (no readable weight_map); download it again"
+        ) from error
     for name in names:
         if not isinstance(name, str) or Path(name).name != name or name in {"", ".", ".."}:
-            raise CheckpointError(f"{index}: shard {name!r} is not a file name inside the folder; mend the index")
+            raise CheckpointError(
+                f"{index}: shard {name!r} is not a file name inside the folder; mend the index"
+            )
     return names

@@ -46,7 +46,9 @@ class TorchTensor:
 
 
 def open_torch(path: Path) -> dict[str, Tensor]:
-    """Tensors of one `pytorch_model*.bin`; weights only: a file that holds code is refused, never run."""
+    """Tensors of one `pytorch_model*.bin`; weights only: a file that holds code is refused, never
+    run.
+    """
     import pickle
 
     import torch
@@ -58,12 +60,14 @@ def open_torch(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{path}: not a weights-only PyTorch archive ({first_line(error)}); use safetensors"
         ) from error
-    if not isinstance(state, Mapping) or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        raise CheckpointError(f"{path}: holds something other than a dict of tensors; use safetensors")
-    return {
-        name: TorchTensor(
-            name, path, tuple(t.shape), names.get(t.dtype, str(t.dtype)), t.detach()
+    if not isinstance(state, Mapping) or not all(
+        isinstance(v, torch.Tensor) for v in state.values()
+    ):
+        raise CheckpointError(
+            f"{path}: holds something other than a dict of tensors; use safetensors"
         )
+    return {
+        name: TorchTensor(name, path, tuple(t.shape), names.get(t.dtype, str(t.dtype)), t.detach())
         for name, t in state.items()
     }
 
@@ -74,4 +78,6 @@ def _torch_load(path: Path) -> Any:
     with warnings.catch_warnings():  # torch warns of what it then refuses
         warnings.simplefilter("ignore")
         # the format before torch 1.6 is no zip archive and cannot be mapped
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        return torch.load(
+            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+        )

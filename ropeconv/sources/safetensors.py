@@ -16,7 +16,9 @@ from ropeconv.model import Rows, Tensor
 
 @dataclass(frozen=True)
 class SafetensorsTensor:
-    """Rows of one tensor in a safetensors file, as views of the file's mapping. `data`: all its bytes."""
+    """Rows of one tensor in a safetensors file, as views of the file's mapping. `data`: all its
+    bytes.
+    """
 
     name: str
     path: Path
@@ -25,7 +27,9 @@ class SafetensorsTensor:
     data: NDArray[np.uint8]
 
     def rows(self, start: int, stop: int) -> Rows:
-        """(stop - start, ...) numbers as stored; CheckpointError for a type that ropeconv does not read."""
+        """(stop - start, ...) numbers as stored; CheckpointError for a type that ropeconv does not
+        read.
+        """
         if self.dtype not in FLOATS:
             known = ", ".join(FLOATS)
             raise CheckpointError(
@@ -40,7 +44,9 @@ class SafetensorsTensor:
 
 
 def open_safetensors(path: Path) -> dict[str, Tensor]:
-    """Tensors of one safetensors file; only its header is read. CheckpointError when the file is damaged."""
+    """Tensors of one safetensors file; only its header is read. CheckpointError when the file is
+    damaged.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -48,13 +54,17 @@ def open_safetensors(path: Path) -> dict[str, Tensor]:
             pass
         return _map_safetensors(path)
     except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: not a readable safetensors file ({error}); download it again") from error
+        raise CheckpointError(
+            f"{path}: not a readable safetensors file ({error}); download it again"
+        ) from error
 
 
 def _map_safetensors(path: Path) -> dict[str, Tensor]:
-    """The library copies every slice that it gives; a mapping lets the cast read straight from the page cache.
+    """The library copies every slice that it gives; a mapping lets the cast read straight from the
+    page cache.
 
-    File: u64 header length, JSON header {name: {dtype, shape, data_offsets}}, data (safetensors README, "Format").
+    File: u64 header length, JSON header {name: {dtype, shape, data_offsets}}, data (safetensors
+    README, "Format").
     """
     mapped: NDArray[np.uint8] = np.memmap(path, dtype=np.uint8, mode="r")
     start = 8 + int(mapped[:8].view("<u8")[0])

@@ -122,7 +122,9 @@ def attention(
     k_norm: Norm | None = None,
     window: int | None = None,
 ) -> Attention:
-    """Attention with the family's sizes. scale_dim: scores are divided by its root; None = head_dim."""
+    """Attention with the family's sizes. scale_dim: scores are divided by its root; None =
+    head_dim.
+    """
     return Attention(
         num_heads=s.num_heads,
         num_kv_heads=s.num_kv_heads,

@@ -11,7 +11,8 @@ from ropeconv.arch.blocks.weight import Linear, Role, Weight, linear
 
 @dataclass(frozen=True)
 class Head:
-    """norm, then `output`. tied: the output's rows are the token embedding's, whatever the file has.
+    """norm, then `output`. tied: the output's rows are the token embedding's, whatever the file
+    has.
 
     softcap: logits become cap * tanh(logits / cap); None = they stay.
     """

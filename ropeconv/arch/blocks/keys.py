@@ -92,7 +92,9 @@ def switch(name: str, *, default: bool) -> Key:
 
 
 def fixed(name: str, *values: Any) -> Key:
-    """A key whose value must be one of `values` (the first: when absent) and that nothing else reads."""
+    """A key whose value must be one of `values` (the first: when absent) and that nothing else
+    reads.
+    """
     return Key((name,), values[0], covers=values)
 
 

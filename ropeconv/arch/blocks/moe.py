@@ -13,7 +13,9 @@ from ropeconv.arch.blocks.weight import Linear, Role, Weight, linear
 
 @dataclass(frozen=True)
 class SoftmaxRouting:
-    """Softmax over all experts, the `chosen` largest; normed: their weights are made to add up to 1."""
+    """Softmax over all experts, the `chosen` largest; normed: their weights are made to add up to
+    1.
+    """
 
     chosen: int
     normed: bool

@@ -42,7 +42,9 @@ def self_attention(
     )
 
 
-def with_head_norms(block: Attention, s: Sizes, *, whole: bool = False, offset: float = 0.0) -> Attention:
+def with_head_norms(
+    block: Attention, s: Sizes, *, whole: bool = False, offset: float = 0.0
+) -> Attention:
     """The block with RMS norms on q and k: over each head, or over all of them."""
     sizes = (block.num_heads, block.num_kv_heads) if whole else (1, 1)
     norms = [

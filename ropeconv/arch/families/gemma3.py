@@ -1,4 +1,6 @@
-"""Gemma 3 text: norms (1 + weight) around both blocks and on heads, sliding layers of their own theta."""
+"""Gemma 3 text: norms (1 + weight) around both blocks and on heads, sliding layers of their own
+theta.
+"""
 
 from ropeconv.arch import layers
 from ropeconv.arch.blocks.attention import Attention

@@ -1,4 +1,6 @@
-"""GPT-NeoX and Pythia: LayerNorm with biases, q, k and v by head, partial rotary, parallel residual."""
+"""GPT-NeoX and Pythia: LayerNorm with biases, q, k and v by head, partial rotary, parallel
+residual.
+"""
 
 from ropeconv.arch.blocks import attention as attn
 from ropeconv.arch.blocks.embedding import embedding

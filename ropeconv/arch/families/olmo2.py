@@ -4,7 +4,7 @@ from ropeconv.arch.blocks.keys import switch
 from ropeconv.arch.blocks.norm import rms_norm
 from ropeconv.arch.blocks.residual import PostNorm
 from ropeconv.arch.blocks.weight import Role
-from ropeconv.arch.families._standard import LAYER, KEYS, gated, self_attention, with_head_norms
+from ropeconv.arch.families._standard import KEYS, LAYER, gated, self_attention, with_head_norms
 from ropeconv.arch.family import Architecture, RopeSpelling
 from ropeconv.arch.stack import Layer
 

@@ -15,7 +15,8 @@ from ropeconv.arch.stack import FeedForward, Layer
 def layer_numbers(value: Any) -> str | None:
     """A list of layer numbers, or nothing."""
     numbers = value is None or (
-        isinstance(value, list) and all(isinstance(n, int) and not isinstance(n, bool) for n in value)
+        isinstance(value, list)
+        and all(isinstance(n, int) and not isinstance(n, bool) for n in value)
     )
     return None if numbers else f"must be a list of layer numbers, not {value!r}"
 

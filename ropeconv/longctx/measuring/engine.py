@@ -19,13 +19,12 @@ from ropeconv.kit.foreign import quiet_transformers
 from ropeconv.longctx.measuring.bands import Losses
 from ropeconv.model import Model
 from ropeconv.prepare import huggingface_patch
-from ropeconv.proof.reference import (
-    apply_head,
+from ropeconv.proof.reference import apply_head, report_layers
+from ropeconv.proof.rotary import find_rotary
+from ropeconv.proof.transformers_model import (
     build_model,
-    find_rotary,
     has_tokenizer,
     load_tokenizer,
-    report_layers,
     transformers_config,
 )
 from ropeconv.target import Progress

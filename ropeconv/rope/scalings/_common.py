@@ -1,4 +1,6 @@
-"""What several kinds share: the unscaled frequencies, the ramp over turns, and the Hugging Face header."""
+"""What several kinds share: the unscaled frequencies, the ramp over turns, and the Hugging Face
+header.
+"""
 
 from __future__ import annotations
 
@@ -18,29 +20,39 @@ def base_frequencies(rope: Rope, *, theta: float | None = None) -> Array:
     d = rope.rotary_dim
     base = rope.theta if theta is None else theta
     with np.errstate(over="ignore", divide="ignore"):
-        return np.asarray(1.0 / base ** (np.arange(0, d, 2, dtype=np.float64) / d), dtype=np.float64)
+        return np.asarray(
+            1.0 / base ** (np.arange(0, d, 2, dtype=np.float64) / d), dtype=np.float64
+        )
 
 
-def stretched_theta(rope: Rope, *, by: float = 1.0, power: float = 1.0, exponent: float = 1.0) -> float:
+def stretched_theta(
+    rope: Rope, *, by: float = 1.0, power: float = 1.0, exponent: float = 1.0
+) -> float:
     """theta ** exponent * by ** power; RopeConfigError when no float holds it."""
     try:
         theta = float(rope.theta**exponent * by**power)
     except OverflowError:
         theta = math.inf
     if not math.isfinite(theta):
-        raise RopeConfigError(f"{rope.kind} makes rope_theta {rope.theta:g} too large for a float; lower the factor")
+        raise RopeConfigError(
+            f"{rope.kind} makes rope_theta {rope.theta:g} too large for a float; lower the factor"
+        )
     return theta
 
 
 def scaled(rope: Rope, inv_freq: Array, *, attention_factor: float = 1.0) -> Frequencies:
     """Frequencies with one table."""
-    return Frequencies(inv_freq=inv_freq, base_inv_freq=base_frequencies(rope), attention_factor=attention_factor)
+    return Frequencies(
+        inv_freq=inv_freq, base_inv_freq=base_frequencies(rope), attention_factor=attention_factor
+    )
 
 
 def blend_by_turns(rope: Rope, *, factor: float, low: float, high: float) -> Array:
-    """(d/2,) NTK-by-parts: pairs with fewer than `low` turns in L divided by factor, those above `high` left alone.
+    """(d/2,) NTK-by-parts: pairs with fewer than `low` turns in L divided by factor, those above
+    `high` left alone.
 
-    Linear in the number of turns r = L / wavelength between the two (arXiv 2309.00071, section 3.2).
+    Linear in the number of turns r = L / wavelength between the two (arXiv 2309.00071, section
+    3.2).
     """
     inv_freq = base_frequencies(rope)
     turns = rope.original_context * inv_freq / (2.0 * np.pi)
@@ -63,7 +75,9 @@ def header(rope: Rope, rope_type: str, *, theta: float | None = None) -> dict[st
 def need_four_dimensions(rope: Rope) -> None:
     """The base exponent d / (d - 2) needs d of at least 4."""
     if rope.rotary_dim < 4:
-        raise RopeConfigError(f"{rope.kind} needs at least 4 rotary dimensions, not {rope.rotary_dim}; take linear")
+        raise RopeConfigError(
+            f"{rope.kind} needs at least 4 rotary dimensions, not {rope.rotary_dim}; take linear"
+        )
 
 
 def by_factor_of(name: str) -> Callable[[Rope, float, Mapping[str, Any]], Any]:
@@ -71,9 +85,13 @@ def by_factor_of(name: str) -> Callable[[Rope, float, Mapping[str, Any]], Any]:
 
     def by_factor(rope: Rope, factor: float, extra: Mapping[str, Any]) -> Any:
         if "factor" in extra:
-            raise RopeConfigError(f"{name}: factor is given twice; drop it from the extra parameters")
+            raise RopeConfigError(
+                f"{name}: factor is given twice; drop it from the extra parameters"
+            )
         if rope.kind == "proportional" and name != "proportional":
-            raise RopeConfigError(f"a proportional rope can only be scaled as proportional, not as {name}")
+            raise RopeConfigError(
+                f"a proportional rope can only be scaled as proportional, not as {name}"
+            )
         return make_parameters(find_kind(name), {"factor": factor, **extra})
 
     return by_factor

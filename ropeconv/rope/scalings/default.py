@@ -25,7 +25,9 @@ def _huggingface(rope: Rope) -> dict[str, Any]:
 
 
 def _by_factor(_rope: Rope, factor: float, _extra: Mapping[str, Any]) -> Any:
-    raise RopeConfigError(f"default does not scale, so factor {factor:g} has no meaning; take linear, ntk, yarn, ...")
+    raise RopeConfigError(
+        f"default does not scale, so factor {factor:g} has no meaning; take linear, ntk, yarn, ..."
+    )
 
 
 SCALING = ScalingKind(

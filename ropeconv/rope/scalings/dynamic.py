@@ -1,7 +1,7 @@
 """Dynamic NTK: the base follows the running length l (transformers `modeling_rope_utils.py`).
 
-theta(l) = theta (f l/L - (f - 1))^(d/(d-2)) once l > L, else theta. L is `max_position_embeddings` in transformers, so
-a dynamic rope has no target length of its own: context = original_context.
+theta(l) = theta (f l/L - (f - 1))^(d/(d-2)) once l > L, else theta. L is `max_position_embeddings`
+in transformers, so a dynamic rope has no target length of its own: context = original_context.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ def _check(rope: Rope) -> None:
     _common.need_four_dimensions(rope)
     if rope.context != rope.original_context:
         raise RopeConfigError(
-            f"dynamic takes max_position_embeddings as its trained context, so {rope.context} beside "
+            f"dynamic takes max_position_embeddings as its trained context, so {rope.context} "
+            f"beside "
             f"{rope.original_context} is two answers; set both to the trained context"
         )
 

@@ -1,4 +1,6 @@
-"""Llama 3.1 scaling (transformers `modeling_rope_utils.py`): a ramp linear in turns, no temperature."""
+"""Llama 3.1 scaling (transformers `modeling_rope_utils.py`): a ramp linear in turns, no
+temperature.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from ropeconv.rope.spec import Frequencies, Rope, ScalingKind
 
 @dataclass(frozen=True)
 class Llama3Parameters:
-    """factor: s. Pairs below low_freq_factor turns in L are divided by s, those above high_freq_factor left alone."""
+    """factor: s. Pairs below low_freq_factor turns in L are divided by s, those above
+    high_freq_factor left alone.
+    """
 
     factor: float
     low_freq_factor: float
@@ -21,7 +25,9 @@ class Llama3Parameters:
 
     def __post_init__(self) -> None:
         names = ("factor", "low_freq_factor", "high_freq_factor")
-        _checks.refine(self, **{name: _checks.number(f"llama3 {name}", getattr(self, name)) for name in names})
+        _checks.refine(
+            self, **{name: _checks.number(f"llama3 {name}", getattr(self, name)) for name in names}
+        )
         if self.high_freq_factor <= self.low_freq_factor:
             raise RopeConfigError(
                 f"llama3 high_freq_factor {self.high_freq_factor:g} must be above low_freq_factor "
@@ -31,7 +37,9 @@ class Llama3Parameters:
 
 def _solve(rope: Rope) -> Frequencies:
     p = rope.parameters
-    inv_freq = _common.blend_by_turns(rope, factor=p.factor, low=p.low_freq_factor, high=p.high_freq_factor)
+    inv_freq = _common.blend_by_turns(
+        rope, factor=p.factor, low=p.low_freq_factor, high=p.high_freq_factor
+    )
     return _common.scaled(rope, inv_freq)
 
 

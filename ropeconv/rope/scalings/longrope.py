@@ -20,7 +20,9 @@ from ropeconv.rope.spec import Frequencies, Rope, ScalingKind
 
 @dataclass(frozen=True)
 class LongropeParameters:
-    """short_factor, long_factor: d/2 divisors each. factor: s, None = L'/L. attention_factor: m, None = the rule."""
+    """short_factor, long_factor: d/2 divisors each. factor: s, None = L'/L. attention_factor: m,
+    None = the rule.
+    """
 
     short_factor: tuple[float, ...]
     long_factor: tuple[float, ...]
@@ -33,7 +35,9 @@ class LongropeParameters:
             short_factor=_checks.numbers("longrope short_factor", self.short_factor),
             long_factor=_checks.numbers("longrope long_factor", self.long_factor),
             factor=_checks.optional_number("longrope factor", self.factor),
-            attention_factor=_checks.optional_number("longrope attention_factor", self.attention_factor),
+            attention_factor=_checks.optional_number(
+                "longrope attention_factor", self.attention_factor
+            ),
         )
 
 
@@ -42,9 +46,13 @@ def _check(rope: Rope) -> None:
     for name in ("short_factor", "long_factor"):
         count = len(getattr(rope.parameters, name))
         if count != pairs:
-            raise RopeConfigError(f"longrope {name} has {count} numbers for {pairs} rotary pairs; give one a pair")
+            raise RopeConfigError(
+                f"longrope {name} has {count} numbers for {pairs} rotary pairs; give one a pair"
+            )
     if rope.parameters.attention_factor is None and rope.original_context < 2:
-        raise RopeConfigError("longrope needs a trained context of 2 tokens or more, or attention_factor; give one")
+        raise RopeConfigError(
+            "longrope needs a trained context of 2 tokens or more, or attention_factor; give one"
+        )
 
 
 def _factor(rope: Rope) -> float:
@@ -56,7 +64,11 @@ def _attention_factor(rope: Rope) -> float:
     if rope.parameters.attention_factor is not None:
         return float(rope.parameters.attention_factor)
     factor = _factor(rope)
-    return 1.0 if factor <= 1.0 else math.sqrt(1.0 + math.log(factor) / math.log(rope.original_context))
+    return (
+        1.0
+        if factor <= 1.0
+        else math.sqrt(1.0 + math.log(factor) / math.log(rope.original_context))
+    )
 
 
 def _solve(rope: Rope) -> Frequencies:
@@ -85,7 +97,9 @@ def _huggingface(rope: Rope) -> dict[str, Any]:
 
 def _by_factor(rope: Rope, factor: float, extra: Mapping[str, Any]) -> Any:
     if "long_factor" not in extra or "short_factor" not in extra:
-        raise RopeConfigError("longrope needs short_factor and long_factor, one number a pair; give --rope-parameters")
+        raise RopeConfigError(
+            "longrope needs short_factor and long_factor, one number a pair; give --rope-parameters"
+        )
     return _common.by_factor_of("longrope")(rope, factor, extra)
 
 

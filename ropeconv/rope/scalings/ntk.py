@@ -1,7 +1,8 @@
 """NTK-aware scaling with a fixed base: theta' = theta s^(d/(d-2)) (arXiv 2309.00071, section 3.1).
 
-The last pair is interpolated by s and the first left alone. Some pairs between are stretched by less than their range
-needs, so the length that is reached falls short of s L; that is why this kind takes a factor above L'/L.
+The last pair is interpolated by s and the first left alone. Some pairs between are stretched by
+less than their range needs, so the length that is reached falls short of s L; that is why this kind
+takes a factor above L'/L.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Critical-dimension base: theta' = theta ** log_{L/2pi}(L'/2pi) (arXiv 2310.05209).
 
-The pair whose wavelength is exactly L gets the wavelength L', and every slower pair at least that stretch. LongRoPE2
-calls this rule "NTK"; it is not NTK-aware scaling, which gives a smaller base.
+The pair whose wavelength is exactly L gets the wavelength L', and every slower pair at least that
+stretch. LongRoPE2 calls this rule "NTK"; it is not NTK-aware scaling, which gives a smaller base.
 """
 
 from __future__ import annotations
@@ -29,12 +29,16 @@ class NtkCriticalParameters:
 def _check(rope: Rope) -> None:
     short = min(rope.original_context, rope.original_context * rope.parameters.factor)
     if short <= 2.0 * math.pi:
-        raise RopeConfigError(f"ntk-critical needs contexts above 2 pi tokens, not {short:g}; take ntk")
+        raise RopeConfigError(
+            f"ntk-critical needs contexts above 2 pi tokens, not {short:g}; take ntk"
+        )
 
 
 def _theta(rope: Rope) -> float:
     window = rope.original_context / (2.0 * math.pi)
-    return _common.stretched_theta(rope, exponent=math.log(window * rope.parameters.factor) / math.log(window))
+    return _common.stretched_theta(
+        rope, exponent=math.log(window * rope.parameters.factor) / math.log(window)
+    )
 
 
 def _solve(rope: Rope) -> Frequencies:

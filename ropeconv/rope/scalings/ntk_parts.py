@@ -1,4 +1,6 @@
-"""NTK-by-parts with the paper's ramp, linear in turns, and no temperature (arXiv 2309.00071, section 3.2)."""
+"""NTK-by-parts with the paper's ramp, linear in turns, and no temperature (arXiv 2309.00071,
+section 3.2).
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from ropeconv.rope.spec import Frequencies, Rope, ScalingKind
 
 @dataclass(frozen=True)
 class NtkPartsParameters:
-    """factor: s = L'/L. Pairs below `alpha` turns in L are divided by s, those above `beta` turns are left alone."""
+    """factor: s = L'/L. Pairs below `alpha` turns in L are divided by s, those above `beta` turns
+    are left alone.
+    """
 
     factor: float
     alpha: float = 1.0
@@ -21,14 +25,22 @@ class NtkPartsParameters:
 
     def __post_init__(self) -> None:
         names = ("factor", "alpha", "beta")
-        _checks.refine(self, **{name: _checks.number(f"ntk-parts {name}", getattr(self, name)) for name in names})
+        _checks.refine(
+            self,
+            **{name: _checks.number(f"ntk-parts {name}", getattr(self, name)) for name in names},
+        )
         if self.beta <= self.alpha:
-            raise RopeConfigError(f"ntk-parts beta {self.beta:g} must be above alpha {self.alpha:g}; swap or mend them")
+            raise RopeConfigError(
+                f"ntk-parts beta {self.beta:g} must be above alpha {self.alpha:g}; swap or mend "
+                f"them"
+            )
 
 
 def _solve(rope: Rope) -> Frequencies:
     p = rope.parameters
-    return _common.scaled(rope, _common.blend_by_turns(rope, factor=p.factor, low=p.alpha, high=p.beta))
+    return _common.scaled(
+        rope, _common.blend_by_turns(rope, factor=p.factor, low=p.alpha, high=p.beta)
+    )
 
 
 def _huggingface(rope: Rope) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """p-RoPE: the slowest pairs do not rotate at all (transformers `modeling_rope_utils.py`).
 
-Exponents run over the whole head and the pairs past partial_rotary_factor have frequency 0, so the table covers the
-head: `Rope.partial_rotary_factor` is 1 here and the proportion is a parameter.
+Exponents run over the whole head and the pairs past partial_rotary_factor have frequency 0, so the
+table covers the head: `Rope.partial_rotary_factor` is 1 here and the proportion is a parameter.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from ropeconv.rope.spec import Frequencies, Rope, ScalingKind
 
 @dataclass(frozen=True)
 class ProportionalParameters:
-    """partial_rotary_factor: share of the pairs that rotate, (0, 1]. factor: divides every frequency."""
+    """partial_rotary_factor: share of the pairs that rotate, (0, 1]. factor: divides every
+    frequency.
+    """
 
     partial_rotary_factor: float = 1.0
     factor: float = 1.0
@@ -28,8 +30,14 @@ class ProportionalParameters:
     def __post_init__(self) -> None:
         share = _checks.number("proportional partial_rotary_factor", self.partial_rotary_factor)
         if share > 1.0:
-            raise RopeConfigError(f"proportional partial_rotary_factor is {share:g}; give a number up to 1")
-        _checks.refine(self, partial_rotary_factor=share, factor=_checks.number("proportional factor", self.factor))
+            raise RopeConfigError(
+                f"proportional partial_rotary_factor is {share:g}; give a number up to 1"
+            )
+        _checks.refine(
+            self,
+            partial_rotary_factor=share,
+            factor=_checks.number("proportional factor", self.factor),
+        )
 
 
 def _rotating(rope: Rope) -> int:
@@ -44,12 +52,16 @@ def _check(rope: Rope) -> None:
         )
     if _rotating(rope) < 1:
         share = rope.parameters.partial_rotary_factor
-        raise RopeConfigError(f"proportional partial_rotary_factor {share:g} rotates no pair of {rope.head_dim // 2}")
+        raise RopeConfigError(
+            f"proportional partial_rotary_factor {share:g} rotates no pair of {rope.head_dim // 2}"
+        )
 
 
 def _solve(rope: Rope) -> Frequencies:
     inv_freq = _common.base_frequencies(rope) / rope.parameters.factor
-    return _common.scaled(rope, np.where(np.arange(rope.head_dim // 2) < _rotating(rope), inv_freq, 0.0))
+    return _common.scaled(
+        rope, np.where(np.arange(rope.head_dim // 2) < _rotating(rope), inv_freq, 0.0)
+    )
 
 
 def _huggingface(rope: Rope) -> dict[str, Any]:
@@ -65,8 +77,12 @@ def _by_factor(rope: Rope, factor: float, extra: Mapping[str, Any]) -> Any:
     share = rope.parameters.partial_rotary_factor if rope.kind == "proportional" else 1.0
     given = extra.get("partial_rotary_factor", share)
     if given != share:
-        raise RopeConfigError(f"partial_rotary_factor {given} would change the trained share {share:g}; leave it out")
-    return _common.by_factor_of("proportional")(rope, factor, {**extra, "partial_rotary_factor": share})
+        raise RopeConfigError(
+            f"partial_rotary_factor {given} would change the trained share {share:g}; leave it out"
+        )
+    return _common.by_factor_of("proportional")(
+        rope, factor, {**extra, "partial_rotary_factor": share}
+    )
 
 
 SCALING = ScalingKind(

@@ -1,7 +1,8 @@
 """YaRN: NTK-by-parts plus a temperature (arXiv 2309.00071).
 
-Two ramps go by this name. "code", which every implementation runs, is linear in the pair index (transformers
-`modeling_rope_utils.py`); "paper" is linear in turns, and no Hugging Face `yarn` spelling exists for it.
+Two ramps go by this name. "code", which every implementation runs, is linear in the pair index
+(transformers `modeling_rope_utils.py`); "paper" is linear in turns, and no Hugging Face `yarn`
+spelling exists for it.
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ RAMPS = ("code", "paper")
 
 @dataclass(frozen=True)
 class YarnParameters:
-    """factor: s, None for L'/L. beta_fast, beta_slow: turns in L above which pairs stay, below which they are divided.
+    """factor: s, None for L'/L. beta_fast, beta_slow: turns in L above which pairs stay, below
+    which they are divided.
 
-    attention_factor: m; None derives it from mscale and mscale_all_dim (both, neither 0) or from the factor alone.
-    truncate: round the ramp's bounds outwards to whole pairs (code ramp).
+    attention_factor: m; None derives it from mscale and mscale_all_dim (both, neither 0) or from
+    the factor alone. truncate: round the ramp's bounds outwards to whole pairs (code ramp).
     """
 
     factor: float | None
@@ -41,7 +43,10 @@ class YarnParameters:
 
     def __post_init__(self) -> None:
         above_zero = ("factor", "attention_factor", "beta_fast", "beta_slow")
-        checked = {name: _checks.optional_number(f"yarn {name}", getattr(self, name)) for name in above_zero}
+        checked = {
+            name: _checks.optional_number(f"yarn {name}", getattr(self, name))
+            for name in above_zero
+        }
         for name in ("mscale", "mscale_all_dim"):  # 0 means absent in transformers
             value = getattr(self, name)
             absent = value is None or (value == 0 and not isinstance(value, bool))
@@ -51,9 +56,13 @@ class YarnParameters:
             raise RopeConfigError(f"yarn ramp is {self.ramp!r}; give one of: {', '.join(RAMPS)}")
         slow, fast = self.turns
         if fast < slow or (fast == slow and self.ramp == "paper"):
-            raise RopeConfigError(f"yarn beta_fast {fast:g} must be above beta_slow {slow:g}; swap or mend them")
+            raise RopeConfigError(
+                f"yarn beta_fast {fast:g} must be above beta_slow {slow:g}; swap or mend them"
+            )
         if self.ramp == "paper" and not self.truncate:
-            raise RopeConfigError("yarn truncate=false rounds nothing on the paper ramp; leave truncate out")
+            raise RopeConfigError(
+                "yarn truncate=false rounds nothing on the paper ramp; leave truncate out"
+            )
 
     @property
     def turns(self) -> tuple[float, float]:
@@ -81,11 +90,15 @@ def _attention_factor(rope: Rope) -> float:
 
 def _pair_of(rope: Rope, turns: float) -> float:
     """The (fractional) pair index that makes `turns` turns in L."""
-    return (rope.rotary_dim * math.log(rope.original_context / (turns * 2 * math.pi))) / (2 * math.log(rope.theta))
+    return (rope.rotary_dim * math.log(rope.original_context / (turns * 2 * math.pi))) / (
+        2 * math.log(rope.theta)
+    )
 
 
 def _code_ramp(rope: Rope) -> Array:
-    """(d/2,) share of interpolation: 0 for fast pairs, 1 for slow ones, linear in the index between."""
+    """(d/2,) share of interpolation: 0 for fast pairs, 1 for slow ones, linear in the index
+    between.
+    """
     slow, fast = rope.parameters.turns
     low, high = _pair_of(rope, fast), _pair_of(rope, slow)
     if rope.parameters.truncate:
@@ -94,7 +107,9 @@ def _code_ramp(rope: Rope) -> Array:
     low, high = max(low, 0), min(high, rope.rotary_dim - 1)
     if low == high:
         high += 0.001
-    return np.clip((np.arange(rope.rotary_dim // 2, dtype=np.float64) - low) / (high - low), 0.0, 1.0)
+    return np.clip(
+        (np.arange(rope.rotary_dim // 2, dtype=np.float64) - low) / (high - low), 0.0, 1.0
+    )
 
 
 def _solve(rope: Rope) -> Frequencies:

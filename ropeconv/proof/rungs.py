@@ -1,0 +1,143 @@
+"""The checks of a proof, each run and told as one rung: from its own comparison to a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from ropeconv.artefact import Artefact
+from ropeconv.errors import CheckpointError
+from ropeconv.gates import Gates
+from ropeconv.proof.compare import Band
+from ropeconv.proof.frequencies import compare_frequencies
+from ropeconv.proof.probes import compare_probes
+from ropeconv.proof.reference import Reference
+from ropeconv.proof.report import FAIL, OK, Measured, Rung
+from ropeconv.proof.rotary import Rotary
+from ropeconv.proof.scripts_text import SCRIPT_SAMPLES
+from ropeconv.proof.structure import Expected
+from ropeconv.proof.tokenizing import Tokenizing
+from ropeconv.proof.tokens import token_findings
+from ropeconv.proof.weights import compare_weights
+from ropeconv.target import Target
+
+Progress = Callable[[str, int, int], None]
+LONG_SAMPLE = 100_000  # characters of the text that the tokens rung compares, beside the samples
+
+
+def make_rung(name: str, findings: Sequence[str], summary: str) -> Rung:
+    if findings:
+        return Rung(
+            name,
+            FAIL,
+            f"{len(findings)} disagreement{'s' if len(findings) > 1 else ''}",
+            tuple(findings),
+        )
+    return Rung(name, OK, summary)
+
+
+def frequency_rung(artefact: Artefact, rotary: Mapping[str, Rotary]) -> Rung:
+    result = compare_frequencies(artefact.frequencies, rotary)
+    return make_rung(
+        "frequencies",
+        result.findings,
+        f"{result.pairs} rotary pairs, largest difference {result.worst:.1e}",
+    )
+
+
+def token_rung(artefact: Artefact, tokenizer: Tokenizing, content: str) -> Rung:
+    samples = SCRIPT_SAMPLES | {"the text": content[:LONG_SAMPLE]}
+    further = (
+        ""
+        if artefact.token_kinds is None
+        else ", kinds of tokens, ends of generation, chat templates"
+    )
+    summary = f"{len(samples)} texts, every token of the vocabulary, special ids{further}"
+    try:
+        findings = token_findings(artefact, tokenizer, samples)
+    except CheckpointError as error:  # the runtime's refusal is a verdict on the file
+        findings = [str(error)]
+    return make_rung("tokens", findings, summary)
+
+
+def weight_rung(
+    target: Target, artefact: Artefact, expected: Expected, progress: Progress | None
+) -> Rung:
+    def report(done: int, total: int) -> None:
+        if progress is not None:
+            progress("weights", done, total)
+
+    model = expected.model
+    result = compare_weights(
+        artefact.checkpoint.tensors,
+        model.checkpoint.tensors,
+        model.weights,
+        limits=target.block_limits,
+        progress=report,
+    )
+    blocks = "".join(
+        f"; {name} within {rms:.1%} RMS" for name, rms in sorted(result.blocks.items())
+    )
+    return make_rung(
+        "weights", result.findings, f"{result.tensors} tensors, {result.exact} exact{blocks}"
+    )
+
+
+def probe_rung(
+    artefact: Artefact,
+    torch_side: Reference,
+    ids: Sequence[int],
+    gates: Gates,
+    progress: Progress | None,
+) -> Rung:
+    def report(done: int, total: int) -> None:
+        if progress is not None:
+            progress("probes", done, total)
+
+    result = compare_probes(artefact.probes, torch_side, ids, gates, progress=report)
+    summary = f"{len(artefact.probes)} calls beside the text, worst NMSE {result.worst:.1e} ({result.worst_name})"
+    return make_rung("probes", result.findings, summary)
+
+
+def logit_rung(measured: Sequence[Measured], *, wanted: int, trained: int, context: int) -> Rung:
+    if not measured:
+        return Rung(
+            "logits",
+            FAIL,
+            "the text has fewer than 2 tokens, so there is no next one to judge; give a longer "
+            "--text",
+        )
+    findings = [line for m in measured for band in m.bands for line in gate_findings(band, m.gates)]
+    reached = max(m.run.tokens for m in measured)
+    summary = f"{reached} tokens, {max(0, reached - trained)} of them past the trained {trained}"
+    if reached < wanted:
+        summary += f"; the text ended before the {wanted} tokens wanted"
+    if reached <= trained < context:
+        summary += "; logits past the trained length were not run"
+    return make_rung("logits", findings, summary)
+
+
+def gate_findings(band: Band, gates: Gates) -> list[str]:
+    """One line for every limit that the band does not keep; a number that is not finite keeps none."""
+    limits = gates.at(band.stop)
+    where = f"positions {band.start}-{band.stop - 1}"
+    findings = []
+    if not band.nmse <= limits.nmse:
+        findings.append(
+            f"{where}: NMSE {band.nmse:.2e} is above {limits.nmse:.0e} (worst at {band.nmse_at})"
+        )
+    if not band.kl <= limits.kl:
+        findings.append(
+            f"{where}: mean KL {band.kl:.2e} nats is above {limits.kl:.0e} (worst at {band.kl_at})"
+        )
+    differing = (1.0 - band.top1) * (band.stop - band.start)
+    # in a short band one near tie is a large share
+    if not (band.top1 >= limits.top1 or differing < 1.5):
+        findings.append(
+            f"{where}: first choice agrees at {band.top1:.2%}, {limits.top1:.1%} is expected"
+        )
+    if not abs(band.loss_difference) <= limits.loss:
+        findings.append(
+            f"{where}: mean loss differs by {band.loss_difference:+.2e} nats, {limits.loss:.0e} is "
+            f"allowed"
+        )
+    return findings

@@ -1,0 +1,101 @@
+"""A checkpoint as transformers loads it: config object, model with weights, tokenizer."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ropeconv.errors import CheckpointError, TokenizerError
+from ropeconv.kit.foreign import first_line
+from ropeconv.model import Checkpoint
+
+
+def build_model(
+    checkpoint: Checkpoint, config: Mapping[str, Any], *, dtype: str = "float32"
+) -> Any:
+    """transformers' causal language model with the checkpoint's weights under `config`;
+    CheckpointError when it cannot be.
+
+    dtype: torch's name of the type to compute in.
+    """
+    import torch
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    stated = transformers_config(config)
+    source: dict[str, Any] = {
+        "pretrained_model_name_or_path": str(checkpoint.path),
+        "local_files_only": True,
+    }
+    if not checkpoint.loadable:
+        source = {"pretrained_model_name_or_path": None, "state_dict": _state_dict(checkpoint)}
+    try:
+        model, info = MODEL_FOR_CAUSAL_LM_MAPPING[type(stated)].from_pretrained(
+            **source,
+            config=stated,
+            dtype=getattr(torch, dtype),
+            attn_implementation="sdpa",
+            output_loading_info=True,
+        )
+    except (ValueError, KeyError, TypeError, RuntimeError, OSError, AttributeError) as error:
+        raise CheckpointError(
+            f"{checkpoint.path}: transformers cannot build the reference ({first_line(error)})"
+        ) from error
+    for what in ("missing_keys", "mismatched_keys"):
+        if info.get(what):
+            name = sorted(map(str, info[what]))[0]
+            raise CheckpointError(
+                f"{checkpoint.path}: the reference has no weight for {name} ({what}); is it "
+                f"complete?"
+            )
+    return model.eval()
+
+
+def transformers_config(config: Mapping[str, Any]) -> Any:
+    """The config object of the family that `model_type` names."""
+    from transformers import AutoConfig
+
+    values = {
+        key: value
+        for key, value in config.items()
+        if key not in {"model_type", "torch_dtype", "dtype"}
+    }
+    return AutoConfig.for_model(config["model_type"], **values)
+
+
+def _state_dict(checkpoint: Checkpoint) -> dict[str, Any]:
+    import torch
+
+    return {
+        name: torch.from_numpy(np.array(tensor.rows(0, tensor.shape[0]), np.float32))
+        for name, tensor in checkpoint.tensors.items()
+    }
+
+
+def has_tokenizer(checkpoint: Checkpoint) -> bool:
+    """Whether the checkpoint brings tokenizer files."""
+    return any(name.startswith(("tokenizer.", "vocab.json")) for name in checkpoint.files)
+
+
+def load_tokenizer(checkpoint: Checkpoint) -> Any:
+    """transformers' tokenizer out of the checkpoint's files; TokenizerError when they do not make
+    one.
+    """
+    from transformers import AutoTokenizer
+
+    with tempfile.TemporaryDirectory() as folder:
+        for name, read in checkpoint.files.items():
+            path = Path(folder, name)
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(read())
+        Path(folder, "config.json").write_text(json.dumps(dict(checkpoint.config)))
+        try:
+            return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        except (ValueError, KeyError, TypeError, OSError, AttributeError, ImportError) as error:
+            raise TokenizerError(
+                f"{checkpoint.path}: transformers cannot load the tokenizer ({first_line(error)})"
+            ) from error
