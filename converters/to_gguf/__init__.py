@@ -1,65 +1,143 @@
 """GGUF for llama.cpp.
 
-names and layouts: families.py · rotary embedding: scaling.py · other keys: metadata.py, tokenizer.py · tensor types:
-types.py, mix.py · what goes where: plan.py, rows.py · bytes: container.py, ggml.py, write.py · reading: source.py ·
-running: run.py
+what is known of each architecture: archs/ · rotary embedding: carry.py, rope/ · why a model cannot
+be one: obstacles.py · tensor types: quant/ · what goes where: plan.py · keys and bytes: write.py,
+file/, tokenizer/ · reading: read/ · running: run.py · limits: gates.py · traps: traps.py
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ropeconv.arch._base import Architecture
+from converters.to_gguf.gates import BLOCK_LIMITS
+from converters.to_gguf.gates import gates as limits
+from converters.to_gguf.options import Options
+from ropeconv import target
+from ropeconv.arch.stack import Stack
+from ropeconv.artefact import Artefact, Raw
+from ropeconv.doctor.case import Case
+from ropeconv.finding import Finding
+from ropeconv.gates import BlockLimits, Gates
 from ropeconv.model import Checkpoint, Model
-from ropeconv.target import Artefact, Carried, Emitted, Raw, Target
+from ropeconv.target import Carried, Emitted, FileReader, FolderWriter, Manual, Progress, Target
 
+MANUAL = Manual(
+    summary="Write a GGUF file for llama.cpp.",
+    text="""Write SOURCE as GGUF, its context made longer.
 
-def _recognizes(path: Path) -> bool:
-    from converters.to_gguf.source import recognizes
+    SOURCE is a Hugging Face folder (safetensors or pytorch_model*.bin), a GGUF file (its weights
+    stay untouched) or a hub id. Without a scaling option the checkpoint's own scaling is carried.
 
-    return recognizes(path)
-
-
-def _carry(model: Model, bake: str) -> Carried:
-    from converters.to_gguf.scaling import encode
-
-    return encode(model, bake).carried
-
-
-def _emit(model: Model, out: Path | None, **options: Any) -> Emitted:
-    from converters.to_gguf.emit import Options, emit
-
-    huggingface, progress = options.pop("huggingface"), options.pop("progress", None)
-    return emit(model, out, huggingface=huggingface, options=Options(**options), progress=progress)
-
-
-def _open_checkpoint(path: Path, families: Mapping[str, Architecture], **options: Any) -> Checkpoint:
-    from converters.to_gguf.source import open_checkpoint
-
-    return open_checkpoint(path, families, **options)
-
-
-def _open_raw(path: Path) -> Raw:
-    from converters.to_gguf.artefact import open_raw
-
-    return open_raw(path)
-
-
-def _open_artefact(path: Path, families: Mapping[str, Architecture]) -> Artefact:
-    from converters.to_gguf.artefact import open_artefact
-
-    return open_artefact(path, families)
-
-
-TARGET = Target(
-    name="gguf",
-    recognizes=_recognizes,
-    carry=_carry,
-    emit=_emit,
-    open_artefact=_open_artefact,
-    open_checkpoint=_open_checkpoint,
-    open_raw=_open_raw,
-    runtimes=("llama.cpp", "llama.cpp's server"),
+    \b
+    Examples:
+      ropeconv gguf model/ --pi-factor 4 -o model-x4.gguf
+      ropeconv gguf model/ --yarn-factor 4 --type Q4_K_M
+      ropeconv gguf model/ --yarn-factor 4 --set beta_fast=16 --dry-run
+      ropeconv gguf model.gguf --context 32768 -o model-32k.gguf
+    """,
+    output="PATH",
+    output_help="File, or folder to name it in. Default: here.",
+    output_required=False,
+    folder=False,
 )
+
+
+class Gguf:
+    """The target, and the reader of its files."""
+
+    name: str = "gguf"
+    format: str = "GGUF"
+    manual: Manual = MANUAL
+    options: type[target.Options] = Options
+    runtimes: tuple[str, ...] = ("llama.cpp", "llama.cpp's server")
+    providers: tuple[str, ...] = ()
+    # keys that llama.cpp never reads are not copied
+    cures: frozenset[str] = frozenset({"G1"})
+    block_limits: Mapping[str, BlockLimits] = BLOCK_LIMITS
+    write_folder: FolderWriter | None = None
+
+    @property
+    def reader(self) -> FileReader:
+        """Itself: GGUF is a source too."""
+        return self
+
+    def recognizes(self, path: Path) -> bool:
+        """See `Target`."""
+        from converters.to_gguf.read.tensors import recognizes
+
+        return recognizes(path)
+
+    def carry(self, model: Model, bake: str) -> Carried:
+        """See `Target`."""
+        from converters.to_gguf.carry import encode
+
+        return encode(model, bake).carried
+
+    def emit(
+        self,
+        model: Model,
+        out: Path | None,
+        *,
+        huggingface: Mapping[str, Any],
+        options: Any,
+        progress: Progress | None = None,
+    ) -> Emitted:
+        """See `Target`."""
+        from converters.to_gguf.write import emit
+
+        return emit(model, out, huggingface=huggingface, options=options, progress=progress)
+
+    def open_artefact(self, path: Path, *, provider: str | None = None) -> Artefact:  # noqa: ARG002
+        """See `Target`; the arithmetic is always the CPU's."""
+        from converters.to_gguf.read.artefact import open_artefact
+
+        return open_artefact(path)
+
+    def gates(self, file_type: str, stack: Stack) -> Gates:
+        """See `Target`."""
+        return limits(file_type, stack)
+
+    def traps(self, case: Case) -> list[Finding]:  # noqa: ARG002 - the protocol's signature
+        """See `Target`; what llama.cpp's tools make of a config is among the core's findings."""
+        return []
+
+    def open_checkpoint(
+        self,
+        path: Path,
+        *,
+        changes: Mapping[str, Any] | None = None,
+        original_context: int | None = None,
+    ) -> Checkpoint:
+        """See `FileReader`."""
+        from converters.to_gguf.read.checkpoint import open_checkpoint
+
+        return open_checkpoint(path, changes=changes, original_context=original_context)
+
+    def open_raw(self, path: Path) -> Raw:
+        """See `FileReader`."""
+        from converters.to_gguf.read.artefact import open_raw
+
+        return open_raw(path)
+
+    def examine(self, raw: Raw, *, original_context: int | None = None) -> list[Finding]:
+        """See `FileReader`."""
+        from converters.to_gguf.traps import examine
+
+        return examine(raw, original_context=original_context)
+
+    def unscaled(self, raw: Raw) -> Raw:
+        """See `FileReader`."""
+        kept = {key: v for key, v in raw.metadata.items() if ".rope.scaling." not in key}
+        return replace(raw, metadata=kept, problems=())
+
+    def trained_context_key(self, checkpoint: Checkpoint) -> str | None:
+        """See `FileReader`."""
+        arch = checkpoint.metadata.get("general.architecture")
+        key = f"{arch}.rope.scaling.original_context_length"
+        return None if key in checkpoint.metadata else key
+
+
+TARGET: Target = Gguf()

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.to_gguf.run_rope import frequencies, rope_problems
+from converters.to_gguf.rope.run_rope import frequencies
+from converters.to_gguf.rope.settings import rope_problems
 from ropeconv.errors import CannotExpress, CheckpointError
 
 __all__ = ["ends", "frequencies", "logits", "rope_problems", "special_ids", "tokenize", "vocabulary"]

@@ -1,164 +1,171 @@
-"""Rows through the plan into the file: slabs in, slabs out, a few threads, memory bound by the slab.
-
-Every byte's place is known before the first is written, so slabs are written where they belong in any order. Files are
-written beside their names and renamed when complete: whatever interrupts, the previous output stays.
-"""
+"""Model in, GGUF files out: every decision and refusal first, then the bytes."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
-from math import isfinite, prod
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from converters.to_gguf.container import RawKey, encode_header, padded
-from converters.to_gguf.ggml import dequantize_rows, quantize_rows, row_bytes
-from converters.to_gguf.keys import KeyValue
-from converters.to_gguf.plan import Planned
-from converters.to_gguf.splits import split_name
-from ropeconv.casts import FLOATS, PEEK, BadValueError, cast_rows
-from ropeconv.errors import CannotExpress, CheckpointError, OutputError
-from ropeconv.output import Slab, claimed, explain, write_slabs
-from ropeconv.target import Progress
-
-SLAB = 4 << 20  # bytes of float32 a slab: fits the second-level caches' neighbourhood, amortises a call
-UINT16, INT32 = 2, 5
-TINY = 1e-3  # blocks whose values stay below this are read back: their scales are float16, and may have become zero
-
-
-@dataclass(frozen=True)
-class Part:
-    """One file: its name, header bytes, tensors with their byte offsets, size."""
-
-    path: Path
-    header: bytes
-    tensors: tuple[tuple[Planned, int], ...]
-    size: int
+from converters.to_gguf.archs import find_arch
+from converters.to_gguf.carry import Encoding, encode
+from converters.to_gguf.file.container import RawKey
+from converters.to_gguf.file.keys import KeyValue, string, uint32
+from converters.to_gguf.file.metadata import (
+    PROVENANCE,
+    QUANTIZATION_VERSION,
+    hyperparameters,
+    provenance_key,
+)
+from converters.to_gguf.file.naming import Naming, describe
+from converters.to_gguf.file.parts import Part, lay_out, write
+from converters.to_gguf.file.splits import SPLIT_NAME, check_outputs, read_headers
+from converters.to_gguf.options import Options
+from converters.to_gguf.plan import plan
+from converters.to_gguf.quant.types import FILE_TYPES, FileType, file_type
+from converters.to_gguf.read.tensors import raw_keys
+from converters.to_gguf.rope.loader import TABLES
+from converters.to_gguf.tokenizer.keys import convert_tokenizer
+from ropeconv.errors import OutputError
+from ropeconv.model import Model
+from ropeconv.target import Emitted, Progress
 
 
-def lay_out(out: Path, keys: Sequence[KeyValue | RawKey], tensors: Sequence[Planned], *, split: int | None = None) -> list[Part]:
-    """Files for `tensors`, each at most `split` bytes of tensors when that is given (one tensor may exceed it)."""
-    groups = _group(tensors, split)
-    if len(groups) == 1:
-        return [_part(out, keys, tensors)]
-    names = [out.with_name(split_name(out.stem, n, len(groups))) for n in range(1, len(groups) + 1)]
-    parts = []
-    for number, (name, group) in enumerate(zip(names, groups, strict=True)):
-        own = [
-            KeyValue("split.no", number, UINT16),
-            KeyValue("split.count", len(groups), UINT16),
-            KeyValue("split.tensors.count", len(tensors), INT32),
-        ]
-        parts.append(_part(name, [*(keys if number == 0 else ()), *own], group))
-    return parts
+def emit(
+    model: Model,
+    out: Path | None,
+    *,
+    huggingface: Mapping[str, Any],
+    options: Options,
+    progress: Progress | None = None,
+) -> Emitted:
+    """Write `model` as GGUF.
 
-
-def _group(tensors: Sequence[Planned], split: int | None) -> list[list[Planned]]:
-    groups: list[list[Planned]] = [[]]
-    size = 0
-    for tensor in tensors:
-        nbytes = padded(_nbytes(tensor))
-        if split is not None and groups[-1] and size + nbytes > split:
-            groups.append([])
-            size = 0
-        groups[-1].append(tensor)
-        size += nbytes
-    return groups
-
-
-def _part(path: Path, keys: Sequence[KeyValue | RawKey], tensors: Sequence[Planned]) -> Part:
-    header, offsets = encode_header(keys, [(t.name, tuple(t.tensor.shape), t.type) for t in tensors])
-    end = offsets[-1] + padded(_nbytes(tensors[-1])) if tensors else len(header)
-    return Part(path, header, tuple(zip(tensors, offsets, strict=True)), end)
-
-
-def _nbytes(tensor: Planned) -> int:
-    shape = tensor.tensor.shape
-    return prod(shape[:-1]) * row_bytes(tensor.type, shape[-1])
-
-
-def write(parts: Sequence[Part], *, stale: Sequence[Path], threads: int, progress: Progress | None = None) -> None:
-    """Write every part, or none: OutputError or CheckpointError leaves the previous files untouched and nothing behind.
-
-    stale: files to remove once the new ones are in place.
+    out: file or folder; None = the current folder. huggingface: config keys for the reference, kept
+    as provenance. Raises CannotExpress, TokenizerError or OutputError before any file is opened for
+    writing; CheckpointError for a weight that is not a number, with nothing left behind.
     """
-    written: list[tuple[Path, Part]] = []
-    done, total = 0, sum(part.size for part in parts)
-    try:
-        for part in parts:
-            path = part.path.with_name(f".{part.path.name}.part")
-            with claimed(path, part.path) as descriptor:
-                written.append((path, part))
-                for size in write_slabs(descriptor, header=part.header, size=part.size, slabs=_slabs_of(part), threads=threads):
-                    done += size
-                    if progress is not None:
-                        progress(done, total)
-        for path, part in written:
-            path.replace(part.path)
-        for old in stale:
-            old.unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(explain(parts[0].path, error)) from error
-    finally:
-        for path, _ in written:
-            with contextlib.suppress(OSError):
-                path.unlink()
+    encoding = encode(model, options.bake)
+    kind = _file_type(model, options)
+    naming, general = describe(model, name=options.name)
+    tensors = plan(model, encoding, kind)
+    type_name = _source_type(model) if kind is None else kind.name
+    path = _resolve(out, naming, type_name)
+    typed = [] if kind is None else [uint32("general.file_type", kind.number)]
+    keys, limits = _keys(model, encoding, [*general, *typed], options)
+    keys.append(provenance_key(model, huggingface, path))
+    parts = lay_out(path, keys, tensors, split=options.split)
+    names = [part.path for part in parts]
+    stale = check_outputs(path, names, source=model.checkpoint.path, force=options.force)
+    if not options.dry_run:
+        write(parts, stale=stale, threads=options.threads, progress=progress)
+    return Emitted(
+        files=tuple(names),
+        size=sum(part.size for part in parts),
+        carried=encoding.carried,
+        type=type_name,
+        details=_details(parts, encoding) | {"tokenizer_limits": limits},
+    )
 
 
-def _slabs_of(part: Part) -> Iterator[Slab]:
-    for tensor, offset in part.tensors:
-        per_row = _nbytes(tensor) // tensor.tensor.shape[0]
-        for start, stop in _slabs(tensor):
-            yield partial(convert, tensor, start, stop), offset + start * per_row
+def _file_type(model: Model, options: Options) -> FileType | None:
+    if options.type is not None:
+        return file_type(options.type)
+    return None if model.checkpoint.metadata else file_type("F16")
 
 
-def _slabs(tensor: Planned) -> Iterator[tuple[int, int]]:
-    rows = tensor.tensor.shape[0]
-    step = max(1, SLAB // max(1, 4 * prod(tensor.tensor.shape[1:])))
-    for start in range(0, rows, step):
-        yield start, min(rows, start + step)
+def _source_type(model: Model) -> str:
+    number = model.checkpoint.metadata.get("general.file_type")
+    return next((row.name for row in FILE_TYPES.values() if row.number == number), "as-is")
 
 
-def convert(tensor: Planned, start: int, stop: int) -> NDArray[np.uint8]:
-    """(stop - start, row bytes) of the target tensor.
+def _resolve(out: Path | None, naming: Naming, type_name: str) -> Path:
+    path = Path() if out is None else out
+    if out is None or path.is_dir():
+        path = path / naming.file_name(type_name)
+    if path.suffix != ".gguf":
+        raise OutputError(
+            f"{path}: a GGUF file's name ends in .gguf; "
+            f"give such a name or an existing folder with -o"
+        )
+    part = SPLIT_NAME.fullmatch(path.name)
+    if part is not None:
+        raise OutputError(
+            f"{path}: is the name of one part of a split model; "
+            f"give {part[1]}.gguf and --split-max-size"
+        )
+    if not path.parent.is_dir():
+        raise OutputError(f"{path.parent}: no such folder; create it or choose another with -o")
+    if not os.access(path.parent, os.W_OK):
+        raise OutputError(f"{path.parent}: the folder is not writable; choose another with -o")
+    return path
 
-    Raises CheckpointError for a value that is not a number, CannotExpress for one that the type cannot hold.
+
+def _keys(
+    model: Model, encoding: Encoding, general: Sequence[KeyValue], options: Options
+) -> tuple[list[KeyValue | RawKey], list[str]]:
+    """(every key in file order but provenance, where llama.cpp's tokenizer differs).
+
+    general: the keys that describe the file, its type among them.
     """
-    try:
-        if tensor.verbatim and tensor.type not in FLOATS:
-            return np.ascontiguousarray(_gather(tensor, start, stop, raw=True))
-        rows = _gather(tensor, start, stop, raw=False)
-        if tensor.shift:
-            rows = rows.astype(np.float32) + np.float32(tensor.shift)
-        if tensor.type in FLOATS:
-            return np.ascontiguousarray(cast_rows(rows, tensor.type)).reshape(stop - start, -1).view(np.uint8)
-        numbers = cast_rows(rows, "F32")
-        data = quantize_rows(numbers, tensor.type)
-        if _is_tiny(numbers) and numbers.any() and not dequantize_rows(data, tensor.type).any():
-            raise CannotExpress(f"tensor {tensor.source}: its values are too small for {tensor.type}; take BF16 or F32")
-        return data
-    except BadValueError as error:
-        place = f"tensor {tensor.source}, row {error.row + start}, column {error.column}"
-        kind = CannotExpress if isfinite(error.value) else CheckpointError
-        raise kind(f"{place}: value {error.value:g} {error.reason}") from error
+    checkpoint = model.checkpoint
+    if checkpoint.metadata:
+        kept = _kept_keys(model, encoding, {key.key for key in general})
+        return [*kept, *encoding.keys, *general], []
+    tokens, limits = convert_tokenizer(
+        {name: read() for name, read in checkpoint.files.items()},
+        vocab_size=model.stack.vocab_size,
+        config=checkpoint.config,
+        pre=options.pre,
+        name=next((str(key.value) for key in general if key.key == "general.name"), ""),
+    )
+    keys: list[KeyValue | RawKey] = [
+        string("general.architecture", encoding.arch.name),
+        string("general.type", "model"),
+        *(key for key in general if key.key != "general.architecture"),
+        uint32("general.quantization_version", QUANTIZATION_VERSION),
+        *hyperparameters(model, encoding.arch),
+        *encoding.keys,
+        *tokens,
+    ]
+    return keys, limits
 
 
-def _is_tiny(numbers: NDArray[np.generic]) -> bool:
-    """Whether every value stays below TINY; the first few nearly always tell."""
-    return bool(np.abs(numbers.reshape(-1)[:PEEK]).max() < TINY) and bool(np.abs(numbers).max() < TINY)
+def _kept_keys(
+    model: Model, encoding: Encoding, replaced: set[str]
+) -> list[KeyValue | RawKey]:
+    """A GGUF source's keys byte for byte, but for the rotary ones.
+
+    Where the architecture changes, under the new one's name.
+    """
+    old, new = find_arch(model.checkpoint.metadata).name, encoding.arch.name
+    rotary = (f"{old}.rope.", f"{old}.context_length")
+    kept: list[KeyValue | RawKey] = []
+    for name, key in raw_keys(read_headers(model.checkpoint.path)).items():
+        if name.startswith(rotary) or name in replaced or name in (PROVENANCE, "general.alignment"):
+            continue
+        if old == new:
+            kept.append(key)
+        elif name == "general.architecture":
+            kept.append(string(name, new))
+        else:
+            own = name.startswith(f"{old}.")
+            renamed = f"{new}{name.removeprefix(old)}" if own else name
+            kept.append(replace(key.keyvalue, key=renamed))
+    return kept
 
 
-def _gather(tensor: Planned, start: int, stop: int, *, raw: bool) -> NDArray[np.generic]:
-    read = tensor.tensor.raw_rows if raw else tensor.tensor.rows
-    if tensor.order is None:
-        return read(start, stop)
-    order = tensor.order[start:stop]
-    low, high = int(order.min()), int(order.max()) + 1
-    if high - low <= 4 * (stop - start):  # a reordering within heads stays close by
-        return read(low, high)[order - low]
-    return np.concatenate([read(int(row), int(row) + 1) for row in order])
+def _details(parts: Sequence[Part], encoding: Encoding) -> dict[str, Any]:
+    bytes_by_type: dict[str, int] = {}
+    for part in parts:
+        ends = [*(offset for _, offset in part.tensors[1:]), part.size]
+        for (tensor, offset), end in zip(part.tensors, ends, strict=True):
+            bytes_by_type[tensor.type] = bytes_by_type.get(tensor.type, 0) + end - offset
+    return {
+        "architecture": encoding.arch.name,
+        "tensors": sum(len(part.tensors) for part in parts),
+        "bytes_by_type": bytes_by_type,
+        "tables": [name for name in TABLES if name in encoding.tables],
+        "keys": {key.key: key.value for key in encoding.keys},
+    }

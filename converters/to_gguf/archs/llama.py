@@ -1,0 +1,19 @@
+"""Llama, and Mistral without a window: the one loader that takes `rope_freqs` with most types."""
+
+from converters.to_gguf.archs._arch import LLAMA_BLOCKS, MLP, QKV, Arch
+from converters.to_gguf.quant.exceptions import Exceptions
+from converters.to_gguf.rope.loader import FREQS, LONG, SHORT, Loader, with_every_type
+from ropeconv.arch.blocks.attention import Pairing
+from ropeconv.arch.blocks.weight import Role
+
+ARCH = Arch(
+    name="llama",
+    families=("llama", "mistral"),
+    also=("qwen2",),
+    runs=LLAMA_BLOCKS,
+    pairing=Pairing.ADJACENT,
+    biases=QKV | MLP | {Role.O},
+    loader=Loader({**with_every_type(FREQS), "longrope": (LONG, SHORT)}),
+    # the 65B has as many layers and no groups, and is left alone
+    mix=Exceptions(seventy_b_layers=80, seventy_b_if_grouped=True),
+)

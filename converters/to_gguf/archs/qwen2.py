@@ -1,0 +1,13 @@
+"""Qwen2 and Qwen2.5: no table has a place."""
+
+from converters.to_gguf.archs._arch import LLAMA_BLOCKS, QKV, Arch
+from converters.to_gguf.quant.exceptions import Exceptions
+
+ARCH = Arch(
+    name="qwen2",
+    families=("qwen2",),
+    runs=LLAMA_BLOCKS,
+    biases=QKV,
+    square=True,
+    mix=Exceptions(seventy_b_layers=80),
+)

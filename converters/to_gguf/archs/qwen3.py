@@ -1,0 +1,5 @@
+"""Qwen3: heads of any size, no table."""
+
+from converters.to_gguf.archs._arch import LLAMA_BLOCKS, QKV, Arch
+
+ARCH = Arch(name="qwen3", families=("qwen3",), runs=LLAMA_BLOCKS, biases=QKV)

@@ -1,0 +1,65 @@
+"""GGUF keys beside the rotary ones: the model's sizes, and where the file came from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from converters.to_gguf.archs._arch import Arch
+from converters.to_gguf.file.keys import KeyValue, float32, string, uint32
+from ropeconv.arch.blocks.norm import LayerNorm, RmsNorm
+from ropeconv.artefact import Provenance
+from ropeconv.errors import CheckpointError
+from ropeconv.model import Model
+from ropeconv.provenance import describe_origin, read_origin
+
+QUANTIZATION_VERSION = 2  # ggml.h GGML_QNT_VERSION
+PROVENANCE = "ropeconv.provenance"
+
+# (key under the architecture's name, size): written in this order, read back by read/checkpoint.py
+SIZES: tuple[tuple[str, str], ...] = (
+    ("embedding_length", "hidden_size"),
+    ("block_count", "num_layers"),
+    ("feed_forward_length", "intermediate_size"),
+    ("attention.head_count", "num_heads"),
+    ("attention.head_count_kv", "num_kv_heads"),
+    ("attention.key_length", "head_dim"),
+    ("attention.value_length", "head_dim"),
+    ("vocab_size", "vocab_size"),
+)
+EPSILONS: Mapping[type, str] = {
+    RmsNorm: "attention.layer_norm_rms_epsilon",
+    LayerNorm: "attention.layer_norm_epsilon",
+}
+
+
+def hyperparameters(model: Model, arch: Arch) -> list[KeyValue]:
+    """Sizes and constants that the architecture's loader reads, rotary embedding excepted."""
+    norm = model.stack.head.norm
+    keys = [uint32(key, getattr(model.sizes, size)) for key, size in SIZES]
+    keys.append(float32(EPSILONS[type(norm)], norm.eps))
+    for own in arch.keys:
+        keys += own.write(model)
+    return [key.under(arch.name) for key in keys]
+
+
+def provenance_key(model: Model, huggingface: Mapping[str, Any], out: Path) -> KeyValue:
+    """One JSON value that lets `ropeconv verify` find and check its reference."""
+    origin = describe_origin(model, huggingface, out=out)
+    return string(PROVENANCE, json.dumps(origin, sort_keys=True))
+
+
+def read_provenance(metadata: Mapping[str, Any]) -> Provenance | None:
+    """The provenance in a file's keys, or None. CheckpointError when it is there but unreadable."""
+    text = metadata.get(PROVENANCE)
+    if text is None:
+        return None
+    try:
+        value = json.loads(text)
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(
+            f"{PROVENANCE} in the file is unreadable ({error}); pass --reference"
+        ) from error
+    return read_origin(value, where=PROVENANCE)

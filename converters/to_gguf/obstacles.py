@@ -1,0 +1,77 @@
+"""Why an architecture of llama.cpp cannot run a model, whatever its rotary embedding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from converters.to_gguf.archs._arch import Arch
+from ropeconv.arch.blocks import describe
+from ropeconv.arch.blocks.weight import Role
+from ropeconv.model import Model
+from ropeconv.rope.spec import Rope
+
+
+def obstacle(model: Model, arch: Arch) -> str | None:
+    """One line, or None where its graph computes the model."""
+    return (
+        _window(model, arch)
+        or _shape(model, arch)
+        or _biases(model, arch)
+        or arch.obstacle(model)
+        or _blocks(model, arch)
+    )
+
+
+def _window(model: Model, arch: Arch) -> str | None:
+    window, rope = model.stack.window, model.main_rope
+    if window is None or arch.has_windows or window >= rope.context:
+        return None
+    return (
+        f"llama.cpp's {arch.name} ignores the sliding window of {window} tokens: past it the file "
+        f"would attend to tokens that the model does not see; {_within_window(rope, window)}"
+    )
+
+
+def _within_window(rope: Rope, window: int) -> str:
+    """The advice that helps: a context is never made shorter than the trained one."""
+    elsewhere = "take `ropeconv onnx` or `ropeconv safetensors`, which keep the window"
+    if rope.original_context >= window:
+        return elsewhere
+    return f"give --context {window} or less, or {elsewhere}"
+
+
+def _shape(model: Model, arch: Arch) -> str | None:
+    attention = model.stack.attention
+    if arch.square and attention.num_heads * attention.head_dim != model.stack.hidden_size:
+        return (
+            f"llama.cpp's {arch.name} takes head_dim = hidden_size / heads only, "
+            f"this model has {attention.head_dim}"
+        )
+    if arch.untied and model.stack.tied:
+        return (
+            f"llama.cpp's {arch.name} has no tied embeddings; "
+            f"untie them (save lm_head.weight) first"
+        )
+    return None
+
+
+def _biases(model: Model, arch: Arch) -> str | None:
+    biased = {
+        place.weight.role for place in model.weights.values() if place.weight.part == "bias"
+    }
+    if biased - arch.biases:
+        roles = _names(biased - arch.biases)
+        return f"llama.cpp's {arch.name} has no place for a bias on {roles}"
+    if arch.needs_bias - biased:
+        roles = _names(arch.needs_bias - biased)
+        return f"llama.cpp's {arch.name} does not load without a bias on {roles}"
+    return None
+
+
+def _names(roles: Iterable[Role]) -> str:
+    return ", ".join(sorted(role.value for role in roles))
+
+
+def _blocks(model: Model, arch: Arch) -> str | None:
+    missing = next((kind for kind in model.stack.block_types() if kind not in arch.runs), None)
+    return None if missing is None else f"llama.cpp's {arch.name} has no {describe(missing)}"

@@ -1,0 +1,39 @@
+"""What a user chooses for a GGUF file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ropeconv import target
+from ropeconv.kit.options import option
+
+
+@dataclass(frozen=True)
+class Options(target.Options):
+    """Beside what every target is told.
+
+    type None: F16, or a GGUF source's own types. split: bytes of tensors a file, at most.
+    """
+
+    type: str | None = option(
+        None,
+        metavar="TYPE",
+        help="F32, F16, BF16, Q8_0, Q4_K_M, ... Default: F16, or a GGUF source's own.",
+    )
+    pre: str | None = option(
+        None,
+        metavar="NAME",
+        help="Pre-tokenizer name, where tokenizer.json is not recognised.",
+    )
+    name: str | None = option(
+        None,
+        metavar="TEXT",
+        help="The model's name in the file. Default: from the model card or the folder.",
+    )
+    split: int | None = option(
+        None,
+        names="--split-max-size",
+        kind="size",
+        metavar="SIZE",
+        help="Split into files of at most SIZE (300M, 2G).",
+    )

@@ -1,0 +1,222 @@
+"""Which ggml type each tensor of a GGUF file gets.
+
+The rules are those of llama.cpp's `src/llama-quant.cpp` for dense models quantised without an importance matrix, so a
+file written here has tensor by tensor the types of a file that `llama-quantize` makes of the F32 GGUF. They are data:
+a role (`attn_v`), a file type (`Q4_K_M`) and lines of "where in the model -> this type", of which the first that holds
+is taken; no line, no change.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from converters.to_gguf.quant.exceptions import Exceptions
+from converters.to_gguf.quant.ggml import fits_blocks
+from converters.to_gguf.quant.types import FileType
+from ropeconv.errors import CannotExpress, CheckpointError
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a rule may look at: the tensor is the `index`-th of `total` that play its role."""
+
+    role: str
+    index: int
+    total: int
+    queries_per_key: int  # attention heads that share one key-value head
+
+
+class Named(Protocol):
+    """An architecture, as far as types hang on it."""
+
+    @property
+    def name(self) -> str:
+        """`general.architecture`."""
+
+    @property
+    def mix(self) -> Exceptions:
+        """Where other rules hold for it."""
+
+
+Where = Callable[[Place], bool]
+Lines = tuple[tuple[Where, str], ...]
+
+
+def anywhere(_: Place) -> bool:
+    """Every tensor of the role."""
+    return True
+
+
+def shared_by_4(place: Place) -> bool:
+    """Grouped-query attention with at least four query heads on a key-value head."""
+    return place.queries_per_key >= 4
+
+
+def outer_and_every_third(place: Place) -> bool:
+    """The first eighth, the last eighth, and every third between (`use_more_bits`)."""
+    eighth = place.total // 8
+    outer = place.index < eighth or place.index >= 7 * place.total // 8
+    return outer or (place.index - eighth) % 3 == 2
+
+
+def first(count: int) -> Where:
+    """The first `count` tensors of the role."""
+    return lambda place: place.index < count
+
+
+def first_part(parts: int) -> Where:
+    """The first `1 / parts` of the tensors of the role, rounded down."""
+    return lambda place: place.index < place.total // parts
+
+
+MIX: dict[str, dict[str, Lines]] = {
+    "attn_v": {
+        "Q2_K": ((shared_by_4, "Q4_K"), (anywhere, "Q3_K")),
+        "Q3_K_M": ((first(2), "Q5_K"), (anywhere, "Q4_K")),
+        "Q3_K_L": ((anywhere, "Q5_K"),),
+        "IQ4_NL": ((shared_by_4, "Q5_K"),),
+        "IQ4_XS": ((shared_by_4, "Q5_K"),),
+        "Q4_K_S": ((first(4), "Q5_K"),),
+        "Q4_K_M": ((outer_and_every_third, "Q6_K"),),
+        "Q5_K_M": ((outer_and_every_third, "Q6_K"),),
+    },
+    "attn_output": {
+        "Q2_K": ((anywhere, "Q3_K"),),
+        "Q3_K_M": ((anywhere, "Q4_K"),),
+        "Q3_K_L": ((anywhere, "Q5_K"),),
+    },
+    "ffn_down": {
+        "Q2_K": ((anywhere, "Q3_K"),),
+        "Q3_K_M": ((first_part(16), "Q5_K"), (anywhere, "Q4_K")),
+        "Q3_K_L": ((anywhere, "Q5_K"),),
+        "IQ4_NL": ((first_part(8), "Q5_K"),),
+        "IQ4_XS": ((first_part(8), "Q5_K"),),
+        "Q4_K_S": ((first_part(8), "Q5_K"),),
+        "Q4_K_M": ((outer_and_every_third, "Q6_K"),),
+        "Q5_K_M": ((outer_and_every_third, "Q6_K"),),
+    },
+}
+
+# name in the file -> role in the table above; a role without lines there keeps the base type
+ROLES = {
+    "token_embd": "token_embd",
+    "output": "output",
+    "attn_q": "attn_q",
+    "attn_k": "attn_k",
+    "attn_v": "attn_v",
+    "attn_qkv": "attn_v",  # a fused matrix is treated as its most sensitive part
+    "attn_output": "attn_output",
+    "ffn_gate": "ffn_gate",
+    "ffn_up": "ffn_up",
+    "ffn_down": "ffn_down",
+}
+
+# What the value projection of a model that llama.cpp takes for "70B" gets in place of what it would:
+# it is small there. Which models those are, an architecture says (`Exceptions`).
+SEVENTY_B_RAISES = {"Q3_K": "Q5_K", "Q4_K": "Q5_K"}
+
+# a row that is no whole number of 256-value blocks takes the nearest type with 32-value blocks
+NARROWER = {"Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0", "IQ4_XS": "IQ4_NL"}
+
+_NAME = re.compile(r"(?:blk\.(?P<layer>\d+)\.)?(?P<stem>.+?)\.(?P<kind>weight|bias)")
+
+
+def choose_types(
+    tensors: Sequence[tuple[str, Sequence[int]]],
+    file_type: FileType,
+    *,
+    arch: Named,
+    n_layer: int,
+    n_head: int,
+    n_head_kv: int,
+) -> dict[str, str]:
+    """The ggml type of every tensor, by name.
+
+    `tensors` are GGUF names with NumPy shapes (a matrix is rows, row length), in any order: llama.cpp counts a role's
+    tensors layer by layer, and so does this. `n_layer` is `{arch}.block_count`. Vectors and norms are F32 always.
+
+    Raises CannotExpress for a tensor or architecture that these rules do not cover, CheckpointError for a name twice.
+    """
+    shapes = {name: tuple(shape) for name, shape in tensors}
+    if len(shapes) != len(tensors):
+        twice = next(name for name, count in Counter(name for name, _ in tensors).items() if count > 1)
+        raise CheckpointError(f"tensor {twice} is listed twice; a GGUF file holds a name once")
+    if file_type.quantised and arch.mix.own_rules:
+        raise CannotExpress(
+            f"{file_type.name}: llama.cpp quantises {arch.name} by rules of its own; "
+            f"take F16, BF16 or F32"
+        )
+    roles = {name: _role(name, shape) for name, shape in shapes.items()}
+    types = {name: file_type.base if role else "F32" for name, role in roles.items()}
+    if file_type.quantised:
+        grouped = n_head != n_head_kv
+        raised = SEVENTY_B_RAISES if _is_seventy_b(arch.mix, n_layer, grouped=grouped) else {}
+        sharing = n_head // n_head_kv if n_head_kv else 0
+        for name, place in _places(roles, n_layer=n_layer, sharing=sharing).items():
+            types[name] = _pick(place, file_type, cols=shapes[name][-1], raised=raised)
+    return types
+
+
+def _places(roles: Mapping[str, str | None], *, n_layer: int, sharing: int) -> dict[str, Place]:
+    """Where each matrix stands among those of its role, counted in llama.cpp's order."""
+    totals = Counter(role for role in roles.values() if role)
+    totals["ffn_down"] = n_layer  # llama.cpp takes the layer count here, not the tensor count
+    tied = "output" not in totals
+    places: dict[str, Place] = {}
+    seen: Counter[str] = Counter()
+    for name in sorted(roles, key=_llama_order):
+        role = roles[name]
+        if role:
+            acts_as = "output" if tied and role == "token_embd" else role
+            places[name] = Place(acts_as, seen[role], totals[role], sharing)
+            seen[role] += 1
+    return places
+
+
+def _role(name: str, shape: tuple[int, ...]) -> str | None:
+    """The role of a matrix that a file type shrinks; None for what stays F32: vectors, norms, biases."""
+    axes = list(shape)
+    while axes and axes[0] == 1:  # ggml does not count outer axes of length 1
+        axes.pop(0)
+    found = _NAME.fullmatch(name)
+    if len(axes) < 2 or (found and (found["kind"] == "bias" or found["stem"].endswith("_norm"))):
+        return None
+    if found is None or found["stem"] not in ROLES or len(axes) > 2:
+        what = f"{name} of shape {'x'.join(map(str, shape))}"
+        raise CannotExpress(f"no rule says how llama.cpp stores {what}; ropeconv writes dense decoder models only")
+    return ROLES[found["stem"]]
+
+
+def _pick(place: Place, file_type: FileType, *, cols: int, raised: Mapping[str, str]) -> str:
+    """The first line of the mix that holds for `place`, in a type that rows of `cols` values can have."""
+    if place.role == "output":
+        keep = file_type.base == "Q8_0" or not fits_blocks(file_type.base, cols)
+        return _fit("Q8_0" if keep else "Q6_K", cols)
+    lines: Lines = MIX.get(place.role, {}).get(file_type.name, ())
+    picked = next((wanted for where, wanted in lines if where(place)), file_type.base)
+    if place.role == "attn_v":
+        picked = raised.get(picked, picked)
+    return _fit(picked, cols)
+
+
+def _fit(type_name: str, cols: int) -> str:
+    """`type_name`, or what llama.cpp falls back to when `cols` values do not fill its blocks."""
+    if fits_blocks(type_name, cols):
+        return type_name
+    narrower = NARROWER.get(type_name, type_name)
+    return narrower if fits_blocks(narrower, cols) else "F16"
+
+
+def _is_seventy_b(own: Exceptions, n_layer: int, *, grouped: bool) -> bool:
+    return own.seventy_b_layers == n_layer and (grouped or not own.seventy_b_if_grouped)
+
+
+def _llama_order(name: str) -> tuple[int, str]:
+    """llama.cpp's order of weights (`weight_name_comparer`): by layer, those of no layer first, then by name."""
+    found = _NAME.fullmatch(name)
+    layer = found["layer"] if found else None
+    return (int(layer) if layer else -1, name)

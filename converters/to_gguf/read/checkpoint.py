@@ -1,0 +1,181 @@
+"""A GGUF file as a checkpoint: its tensors and metadata in Hugging Face's names, order and keys.
+
+The rows that the writer uses are inverted here, never typed again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from converters.to_gguf.archs import find_arch
+from converters.to_gguf.archs._arch import Arch, Stated
+from converters.to_gguf.file.metadata import EPSILONS, SIZES
+from converters.to_gguf.file.splits import split_paths
+from converters.to_gguf.plan import Row, rows
+from converters.to_gguf.read.family import complete, find_family
+from converters.to_gguf.read.tensors import GgufTensor, open_tensors, read_metadata
+from converters.to_gguf.rope.loader import TABLES
+from converters.to_gguf.rope.rope_parameters import rope_config, shortest, with_intent
+from converters.to_gguf.tokenizer.lazy_files import LazyFiles
+from ropeconv.arch.family import Architecture
+from ropeconv.arch.layers import FULL
+from ropeconv.errors import CheckpointError
+from ropeconv.finding import INTENT
+from ropeconv.model import Checkpoint, Tensor
+
+REQUIRED = (
+    "embedding_length",
+    "block_count",
+    "feed_forward_length",
+    "attention.head_count",
+    "context_length",
+)
+SPECIAL_IDS = {"bos": "bos", "eos": "eos", "pad": "padding"}  # config's name -> GGUF's
+
+
+def open_checkpoint(
+    path: Path,
+    *,
+    changes: Mapping[str, Any] | None = None,
+    original_context: int | None = None,
+) -> Checkpoint:
+    """The file as a checkpoint of one of the families; its fingerprint is the caller's to add.
+
+    changes: metadata keys to take other values for (None: for missing), as a mended copy has them.
+    original_context: the trained length, as if the file said so; ignored where it does, or where
+    its own context is shorter. CheckpointError for a damaged file or an architecture that ropeconv
+    does not know.
+    """
+    changed = {**read_metadata(path), **(changes or {})}
+    metadata = {name: value for name, value in changed.items() if value is not None}
+    intent = metadata.pop(INTENT, None)
+    arch = find_arch(metadata)
+    context = metadata.get(f"{arch.name}.context_length")
+    if original_context is not None and isinstance(context, int) and 0 < original_context <= context:
+        trained = f"{arch.name}.rope.scaling.original_context_length"
+        metadata.setdefault(trained, original_context)
+    native = open_tensors(path)
+    config, view = _read(Stated(arch, metadata), native)
+    return Checkpoint(
+        # whichever part was named, all of them are meant, and llama.cpp opens them by the first
+        path=split_paths(path)[0],
+        format="gguf",
+        config=config if intent is None else with_intent(config, intent),
+        tensors=view,
+        files=LazyFiles(metadata) if "tokenizer.ggml.tokens" in metadata else {},
+        fingerprint="",
+        metadata=metadata,
+        loadable=False,
+    )
+
+
+def _read(
+    stated: Stated, native: Mapping[str, GgufTensor]
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """(config, tensors) in Hugging Face's words."""
+    arch = stated.arch
+    sizes, own = _common_sizes(stated, native), _own_sizes(stated)
+    family, switches = find_family(arch, sizes | own, native)
+    strange = [name for name, value in own.items() if value and name not in family.keys]
+    if strange:
+        raise CheckpointError(
+            f"the GGUF file has {strange[0]} {own[strange[0]]}, which {family.name} has no place for"
+        )
+    # a family that knows windows is told that there are none
+    sizes = {**sizes, "activation": _activation(family), "tied": "output.weight" not in native}
+    sizes = {**sizes, "sliding_window": None, **own, **switches}
+    config = _config(stated, native, family, sizes)
+    kinds = tuple(config.get("layer_types") or (FULL,) * sizes["num_layers"])
+    stack = family.stack(complete(family, sizes), kinds)
+    return config, _view(native, rows(stack, arch))
+
+
+def _common_sizes(stated: Stated, native: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What every decoder's file says, by the names of sizes."""
+    usable = [key for key in REQUIRED if isinstance(stated.get(key), int) and stated.get(key) > 0]
+    epsilon = _epsilon_key(stated.arch)
+    missing = [key for key in REQUIRED if key not in usable]
+    if not isinstance(stated.get(epsilon), float):
+        missing.append(epsilon)
+    if missing:
+        raise CheckpointError(
+            f"the GGUF file has no usable {stated.arch.name}.{missing[0]}; convert it again"
+        )
+    heads = stated.get("attention.head_count")
+    embedding = native.get("token_embd.weight")
+    defaults = {
+        "num_kv_heads": heads,
+        "head_dim": stated.get("embedding_length") // heads,
+        "vocab_size": 0,
+    }
+    sizes: dict[str, Any] = {}
+    for key, size in SIZES:
+        sizes.setdefault(size, stated.get(key, defaults.get(size)))
+    for width in ("intermediate_size", "vocab_size"):  # which configs list after the heads
+        sizes[width] = sizes.pop(width)
+    if embedding is not None:
+        sizes["vocab_size"] = embedding.shape[0]
+    return {**sizes, "norm_eps": shortest(stated.get(epsilon))}
+
+
+def _epsilon_key(arch: Arch) -> str:
+    """The epsilon of the norm that its graph has."""
+    return next(key for norm, key in EPSILONS.items() if norm in arch.runs)
+
+
+def _own_sizes(stated: Stated) -> dict[str, Any]:
+    """What the architecture's own keys say, by the names of sizes."""
+    found: dict[str, Any] = {}
+    for keys in stated.arch.keys:
+        found.update(keys.sizes(stated))
+    return found
+
+
+def _activation(family: Architecture) -> Any:
+    """The one that the family's graph is made for; no key of a file says it."""
+    covered = family.keys["activation"].covers
+    return None if covered is None else covered[0]
+
+
+def _config(
+    stated: Stated,
+    native: Mapping[str, Tensor],
+    family: Architecture,
+    sizes: Mapping[str, Any],
+) -> dict[str, Any]:
+    """A config.json of the file: sizes under the family's own keys, then layers, rope, special ids."""
+    config: dict[str, Any] = {
+        "model_type": family.name,
+        "architectures": [family.classes[0]],
+        "torch_dtype": "float32",
+    }
+    for name, value in sizes.items():
+        if name in family.keys and family.keys[name].names:
+            config[family.keys[name].names[0]] = value
+    if "sliding_window" in family.keys:
+        for keys in stated.arch.keys:
+            config.update(keys.config(stated))
+    config.update(rope_config(stated, native, family.rope, head_dim=sizes["head_dim"]))
+    for special, name in SPECIAL_IDS.items():
+        # null where the file has none: a config class fills a missing key with an id of its own
+        config[f"{special}_token_id"] = stated.metadata.get(f"tokenizer.ggml.{name}_token_id")
+    return config
+
+
+def _view(native: Mapping[str, GgufTensor], table: list[Row]) -> dict[str, Tensor]:
+    by_name = {row.name: row for row in table}
+    viewed: dict[str, Tensor] = {}
+    for name, tensor in native.items():
+        if name in TABLES:
+            continue
+        row = by_name.get(name)
+        if row is None:
+            viewed[name] = tensor  # the accounting names it as a stray
+        elif tensor.shape != row.shape:
+            viewed[row.sources[0]] = tensor  # and here the shape
+        else:
+            undone = row.transform.inverse.apply([tensor])
+            viewed.update(zip(row.sources, undone, strict=True))
+    return viewed

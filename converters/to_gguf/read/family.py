@@ -1,0 +1,71 @@
+"""Which family a GGUF file holds, where its architecture runs several."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from converters.to_gguf.archs._arch import Arch
+from ropeconv import registry
+from ropeconv.arch.blocks.keys import REQUIRED, Sizes
+from ropeconv.arch.family import Architecture
+from ropeconv.arch.layers import FULL
+
+
+def find_family(
+    arch: Arch, stated: Mapping[str, Any], tensors: Collection[str]
+) -> tuple[Architecture, dict[str, Any]]:
+    """(the family, its switches that the file's biases show, by the names of sizes).
+
+    The first that the architecture runs and whose biases are those of the file: a Qwen2 may be
+    stored as `llama`. stated: sizes that the file's keys say. tensors: names in the file.
+    """
+    known = registry.architectures()
+    families = [known[name] for name in (*arch.families, *arch.also) if name in known]
+    found = [(family, _switches(family, arch, stated, tensors)) for family in families]
+    own = {name for name in tensors if name.startswith("blk.0.") and name.endswith(".bias")}
+    fitting = (
+        (family, switches)
+        for family, switches in found
+        if set(_biases(family, arch, {**stated, **switches})) == own
+    )
+    return next(fitting, found[0])
+
+
+def complete(family: Architecture, stated: Mapping[str, Any]) -> Sizes:
+    """Every size of the family: the file's, else what the family's graph is made for."""
+    values: dict[str, Any] = {}
+    for name, key in family.keys.items():
+        if name in stated:
+            values[name] = stated[name]
+        elif key.covers:
+            values[name] = key.covers[0]
+        elif key.derived is not None:
+            values[name] = key.derived(Sizes(values))
+        else:
+            values[name] = None if key.default is REQUIRED else key.default
+    return Sizes(values)
+
+
+def _switches(
+    family: Architecture, arch: Arch, stated: Mapping[str, Any], tensors: Collection[str]
+) -> dict[str, bool]:
+    """Flags that switch biases: on where the first bias of each is in the file.
+
+    Last one first: the order in which configs are written.
+    """
+    flags = [name for name, key in family.keys.items() if key.is_flag and name not in stated]
+    off = {**stated, **dict.fromkeys(flags, False)}
+    without = _biases(family, arch, off)
+    found = {}
+    for name in reversed(flags):
+        added = [bias for bias in _biases(family, arch, {**off, name: True}) if bias not in without]
+        if added:
+            found[name] = added[0] in tensors
+    return found
+
+
+def _biases(family: Architecture, arch: Arch, stated: Mapping[str, Any]) -> list[str]:
+    """The biases of layer 0, by their names in a file."""
+    layer = family.layer(complete(family, stated), FULL, 0)
+    return [arch.tensor(weight, 0) for weight in layer.weights if weight.part == "bias"]

@@ -1,0 +1,51 @@
+"""What a loader of llama.cpp does with rotary settings: a value that each architecture declares."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+FREQS = "rope_freqs.weight"
+LONG = "rope_factors_long.weight"
+SHORT = "rope_factors_short.weight"
+TABLES = (FREQS, LONG, SHORT)
+SCALING_TYPES = ("none", "linear", "yarn", "longrope")  # llama.cpp aborts the process on any other
+DEFAULT_TYPE = "linear"  # of a file that names none
+# what layers with a window rotate by
+OWN_BASE, GLOBAL_BASE = "own_base", "global_base"
+
+Divisors = Mapping[str, tuple[str, ...]]
+
+
+def with_every_type(*tables: str) -> Divisors:
+    """The same tables whatever the scaling type."""
+    return dict.fromkeys(SCALING_TYPES, tables)
+
+
+@dataclass(frozen=True)
+class Loader:
+    """What one architecture's loader and graph do with rotary settings.
+
+    divisors: scaling type -> the tables that it creates; any other one makes the file unloadable.
+    whole_head: the rotary dimension must be the head's. sliding: by what layers with a window
+    rotate, None = there are none; pattern: without a key, every pattern-th layer is full attention.
+    """
+
+    divisors: Divisors = field(default_factory=with_every_type)
+    whole_head: bool = True
+    sliding: str | None = None
+    pattern: int = 0
+
+    def takes(self, *tables: str, scaling: str = DEFAULT_TYPE) -> bool:
+        """Whether all of the tables have a place with that scaling type."""
+        return set(tables) <= set(self.divisors[scaling])
+
+    @property
+    def has_tables(self) -> bool:
+        """Whether a table has a place with some type."""
+        return any(self.divisors.values())
+
+    @property
+    def lenient(self) -> Loader:
+        """As if every table had a place: what the author of a file that is refused for one meant."""
+        return replace(self, divisors=with_every_type(*TABLES))

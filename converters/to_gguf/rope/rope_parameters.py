@@ -1,0 +1,118 @@
+"""Rotary keys and tables of a GGUF file -> the `rope_parameters` of a Hugging Face config."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from converters.to_gguf.archs._arch import Stated
+from converters.to_gguf.rope.loader import DEFAULT_TYPE, TABLES
+from converters.to_gguf.rope.run_rope import frequencies
+from converters.to_gguf.rope.settings import DEFAULT_BASE
+from ropeconv.arch.family import RopeSpelling
+from ropeconv.arch.layers import FULL, SLIDING
+from ropeconv.errors import CheckpointError
+from ropeconv.model import Tensor
+
+TRAINED = "original_max_position_embeddings"
+
+
+def rope_config(
+    stated: Stated, tensors: Mapping[str, Tensor], spelling: RopeSpelling, *, head_dim: int
+) -> dict[str, Any]:
+    """`rope_parameters` and the context keys for which transformers rotates as llama.cpp does."""
+    context = stated.get("context_length")
+    if not isinstance(context, int) or context <= 0:
+        name = stated.arch.name
+        raise CheckpointError(
+            f"the GGUF file has no {name}.context_length; its trained context is unknown"
+        )
+    trained = stated.get("rope.scaling.original_context_length", context)
+    rotary_dim = stated.get("rope.dimension_count", head_dim)
+    scaling = _scaling(stated, tensors, trained=trained, context=context, pairs=rotary_dim // 2)
+    if spelling.rope_types is not None and scaling["rope_type"] not in spelling.rope_types:
+        scaling = _as_divisors(stated, tensors, trained=trained, context=context)
+    full = {"rope_theta": shortest(stated.get("rope.freq_base", DEFAULT_BASE)), **scaling}
+    if spelling.takes_partial:
+        full["partial_rotary_factor"] = rotary_dim / head_dim
+    keys: dict[str, Any] = {"max_position_embeddings": context}
+    if trained != context:
+        keys[TRAINED] = trained
+    if not spelling.nested:
+        return {**keys, "rope_parameters": full}
+    base = shortest(stated.get("rope.freq_base_swa", DEFAULT_BASE))
+    sliding = {"rope_type": "default", "rope_theta": base}
+    return {**keys, "rope_parameters": {FULL: full, SLIDING: sliding}}
+
+
+def shortest(value: float) -> float:
+    """The decimal that was meant by a float32: 100000.0, 1e-05."""
+    from numpy import float32
+
+    return float(str(float32(value)))
+
+
+def with_intent(config: Mapping[str, Any], intent: Mapping[str, Any]) -> dict[str, Any]:
+    """`config` with the full-attention layers' parameters as the file's author meant them."""
+    values = config["rope_parameters"]
+    nested = isinstance(values.get(FULL), Mapping)
+    inner = values[FULL] if nested else values
+    share = {key: inner[key] for key in ("partial_rotary_factor",) if key in inner}
+    meant = {**intent, **share}
+    told = {**values, FULL: meant} if nested else meant
+    return {**config, "rope_parameters": told, TRAINED: intent[TRAINED]}
+
+
+def _scaling(
+    stated: Stated, tensors: Mapping[str, Tensor], *, trained: int, context: int, pairs: int
+) -> dict[str, Any]:
+    if any(name in tensors for name in TABLES):
+        return _as_divisors(stated, tensors, trained=trained, context=context)
+    kind = stated.get("rope.scaling.type", DEFAULT_TYPE)
+    factor = stated.get("rope.scaling.factor", stated.get("rope.scale_linear", 1.0))
+    factor = float(factor or 1.0)
+    rest = float(stated.get("rope.scaling.attn_factor", 1.0))
+    if kind == "yarn" and factor != 1.0:
+        magnitude = rest * (1 + 0.1 * math.log(factor) if factor > 1 else 1.0)
+        own = {} if rest == 1.0 else {"attention_factor": magnitude}
+        return {"rope_type": "yarn", "factor": factor, TRAINED: trained, **own}
+    if kind == "longrope":
+        raise CheckpointError(
+            "the GGUF file says longrope but holds no factor tables: llama.cpp runs it unscaled; "
+            "convert again"
+        )
+    if rest != 1.0:
+        even = [1.0 if kind == "none" else factor] * pairs
+        return _longrope(even, even, trained=trained, context=context, magnitude=rest)
+    if factor != 1.0 and kind != "none":
+        return {"rope_type": "linear", "factor": factor}
+    return {"rope_type": "default"}
+
+
+def _longrope(
+    short: list[float], long: list[float], *, trained: int, context: int, magnitude: float
+) -> dict[str, Any]:
+    return {
+        "rope_type": "longrope",
+        "short_factor": short,
+        "long_factor": long,
+        "factor": context / trained,
+        "attention_factor": magnitude,
+        TRAINED: trained,
+    }
+
+
+def _as_divisors(
+    stated: Stated, tensors: Mapping[str, Tensor], *, trained: int, context: int
+) -> dict[str, Any]:
+    """LongRoPE with the numbers that llama.cpp computes from tables, type and factor together.
+
+    A table that the loader refuses counts too: the doctor reports the file and mends it from this
+    reading.
+    """
+    solved = frequencies(stated.metadata, tensors, lenient=True)[FULL]
+    short = [float(value) for value in solved.rho]
+    long = short if solved.long_rho is None else [float(value) for value in solved.long_rho]
+    magnitude = solved.attention_factor
+    return _longrope(short, long, trained=trained, context=context, magnitude=magnitude)

@@ -1,0 +1,194 @@
+"""The rotary settings that llama.cpp holds once it has loaded a file, and why it would not load it.
+
+This restates `load_hparams` and `get_rope_factors` of llama.cpp's src/llama-model.cpp, with its
+defaults where the file is silent.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from converters.to_gguf.archs import architectures
+from converters.to_gguf.rope.loader import DEFAULT_TYPE, SCALING_TYPES, TABLES, Loader
+from ropeconv.model import Tensor
+
+Array = NDArray[np.float64]
+Table = Tensor | NDArray[np.float32]
+REQUIRED = ("context_length", "embedding_length", "attention.head_count", "block_count")
+OPTIONAL = (
+    "rope.scaling.factor",
+    "rope.scaling.original_context_length",
+    "rope.scaling.attn_factor",
+    "rope.freq_base",
+    "rope.freq_base_swa",
+    "rope.dimension_count",
+    "rope.scale_linear",
+)
+DEFAULT_BASE = 10000.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings after loading.
+
+    dimension: rotary values of a head. scale: freq_scale = 1 / factor. attention: the key
+    attn_factor, R.
+    """
+
+    kind: str
+    dimension: int
+    base: float
+    base_sliding: float
+    scale: float
+    original_context: int
+    attention: float
+    window: int
+
+    @property
+    def yarn(self) -> bool:
+        """Whether the YaRN ramp and magnitude act (ext_factor is 1)."""
+        return self.kind == "yarn"
+
+
+def read_settings(metadata: Mapping[str, Any]) -> Settings:
+    """The settings after loading, of a file whose keys are sound (`rope_problems`)."""
+    arch = metadata["general.architecture"]
+
+    def value(key: str, default: float) -> float:
+        return float(metadata.get(f"{arch}.{key}", default))
+
+    kind = str(metadata.get(f"{arch}.rope.scaling.type", DEFAULT_TYPE))
+    factor = value("rope.scaling.factor", value("rope.scale_linear", 0.0))
+    context = value("context_length", 0.0)
+    return Settings(
+        kind=kind,
+        dimension=int(value("rope.dimension_count", _head_size(metadata))),
+        base=value("rope.freq_base", DEFAULT_BASE),
+        base_sliding=value("rope.freq_base_swa", DEFAULT_BASE),
+        scale=1.0 if kind == "none" or factor == 0.0 else 1.0 / factor,
+        original_context=int(value("rope.scaling.original_context_length", context))
+        or int(context),
+        attention=value("rope.scaling.attn_factor", 1.0),
+        window=int(value("attention.sliding_window", 0.0)),
+    )
+
+
+def sliding_layers(metadata: Mapping[str, Any]) -> list[bool]:
+    """Whether each layer has a window, as the architecture's loader decides."""
+    arch = metadata["general.architecture"]
+    layers, loader = int(metadata[f"{arch}.block_count"]), architectures()[arch].loader
+    if loader.sliding is None or not metadata.get(f"{arch}.attention.sliding_window"):
+        return [False] * layers
+    pattern = metadata.get(f"{arch}.attention.sliding_window_pattern", loader.pattern)
+    if isinstance(pattern, int) and not isinstance(pattern, bool):
+        return [not pattern or layer % pattern < pattern - 1 for layer in range(layers)]
+    return [bool(entry) for entry in pattern][:layers]
+
+
+def rope_problems(
+    metadata: Mapping[str, Any], tensors: Mapping[str, Table], *, lenient: bool = False
+) -> list[str]:
+    """Why llama.cpp would refuse, abort on or misread the rotary settings.
+
+    One line each, empty = sound. lenient: tables that the loader has no place for are no problem.
+    """
+    arch = str(metadata.get("general.architecture"))
+    known = architectures()
+    if arch not in known:
+        names = ", ".join(sorted(known))
+        return [
+            f"general.architecture is {arch!r}; the proof knows how llama.cpp rotates in {names}"
+        ]
+    loader = known[arch].loader.lenient if lenient else known[arch].loader
+    problems = _key_problems(metadata, arch)
+    if problems:
+        return problems
+    settings = read_settings(metadata)
+    return [
+        *_dimension_problems(metadata, settings, loader),
+        *_table_problems(settings, tensors, loader),
+    ]
+
+
+def _key_problems(metadata: Mapping[str, Any], arch: str) -> list[str]:
+    kind = metadata.get(f"{arch}.rope.scaling.type", DEFAULT_TYPE)
+    if kind not in SCALING_TYPES:
+        return [
+            f"{arch}.rope.scaling.type is {kind!r}, on which llama.cpp aborts; "
+            f"it knows {', '.join(SCALING_TYPES)}"
+        ]
+    required, optional = ([f"{arch}.{key}" for key in keys] for keys in (REQUIRED, OPTIONAL))
+    missing = [key for key in required if not _positive(metadata.get(key))]
+    if missing:
+        return [
+            f"{missing[0]} is missing or not a positive number; llama.cpp does not load the file"
+        ]
+    return [
+        f"{key} is {metadata[key]!r}; a finite number that is not negative is expected"
+        for key in optional
+        if key in metadata and not _positive(metadata[key], zero=True)
+    ]
+
+
+def _positive(value: Any, *, zero: bool = False) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and math.isfinite(value) and (value > 0 or (zero and value == 0))
+
+
+def _head_size(metadata: Mapping[str, Any]) -> int:
+    arch = metadata["general.architecture"]
+    width = metadata[f"{arch}.embedding_length"] // metadata[f"{arch}.attention.head_count"]
+    return int(metadata.get(f"{arch}.attention.key_length", width))
+
+
+def _dimension_problems(
+    metadata: Mapping[str, Any], settings: Settings, loader: Loader
+) -> list[str]:
+    arch, head = metadata["general.architecture"], _head_size(metadata)
+    key = f"{arch}.rope.dimension_count"
+    if loader.whole_head and settings.dimension != head:
+        return [
+            f"{key} is {settings.dimension}, heads have {head} values; "
+            f"llama.cpp rotates whole heads in {arch}"
+        ]
+    if settings.dimension % 2 or not 0 < settings.dimension <= head:
+        return [
+            f"{key} is {settings.dimension}; an even number up to the head's {head} values "
+            f"is expected"
+        ]
+    if settings.base <= 1.0:
+        return [f"{arch}.rope.freq_base is {settings.base:g}; a base above 1 is expected"]
+    return []
+
+
+def _table_problems(
+    settings: Settings, tensors: Mapping[str, Table], loader: Loader
+) -> list[str]:
+    problems, pairs = [], settings.dimension // 2
+    for name in (name for name in TABLES if name in tensors):
+        tensor = tensors[name]
+        if not loader.takes(name, scaling=settings.kind):
+            problems.append(
+                f"{name} has no place with scaling type {settings.kind}; "
+                f"llama.cpp does not load the file"
+            )
+        elif tuple(tensor.shape) != (pairs,) or str(tensor.dtype) not in {"F32", "float32"}:
+            shape = tuple(tensor.shape)
+            problems.append(f"{name} is {tensor.dtype} {shape}; llama.cpp reads F32 ({pairs},)")
+        elif not np.all(read_table(tensor) > 0):
+            problems.append(
+                f"{name} holds a divisor that is not above zero; the angles would be meaningless"
+            )
+    return problems
+
+
+def read_table(table: Table) -> Array:
+    """A table's numbers."""
+    values = table if isinstance(table, np.ndarray) else table.rows(0, table.shape[0])
+    return np.asarray(values, np.float64)

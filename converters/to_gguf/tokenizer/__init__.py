@@ -1,0 +1,1 @@
+"""Tokenizers: Hugging Face's files to GGUF keys and back."""
