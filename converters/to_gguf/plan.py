@@ -145,7 +145,14 @@ def _types(
         n_layer=len(model.stack.layers),
         n_head=attention.num_heads,
         n_head_kv=attention.num_kv_heads,
+        n_expert=_experts(model.stack),
     )
+
+
+def _experts(stack: Stack) -> int:
+    """How many a layer has that has any."""
+    mlps = (layer.mlp for layer in stack.layers)
+    return next((mlp.num_experts for mlp in mlps if isinstance(mlp, MixtureOfExperts)), 0)
 
 
 def _file_order(item: Plan) -> tuple[int, int, str]:

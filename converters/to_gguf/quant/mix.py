@@ -1,9 +1,9 @@
 """Which ggml type each tensor of a GGUF file gets.
 
-The rules are those of llama.cpp's `src/llama-quant.cpp` for dense models quantised without an importance matrix, so a
-file written here has tensor by tensor the types of a file that `llama-quantize` makes of the F32 GGUF. They are data:
-a role (`attn_v`), a file type (`Q4_K_M`) and lines of "where in the model -> this type", of which the first that holds
-is taken; no line, no change.
+The rules are those of llama.cpp's `src/llama-quant.cpp` for models quantised without an importance
+matrix, so a file written here has tensor by tensor the types of a file that `llama-quantize` makes
+of the F32 GGUF. They are data: a role (`attn_v`), a file type (`Q4_K_M`) and lines of "where in the
+model -> this type", of which the first that holds is taken; no line, no change.
 """
 
 from __future__ import annotations
@@ -16,18 +16,22 @@ from typing import Protocol
 
 from converters.to_gguf.quant.exceptions import Exceptions
 from converters.to_gguf.quant.ggml import fits_blocks
-from converters.to_gguf.quant.types import FileType
+from converters.to_gguf.quant.types import FILE_TYPES, FileType
 from ropeconv.errors import CannotExpress, CheckpointError
 
 
 @dataclass(frozen=True)
 class Place:
-    """What a rule may look at: the tensor is the `index`-th of `total` that play its role."""
+    """What a rule may look at: the tensor is the `index`-th of `total` that play its role.
+
+    Down projections of a model with experts are counted by layer, however many of them a layer has.
+    """
 
     role: str
     index: int
     total: int
     queries_per_key: int  # attention heads that share one key-value head
+    n_expert: int = 0  # experts of a layer, 0 in a dense model
 
 
 class Named(Protocol):
@@ -101,26 +105,58 @@ MIX: dict[str, dict[str, Lines]] = {
     },
 }
 
-# name in the file -> role in the table above; a role without lines there keeps the base type
-ROLES = {
-    "token_embd": "token_embd",
-    "output": "output",
-    "attn_q": "attn_q",
-    "attn_k": "attn_k",
-    "attn_v": "attn_v",
-    "attn_qkv": "attn_v",  # a fused matrix is treated as its most sensitive part
-    "attn_output": "attn_output",
-    "ffn_gate": "ffn_gate",
-    "ffn_up": "ffn_up",
-    "ffn_down": "ffn_down",
+# In place of the table above for exactly eight experts: attention is a small part of their weights.
+EIGHT = 8
+RAISED = [row.name for row in FILE_TYPES.values() if row.quantised and row.base != "Q8_0"]
+MIX_OF_EIGHT: dict[str, dict[str, Lines]] = {
+    "attn_k": {name: ((anywhere, "Q8_0"),) for name in RAISED},
+    "attn_v": {name: ((anywhere, "Q8_0"),) for name in RAISED},
+    "attn_output": {
+        name: ((anywhere, "Q5_K"),)
+        for name in ("Q2_K", "Q3_K_S", "Q3_K_M", "IQ4_NL", "IQ4_XS", "Q4_K_S", "Q4_K_M")
+    },
 }
+
+# name in the file -> role in the tables above; a role without lines there keeps the base type
+DENSE = (
+    "token_embd",
+    "output",
+    "attn_q",
+    "attn_k",
+    "attn_v",
+    "attn_output",
+    "ffn_gate",
+    "ffn_up",
+    "ffn_down",
+)
+STACKED = {  # matrices of all experts of a layer, (expert, row, column)
+    "ffn_gate_exps": "ffn_gate",
+    "ffn_up_exps": "ffn_up",
+    "ffn_gate_up_exps": "ffn_gate",
+    "ffn_down_exps": "ffn_down",
+}
+SHARED = {
+    "ffn_gate_shexp": "ffn_gate",
+    "ffn_up_shexp": "ffn_up",
+    "ffn_down_shexp": "ffn_down",
+}
+ROLES = {name: name for name in DENSE} | STACKED | SHARED
+ROLES |= {"attn_qkv": "attn_v"}  # a fused matrix is treated as its most sensitive part
+KEPT = "ffn_gate_inp"  # the router: F32 whatever the file type
 
 # What the value projection of a model that llama.cpp takes for "70B" gets in place of what it would:
 # it is small there. Which models those are, an architecture says (`Exceptions`).
 SEVENTY_B_RAISES = {"Q3_K": "Q5_K", "Q4_K": "Q5_K"}
 
 # a row that is no whole number of 256-value blocks takes the nearest type with 32-value blocks
-NARROWER = {"Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0", "IQ4_XS": "IQ4_NL"}
+NARROWER = {
+    "Q2_K": "Q4_0",
+    "Q3_K": "Q4_0",
+    "Q4_K": "Q5_0",
+    "Q5_K": "Q5_1",
+    "Q6_K": "Q8_0",
+    "IQ4_XS": "IQ4_NL",
+}
 
 _NAME = re.compile(r"(?:blk\.(?P<layer>\d+)\.)?(?P<stem>.+?)\.(?P<kind>weight|bias)")
 
@@ -133,17 +169,22 @@ def choose_types(
     n_layer: int,
     n_head: int,
     n_head_kv: int,
+    n_expert: int = 0,
 ) -> dict[str, str]:
     """The ggml type of every tensor, by name.
 
-    `tensors` are GGUF names with NumPy shapes (a matrix is rows, row length), in any order: llama.cpp counts a role's
-    tensors layer by layer, and so does this. `n_layer` is `{arch}.block_count`. Vectors and norms are F32 always.
+    `tensors` are GGUF names with NumPy shapes (a matrix is rows, row length; those of experts are
+    expert, rows, row length), in any order: llama.cpp counts a role's tensors by layer, and so
+    does this. `n_layer` is `{arch}.block_count`, `n_expert` is `{arch}.expert_count` or 0; `n_head`
+    and `n_head_kv` are those of layer 0. Vectors, norms and routers are F32 always.
 
-    Raises CannotExpress for a tensor or architecture that these rules do not cover, CheckpointError for a name twice.
+    Raises CannotExpress for a tensor or architecture that these rules do not cover, CheckpointError
+    for a name twice.
     """
     shapes = {name: tuple(shape) for name, shape in tensors}
     if len(shapes) != len(tensors):
-        twice = next(name for name, count in Counter(name for name, _ in tensors).items() if count > 1)
+        counts = Counter(name for name, _ in tensors)
+        twice = next(name for name, count in counts.items() if count > 1)
         raise CheckpointError(f"tensor {twice} is listed twice; a GGUF file holds a name once")
     if file_type.quantised and arch.mix.own_rules:
         raise CannotExpress(
@@ -156,12 +197,15 @@ def choose_types(
         grouped = n_head != n_head_kv
         raised = SEVENTY_B_RAISES if _is_seventy_b(arch.mix, n_layer, grouped=grouped) else {}
         sharing = n_head // n_head_kv if n_head_kv else 0
-        for name, place in _places(roles, n_layer=n_layer, sharing=sharing).items():
+        places = _places(roles, n_layer=n_layer, sharing=sharing, n_expert=n_expert)
+        for name, place in places.items():
             types[name] = _pick(place, file_type, cols=shapes[name][-1], raised=raised)
     return types
 
 
-def _places(roles: Mapping[str, str | None], *, n_layer: int, sharing: int) -> dict[str, Place]:
+def _places(
+    roles: Mapping[str, str | None], *, n_layer: int, sharing: int, n_expert: int
+) -> dict[str, Place]:
     """Where each matrix stands among those of its role, counted in llama.cpp's order."""
     totals = Counter(role for role in roles.values() if role)
     totals["ffn_down"] = n_layer  # llama.cpp takes the layer count here, not the tensor count
@@ -172,31 +216,39 @@ def _places(roles: Mapping[str, str | None], *, n_layer: int, sharing: int) -> d
         role = roles[name]
         if role:
             acts_as = "output" if tied and role == "token_embd" else role
-            places[name] = Place(acts_as, seen[role], totals[role], sharing)
+            by_layer = n_expert > 1 and role == "ffn_down"
+            index = _llama_order(name)[0] if by_layer else seen[role]
+            places[name] = Place(acts_as, index, totals[role], sharing, n_expert)
             seen[role] += 1
     return places
 
 
 def _role(name: str, shape: tuple[int, ...]) -> str | None:
-    """The role of a matrix that a file type shrinks; None for what stays F32: vectors, norms, biases."""
+    """The role of a matrix that a file type shrinks; None for what stays F32."""
     axes = list(shape)
     while axes and axes[0] == 1:  # ggml does not count outer axes of length 1
         axes.pop(0)
     found = _NAME.fullmatch(name)
     if len(axes) < 2 or (found and (found["kind"] == "bias" or found["stem"].endswith("_norm"))):
         return None
-    if found is None or found["stem"] not in ROLES or len(axes) > 2:
+    stem = found["stem"] if found else name
+    if stem == KEPT:
+        return None
+    if stem not in ROLES or len(axes) > (3 if stem in STACKED else 2):
         what = f"{name} of shape {'x'.join(map(str, shape))}"
-        raise CannotExpress(f"no rule says how llama.cpp stores {what}; ropeconv writes dense decoder models only")
-    return ROLES[found["stem"]]
+        raise CannotExpress(
+            f"no rule says how llama.cpp stores {what}; take another target, or a model without it"
+        )
+    return ROLES[stem]
 
 
 def _pick(place: Place, file_type: FileType, *, cols: int, raised: Mapping[str, str]) -> str:
-    """The first line of the mix that holds for `place`, in a type that rows of `cols` values can have."""
+    """The first line of the mix that holds for `place`, in a type that `cols` values can have."""
     if place.role == "output":
         keep = file_type.base == "Q8_0" or not fits_blocks(file_type.base, cols)
         return _fit("Q8_0" if keep else "Q6_K", cols)
-    lines: Lines = MIX.get(place.role, {}).get(file_type.name, ())
+    mix = MIX | MIX_OF_EIGHT if place.n_expert == EIGHT else MIX
+    lines: Lines = mix.get(place.role, {}).get(file_type.name, ())
     picked = next((wanted for where, wanted in lines if where(place)), file_type.base)
     if place.role == "attn_v":
         picked = raised.get(picked, picked)
@@ -216,7 +268,7 @@ def _is_seventy_b(own: Exceptions, n_layer: int, *, grouped: bool) -> bool:
 
 
 def _llama_order(name: str) -> tuple[int, str]:
-    """llama.cpp's order of weights (`weight_name_comparer`): by layer, those of no layer first, then by name."""
+    """llama.cpp's order (`weight_name_comparer`): by layer, those of none first, then by name."""
     found = _NAME.fullmatch(name)
     layer = found["layer"] if found else None
     return (int(layer) if layer else -1, name)
