@@ -10,17 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from converters.to_gguf.emit import Options, emit
 from converters.to_gguf.run import logits
 from ropeconv.errors import CannotExpress, OutputError
 from ropeconv.extend import ScalingRequest
-from ropeconv.prepare import huggingface_patch, prepare
 from ropeconv.target import Emitted
 from tests.checkpoints import save_checkpoint
-from tests.verify.tiny import random_ids
+from tests.families import random_ids
+from tests.to_gguf import converting
+from tests.to_gguf.converting import PI
 
 L = 256
-PI = ScalingRequest(kind="linear", factor=4)
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +33,7 @@ def qwen2(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def convert(source: Path, out: Path, request: ScalingRequest | None = PI, **options: Any) -> Emitted:
-    model = prepare(source, request)
-    return emit(model, out, huggingface=huggingface_patch(model), options=Options(**options))
+    return converting.convert(source, out, request, **options).emitted
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -13,10 +13,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from converters.to_gguf import ggml
-from converters.to_gguf.ggml import dequantize_rows, quantize_rows, row_bytes
-from converters.to_gguf.types import FILE_TYPES
-from ropeconv.casts import BadValueError, _native_casts, all_finite, cast_rows
+from converters.to_gguf.quant import ggml
+from converters.to_gguf.quant.ggml import dequantize_rows, quantize_rows, row_bytes
+from converters.to_gguf.quant.types import FILE_TYPES
+from ropeconv.kit.casts import BadValueError, _native_casts, all_finite, cast_rows
 from ropeconv.errors import CannotExpress, RopeconvError
 
 llama_cpp = pytest.importorskip("llama_cpp")
@@ -30,7 +30,7 @@ BLOCK_TYPES = sorted({row.base for row in FILE_TYPES.values() if row.quantised})
 def casts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both ways to float16: ggml's, and NumPy's where llama-cpp-python is not installed."""
     if request.param == "numpy":
-        monkeypatch.setattr("ropeconv.casts._native_casts", dict)
+        monkeypatch.setattr("ropeconv.kit.casts._native_casts", dict)
     else:
         assert set(_native_casts()) == {"widen", "narrow"}
     return str(request.param)
@@ -290,7 +290,7 @@ def test_a_package_without_the_library_is_one_line(no_library_yet: None, monkeyp
 def test_quantising_loads_neither_llama_cpp_nor_torch() -> None:
     script = (
         "import sys, numpy as np\n"
-        "from converters.to_gguf.ggml import quantize_rows\n"
+        "from converters.to_gguf.quant.ggml import quantize_rows\n"
         "quantize_rows(np.ones((1, 32), np.float32), 'Q8_0')\n"
         "print([m for m in ('llama_cpp', 'torch', 'transformers') if m in sys.modules])"
     )

@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from converters.to_gguf import mix
-from converters.to_gguf.ggml import quantize_rows
-from converters.to_gguf.types import FILE_TYPES, NEEDS_IMATRIX, PLAIN
-from ropeconv.casts import cast_rows
+from converters.to_gguf.archs import architectures
+from converters.to_gguf.quant import mix
+from converters.to_gguf.quant.exceptions import NO_EXCEPTIONS, Exceptions
+from converters.to_gguf.quant.ggml import quantize_rows
+from converters.to_gguf.quant.types import FILE_TYPES, NEEDS_IMATRIX, PLAIN
+from ropeconv.kit.casts import cast_rows
 
 llama_cpp = pytest.importorskip("llama_cpp")
 
@@ -25,8 +27,12 @@ Shapes = dict[str, tuple[int, ...]]
 Stored = dict[str, tuple[str, bytes]]  # name -> ggml type, data
 
 NORMS = ("attn_norm", "ffn_norm")
+ATTENTION = ("attn_q", "attn_k", "attn_v", "attn_output")
+MLP = ("ffn_gate", "ffn_up", "ffn_down")
+EXPERTS = ("ffn_gate_exps", "ffn_up_exps", "ffn_down_exps")
+SHARED = ("ffn_gate_shexp", "ffn_up_shexp", "ffn_down_shexp")
 RULED = ("attn_v", "attn_output", "ffn_down")
-SPLIT = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
+SPLIT = (*ATTENTION, *MLP)
 FUSED = ("attn_qkv", "attn_output", "ffn_up", "ffn_down")
 # arch -> matrices, norms, biased matrices of one layer
 LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
@@ -37,6 +43,32 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
     "olmo2": (SPLIT, ("attn_q_norm", "attn_k_norm", "post_attention_norm", "post_ffw_norm"), ()),
     "phi3": (FUSED, NORMS, ()),
     "gptneox": (FUSED, NORMS, FUSED),
+    "qwen3moe": ((*ATTENTION, *EXPERTS), (*NORMS, "attn_q_norm", "attn_k_norm"), ()),
+    "qwen2moe": ((*ATTENTION, *EXPERTS, *SHARED), NORMS, ()),
+    "granite_swa": (
+        (*ATTENTION, "ffn_gate_up_exps", "ffn_down_exps", "ffn_up_shexp", "ffn_down_shexp"),
+        NORMS,
+        (),
+    ),
+    "glm4moe": ((*ATTENTION, *EXPERTS, *SHARED), NORMS, ()),
+}
+# further keys without which llama.cpp does not take a model of experts
+KEYS: dict[str, dict[str, Any]] = {
+    "qwen2moe": {"expert_shared_feed_forward_length": 256},
+    "granite_swa": {
+        "logit_scale": 1.0,
+        "attention.sliding_window": 16,
+        "attention.sliding_window_pattern": [True] + [False] * 15,
+    },
+    "glm4moe": {
+        "leading_dense_block_count": 3,
+        "expert_shared_count": 1,
+        "expert_weights_scale": 1.0,
+        "expert_weights_norm": True,
+        "expert_gating_func": 2,
+        "attention.key_length": 32,
+        "attention.value_length": 32,
+    },
 }
 
 
@@ -54,10 +86,30 @@ class Case:
     rope_freqs: bool = False
     rows: int = 2
     only: tuple[str, ...] = ()  # these matrices of a layer and no norms, to keep deep models small
+    experts: int = 0
+    dense_first: int = 0  # layers before the first one with experts
 
     @property
     def model(self) -> dict[str, Any]:
-        return {"arch": self.arch, "n_layer": self.layers, "n_head": self.heads, "n_head_kv": self.kv_heads}
+        return {
+            "arch": named(self.arch),
+            "n_layer": self.layers,
+            "n_head": self.heads,
+            "n_head_kv": self.kv_heads,
+            "n_expert": self.experts,
+        }
+
+
+@dataclass(frozen=True)
+class Named:
+    """An architecture that has no file yet; llama.cpp's rules for its experts are those of all."""
+
+    name: str
+    mix: Exceptions = NO_EXCEPTIONS
+
+
+def named(arch: str) -> mix.Named:
+    return architectures().get(arch) or Named(arch)
 
 
 CASES = (
@@ -79,6 +131,13 @@ CASES = (
     Case("phi3", 8, cols=96, ff=256),
     Case("gptneox", 16, ff=512),
     Case("gptneox", 24, cols=288),
+    Case("qwen3moe", 16, experts=4),
+    Case("qwen3moe", 16, experts=8),
+    Case("qwen3moe", 8, experts=8, kv_heads=2, tied=True),
+    Case("qwen3moe", 8, experts=8, kv_heads=2, cols=96, ff=288),
+    Case("qwen2moe", 16, experts=60, ff=512),
+    Case("glm4moe", 16, experts=8, kv_heads=2, dense_first=3),
+    Case("granite_swa", 16, experts=8, kv_heads=2),
 )
 GRID = [(case, name) for case in CASES for name in FILE_TYPES]
 
@@ -92,12 +151,21 @@ def shapes_of(case: Case) -> Shapes:
     if case.rope_freqs:
         shapes["rope_freqs.weight"] = (16,)
     for layer in range(case.layers):
-        block: Shapes = {f"{m}.weight": (case.rows, case.ff if m == "ffn_down" else case.cols) for m in matrices}
-        block.update({f"{n}.weight": (case.cols,) for n in norms} | {f"{b}.bias": (2,) for b in biased})
+        dense = layer < case.dense_first
+        block: Shapes = {f"{m}.weight": matrix(case, m) for m in (SPLIT if dense else matrices)}
+        block |= {f"{n}.weight": (case.cols,) for n in norms} | {f"{b}.bias": (2,) for b in biased}
+        if case.experts and not dense:
+            block["ffn_gate_inp.weight"] = (case.experts, case.cols)
         shapes |= {f"blk.{layer}.{name}": shape for name, shape in block.items()}
     names = list(shapes)
     random.Random(7).shuffle(names)
     return {name: shapes[name] for name in names}
+
+
+def matrix(case: Case, name: str) -> tuple[int, ...]:
+    """The shape of a matrix of a layer: few rows, stacked where there is one an expert."""
+    shape = (case.rows, case.ff if "ffn_down" in name else case.cols)
+    return (case.experts, *shape) if name.endswith("_exps") else shape
 
 
 @cache
@@ -120,6 +188,13 @@ def write_f32(case: Case, path: Path) -> None:
     writer.add_layer_norm_eps(1e-5)
     writer.add_parallel_residual(True)
     writer.add_vocab_size(3)
+    if case.experts:
+        writer.add_expert_count(case.experts)
+        writer.add_expert_used_count(2)
+        writer.add_expert_feed_forward_length(case.ff)
+    for key, value in KEYS.get(case.arch, {}).items():
+        add = {bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32}
+        add.get(type(value), writer.add_array)(f"{case.arch}.{key}", value)
     for name, data in weights_of(case).items():
         writer.add_tensor(name, data)
     writer.write_header_to_file()
@@ -174,7 +249,9 @@ def choose(case: Case, name: str) -> dict[str, str]:
 
 
 def encode(rows: np.ndarray[Any, Any], type_name: str) -> bytes:
-    return (cast_rows(rows, type_name) if type_name in PLAIN else quantize_rows(rows, type_name)).tobytes()
+    if type_name in PLAIN:
+        return cast_rows(rows, type_name).tobytes()
+    return quantize_rows(rows.reshape(-1, rows.shape[-1]), type_name).tobytes()
 
 
 def unlike(ours: dict[str, str], theirs: Stored) -> dict[str, tuple[str, str]]:
@@ -206,12 +283,23 @@ def test_slabs_from_two_threads_are_llama_cpps_bytes(tmp_path: Path) -> None:
             assert read_stored(out)[0][name] == (row.base, joined)
 
 
-@pytest.mark.parametrize(("role", "name"), [(role, name) for role, table in mix.MIX.items() for name in table])
-def test_every_line_of_the_mix_is_needed(role: str, name: str, reference: Reference, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Planted fault: with a role's lines taken out, or its last line alone, llama.cpp disagrees somewhere."""
-    lines = mix.MIX[role][name]
+LINES = [
+    (table, role, name)
+    for table in ("MIX", "MIX_OF_EIGHT")
+    for role, lines in getattr(mix, table).items()
+    for name in lines
+]
+
+
+@pytest.mark.parametrize(("table", "role", "name"), LINES)
+def test_every_line_of_the_mix_is_needed(
+    table: str, role: str, name: str, reference: Reference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Planted fault: a role's lines taken out, or its last line alone; llama.cpp disagrees."""
+    tables = getattr(mix, table)
+    lines = tables[role][name]
     for fault in ((), lines[1:]):
-        monkeypatch.setitem(mix.MIX[role], name, fault)
+        monkeypatch.setitem(tables[role], name, fault)
         assert any(unlike(choose(case, name), reference(case, name)[0]) for case in CASES)
 
 
@@ -249,17 +337,51 @@ def test_every_fallback_is_needed(wide: str, reference: Reference, monkeypatch: 
 @pytest.mark.parametrize(
     ("attribute", "fault"),
     [
-        ("SEVENTY_B_LAYERS", {"llama": 80}),
-        ("SEVENTY_B_LAYERS", {"qwen2": 80}),
-        ("SEVENTY_B_IF_GROUPED", ()),
         ("SEVENTY_B_RAISES", {"Q3_K": "Q5_K"}),
         ("SEVENTY_B_RAISES", {"Q4_K": "Q5_K"}),
+        ("EIGHT", 4),
+        ("KEPT", "no router"),
         ("_llama_order", lambda name: (0, name)),
     ],
 )
-def test_model_rules_are_needed(attribute: str, fault: Any, reference: Reference, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_model_rules_are_needed(
+    attribute: str, fault: Any, reference: Reference, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(mix, attribute, fault)
+    if attribute == "KEPT":
+        monkeypatch.setitem(mix.ROLES, "ffn_gate_inp", "ffn_gate_inp")
     assert any(unlike(choose(case, name), reference(case, name)[0]) for case, name in GRID)
+
+
+ARCH_FAULTS = {
+    "qwen2 has no 70B": ("qwen2", NO_EXCEPTIONS),
+    "llama has no 70B": ("llama", NO_EXCEPTIONS),
+    "the 65B too": ("llama", Exceptions(seventy_b_layers=80)),
+}
+
+
+@pytest.mark.parametrize("fault", ARCH_FAULTS)
+def test_exceptions_of_an_architecture_are_needed(fault: str, reference: Reference) -> None:
+    arch, exceptions = ARCH_FAULTS[fault]
+    wrong = {"arch": Named(arch, exceptions)}
+    cases = [case for case in CASES if case.arch == arch]
+    assert any(
+        unlike(
+            mix.choose_types(list(shapes_of(case).items()), FILE_TYPES[name], **case.model | wrong),
+            reference(case, name)[0],
+        )
+        for case in cases
+        for name in FILE_TYPES
+    )
+
+
+def test_down_projections_of_experts_are_counted_by_layer(reference: Reference) -> None:
+    """Planted fault: counted one after the other, as in a dense model."""
+    case = next(case for case in CASES if case.arch == "qwen2moe")
+    dense = mix.choose_types(
+        list(shapes_of(case).items()), FILE_TYPES["Q4_K_M"], **case.model | {"n_expert": 0}
+    )
+    assert unlike(dense, reference(case, "Q4_K_M")[0])
 
 
 def test_a_flipped_bit_is_seen(reference: Reference) -> None:

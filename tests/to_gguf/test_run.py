@@ -20,9 +20,10 @@ import pytest
 from converters.to_gguf import run
 from converters.to_gguf.run import frequencies, logits, rope_problems, tokenize
 from ropeconv.errors import CannotExpress, CheckpointError, ConfigError
-from tests.verify.tiny import Gguf, make_model, model_logits, random_ids, to_gguf
+from tests.families import make_model, model_logits, random_ids
+from tests.gguf_files import Gguf, to_gguf
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.llama
 
 L, S = 128, 4.0
 THETA = 20000.0

@@ -11,7 +11,7 @@ import pytest
 
 from ropeconv.cli import main
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.real, pytest.mark.llama]
 
 
 def run(*arguments: str) -> int:
@@ -65,7 +65,7 @@ def test_the_packaged_gguf_takes_a_scaling_and_keeps_its_tokens(smollm2: Path, t
     from tokenizers import Tokenizer
 
     from converters.to_gguf.run import tokenize
-    from ropeconv.verify.scripts_text import SCRIPT_SAMPLES
+    from ropeconv.proof.scripts_text import SCRIPT_SAMPLES
 
     sample = runpy.run_path(str(Path(__file__).parents[2] / "samples" / "make_checkpoint.py"))
     out = tmp_path / "x4.gguf"

@@ -8,17 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from converters.to_gguf.emit import Options, emit
-from ropeconv import registry
-from ropeconv.checkpoint.load import load_model
 from ropeconv.errors import RopeConfigError
 from ropeconv.extend import ScalingRequest
 from ropeconv.model import Model
-from ropeconv.prepare import huggingface_patch, prepare
+from ropeconv.prepare import prepare
 from tests.checkpoints import save_checkpoint
+from tests.families import FAMILIES, TINY, extra
+from tests.to_gguf import converting
+from tests.to_gguf.converting import read_back
 
 L = 256
-FAMILIES = sorted(registry.architectures())
 METHODS: dict[str, ScalingRequest | None] = {
     "none": None,
     "linear": ScalingRequest(kind="linear", factor=4),
@@ -35,14 +34,15 @@ TABLES: dict[str, ScalingRequest] = {
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("sources")
-    untied = {"tie_word_embeddings": False}
-    extra: dict[str, dict[str, Any]] = {"gpt_neox": {"hidden_size": 128} | untied, "olmo2": untied}
-    return {f: save_checkpoint(root / f"model-{n}", f, context=L, **extra.get(f, {})) for n, f in enumerate(FAMILIES)}
+    return {
+        family: save_checkpoint(root / f"model-{n}", family, context=L, **extra(family))
+        for n, family in enumerate(FAMILIES)
+    }
 
 
 def convert(source: Path, request: ScalingRequest | None, out: Path) -> tuple[Model, Path]:
-    model = prepare(source, request)
-    return model, emit(model, out, huggingface=huggingface_patch(model), options=Options(type="F32")).files[0]
+    done = converting.convert(source, out, request, type="F32")
+    return done.model, done.files[0]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -50,7 +50,7 @@ def test_tensors_are_the_folders_own(family: str, sources: dict[str, Path], tmp_
     from safetensors.numpy import load_file
 
     _, out = convert(sources[family], None, tmp_path / "out.gguf")
-    read = load_model(out)
+    read = read_back(out)
     wanted = load_file(sources[family] / "model.safetensors")
     family_name = "llama" if family == "mistral" else family  # one architecture in llama.cpp
     assert read.arch.name == family_name
@@ -68,30 +68,22 @@ def test_tensors_are_the_folders_own(family: str, sources: dict[str, Path], tmp_
 @pytest.mark.parametrize("family", FAMILIES)
 def test_sizes_and_frequencies_come_back(family: str, method: str, sources: dict[str, Path], tmp_path: Path) -> None:
     model, out = convert(sources[family], METHODS[method], tmp_path / "out.gguf")
-    compare(model, load_model(out))
+    compare(model, read_back(out))
 
 
 @pytest.mark.parametrize("method", TABLES)
 def test_tables_come_back(method: str, sources: dict[str, Path], tmp_path: Path) -> None:
     model, out = convert(sources["llama"], TABLES[method], tmp_path / "out.gguf")
-    compare(model, load_model(out))
+    compare(model, read_back(out))
 
 
 def compare(wrote: Model, read: Model) -> None:
     """The same sizes, contexts and numbers."""
-    for field in (
-        "hidden_size",
-        "num_layers",
-        "num_heads",
-        "num_kv_heads",
-        "head_dim",
-        "intermediate_size",
-        "vocab_size",
-        "tied",
-    ):
-        assert getattr(read.dims, field) == getattr(wrote.dims, field), field
-    assert read.dims.norm_eps == pytest.approx(wrote.dims.norm_eps)
-    assert read.layer_types == wrote.layer_types
+    mine, theirs = read.sizes.values(), wrote.sizes.values()
+    for size in theirs.keys() & mine.keys() - {"norm_eps", "activation", "sliding_window"}:
+        assert mine[size] == theirs[size] or {mine[size], theirs[size]} <= {None, ()}, size
+    assert read.stack.head.norm.eps == pytest.approx(wrote.stack.head.norm.eps)
+    assert (read.stack.kinds, read.stack.window) == (wrote.stack.kinds, wrote.stack.window)
     assert (read.main_rope.context, read.main_rope.original_context) == (
         wrote.main_rope.context,
         wrote.main_rope.original_context,
@@ -119,12 +111,11 @@ def test_a_table_beside_a_factor_is_read_as_llama_cpp_computes_it(
     keys: dict[str, Any], sources: dict[str, Path], tmp_path: Path
 ) -> None:
     from converters.to_gguf.run import logits
-    from tests.verify.tiny import random_ids
+    from tests.families import random_ids
 
     _, out = convert(sources["llama"], TABLES["llama3"], tmp_path / "table.gguf")
     edited = edit(out, tmp_path / "edited.gguf", keys)
-    model = prepare(edited, None)
-    copy = emit(model, tmp_path / "copy.gguf", huggingface=huggingface_patch(model), options=Options()).files[0]
+    copy = converting.convert(edited, tmp_path / "copy.gguf").files[0]
     ids = random_ids(600)
     before, after, plain = (np.concatenate(list(logits(p, ids, 4 * L))) for p in (edited, copy, out))
     assert ((after - before) ** 2).mean() / before.var() < 1e-9

@@ -9,19 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from converters.to_gguf.artefact import open_artefact
-from converters.to_gguf.emit import Options, emit
+from converters.to_gguf.read.artefact import open_artefact
 from converters.to_gguf.run import logits
-from ropeconv import registry
 from ropeconv.errors import CheckpointError, OutputError, RopeconvError
 from ropeconv.extend import ScalingRequest
-from ropeconv.prepare import huggingface_patch, prepare
-from ropeconv.verify.run import verify
+from ropeconv.prepare import prepare
+from ropeconv.proof.run import verify
 from tests.checkpoints import save_checkpoint
-from tests.verify.tiny import random_ids
+from tests.families import random_ids
+from tests.to_gguf import converting
+from tests.to_gguf.converting import PI
 
 L = 256
-PI = ScalingRequest(kind="linear", factor=4)
 THREE, TWO = 200_000, 300_000  # bytes a part: this model makes so many parts of it
 
 
@@ -32,10 +31,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def convert(source: Path, out: Path, request: ScalingRequest | None = None, **options: Any) -> list[str]:
     """Names of the files written, F32."""
-    prepared = prepare(source, request)
-    kind = {} if prepared.checkpoint.metadata else {"type": "F32"}
-    emitted = emit(prepared, out, huggingface=huggingface_patch(prepared), options=Options(**kind, **options))
-    return [path.name for path in emitted.files]
+    kind = {} if source.is_file() else {"type": "F32"}
+    done = converting.convert(source, out, request, **kind, **options)
+    return [path.name for path in done.files]
 
 
 def names(folder: Path) -> list[str]:
@@ -91,7 +89,7 @@ def test_any_part_names_the_whole_source(model: Path, tmp_path: Path) -> None:
         convert(part, tmp_path / f"out{number}.gguf", PI)
     one, two = (tmp_path / f"out{n}.gguf" for n in (0, 1))
     assert one.read_bytes() == two.read_bytes()  # its provenance names part 1 too
-    artefact = open_artefact(second, registry.architectures())
+    artefact = open_artefact(second)
     assert artefact.path == first
     ids = random_ids(40)
     assert np.array_equal(next(artefact.logits(ids, 40)), next(logits(first, ids, 40)))

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from converters.to_gguf.pretokenizers import PRE_TOKENIZERS, PreTokenizer, write_pre_tokenizer
-from converters.to_gguf.tokenizer import tokenizer_keys, tokenizer_limits
-from ropeconv.verify.scripts_text import SCRIPT_SAMPLES
+from converters.to_gguf.tokenizer.pretokenizers import PRE_TOKENIZERS, PreTokenizer, write_pre_tokenizer
+from converters.to_gguf.tokenizer.keys import tokenizer_keys, tokenizer_limits
+from ropeconv.proof.scripts_text import SCRIPT_SAMPLES
 from tests.to_gguf.tokenizer_cases import (
     LLAMA_LIKE,
     TEXTS,

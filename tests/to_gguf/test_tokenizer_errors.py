@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from converters.to_gguf.tokenizer import tokenizer_keys, tokenizer_limits
+from converters.to_gguf.tokenizer.keys import tokenizer_keys, tokenizer_limits
 from ropeconv.errors import TokenizerError
 from tests.to_gguf.tokenizer_cases import (
     LLAMA_LIKE,

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from converters.to_gguf.keys import KeyValue
-from converters.to_gguf.tokenizer import tokenizer_keys
+from converters.to_gguf.file.keys import KeyValue
+from converters.to_gguf.tokenizer.keys import tokenizer_keys
 from tests.to_gguf.tokenizer_cases import (
     LLAMA_LIKE,
     byte_fallback_json,

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from converters.to_gguf.keys import KeyValue
-from converters.to_gguf.pretokenizers import PRE_TOKENIZERS, write_pre_tokenizer
-from converters.to_gguf.tokenizer import tokenizer_keys
-from converters.to_gguf.tokenizer_files import huggingface_tokenizer
+from converters.to_gguf.file.keys import KeyValue
+from converters.to_gguf.tokenizer.pretokenizers import PRE_TOKENIZERS, write_pre_tokenizer
+from converters.to_gguf.tokenizer.keys import tokenizer_keys
+from converters.to_gguf.tokenizer.files import huggingface_tokenizer
 from ropeconv.errors import TokenizerError
 from tests.to_gguf.tokenizer_cases import (
     LLAMA_LIKE,

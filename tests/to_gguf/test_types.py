@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from converters.to_gguf.types import ALIASES, FILE_TYPES, NOT_WRITTEN, file_type
+from converters.to_gguf.quant.types import ALIASES, FILE_TYPES, NOT_WRITTEN, file_type
 from ropeconv.errors import CannotExpress, RopeconvError
 
 

@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from converters.to_gguf.emit import Options, emit
 from converters.to_gguf.run import logits
 from ropeconv.errors import RopeconvError
-from ropeconv.extend import ScalingRequest
-from ropeconv.prepare import huggingface_patch, prepare
 from tests.checkpoints import save_checkpoint
-from tests.verify.tiny import model_logits, random_ids
+from tests.families import GELU, extra, model_logits, nmse, random_ids
+from tests.to_gguf import converting
+from tests.to_gguf.converting import PI
 
 L = 256
 EXACT: dict[str, tuple[str, dict[str, Any]]] = {
@@ -72,17 +71,14 @@ def reference(source: Path) -> Any:
 
 
 def convert(source: Path, out: Path) -> Path:
-    model = prepare(source, ScalingRequest(kind="linear", factor=4))
-    return emit(model, out, huggingface=huggingface_patch(model), options=Options(type="F32")).files[0]
+    return converting.convert(source, out, PI, type="F32").files[0]
 
 
 def build(family: str, folder: Path, config: dict[str, Any]) -> Path:
-    wider = {"hidden_size": 128} if family == "gpt_neox" else {}
-    untied = {"tie_word_embeddings": False} if family in ("olmo2", "gpt_neox") else {}
-    return save_checkpoint(folder, family, context=L, **wider | untied | config)
+    return save_checkpoint(folder, family, context=L, **extra(family) | config)
 
 
-@pytest.mark.slow
+@pytest.mark.llama
 @pytest.mark.parametrize("case", EXACT)
 def test_a_variant_is_exact(case: str, tmp_path: Path) -> None:
     family, config = EXACT[case]
@@ -91,8 +87,7 @@ def test_a_variant_is_exact(case: str, tmp_path: Path) -> None:
     ids = random_ids(3 * L)
     wanted = model_logits(reference(source), ids)
     got = np.concatenate(list(logits(out, ids, 4 * L)))
-    limit = 1e-5 if family in ("gemma3_text", "gpt_neox") else 1e-6
-    assert ((got - wanted) ** 2).mean() / wanted.var() <= limit
+    assert nmse(got, wanted) <= (1e-5 if family in GELU else 1e-6)
 
 
 @pytest.mark.parametrize("case", REFUSED)

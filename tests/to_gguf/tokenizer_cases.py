@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ropeconv.verify.scripts_text import SCRIPT_SAMPLES
+from ropeconv.proof.scripts_text import SCRIPT_SAMPLES
 
 SPECIALS = ["<|begin|>", "<|end_text|>", "<|im_start|>", "<|im_end|>"]
 TEXTS = [
