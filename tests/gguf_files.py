@@ -107,7 +107,7 @@ def _add(writer: Any, key: str, value: Any) -> None:
 def to_gguf(model: Any, *, keys: Mapping[str, Any] | None = None, tables: Mapping[str, Any] | None = None) -> Gguf:
     """The model as llama.cpp stores it. keys: rotary keys, without prefix; tables: rotary tensors."""
     family = model.config.model_type
-    state = {name: np.asarray(value.detach()) for name, value in model.state_dict().items()}
+    state = dict(_experts(model.state_dict()))
     plain = GPT_NEOX if family == "gpt_neox" else LLAMA_NAMES
     tensors = dict(_tensors(state, plain, model.config, family=family))
     every = _keys(model.config, family) | dict(keys or {})
@@ -118,6 +118,7 @@ ARCHS = {name: name for name in ("llama", "qwen2", "qwen3", "olmo2", "phi3")} | 
     "mistral": "llama",
     "gemma3_text": "gemma3",
     "gpt_neox": "gptneox",
+    "qwen3_moe": "qwen3moe",
 }
 LLAMA_NAMES = {
     "model.embed_tokens": "token_embd",
@@ -134,6 +135,10 @@ LLAMA_NAMES = {
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
     "mlp.gate_up_proj": "ffn_up",
+    "mlp.gate": "ffn_gate_inp",
+    "mlp.experts.gate": "ffn_gate_exps",
+    "mlp.experts.up": "ffn_up_exps",
+    "mlp.experts.down": "ffn_down_exps",
     "input_layernorm": "attn_norm",
     "post_attention_layernorm": "ffn_norm",
     "pre_feedforward_layernorm": "ffn_norm",
@@ -151,6 +156,20 @@ GPT_NEOX = {
     "mlp.dense_4h_to_h": "ffn_down",
 }
 POST_NORMS = ("gemma3_text", "olmo2")
+
+
+def _experts(state: Mapping[str, Any]) -> Iterator[tuple[str, np.ndarray]]:
+    """transformers holds experts (expert, row, column), gate over up; llama.cpp wants them apart."""
+    for name, value in state.items():
+        values = np.asarray(value.detach())
+        if name.endswith("experts.gate_up_proj"):
+            stem = name.removesuffix(".gate_up_proj")
+            for part, half in zip(("gate", "up"), np.split(values, 2, axis=1), strict=True):
+                yield f"{stem}.{part}.weight", half
+        elif name.endswith("experts.down_proj"):
+            yield f"{name.removesuffix('_proj')}.weight", values
+        else:
+            yield name, values
 
 
 def _tensors(
@@ -203,7 +222,13 @@ def _keys(config: Any, family: str) -> dict[str, Any]:
             "use_parallel_residual": bool(config.use_parallel_residual),
             "rope.dimension_count": int(head * config.rope_parameters.get("partial_rotary_factor", 1.0)),
         }
-    if family in {"gemma3_text", "qwen3"}:
+    if family == "qwen3_moe":
+        keys |= {
+            "expert_count": config.num_experts,
+            "expert_used_count": config.num_experts_per_tok,
+            "expert_feed_forward_length": config.moe_intermediate_size,
+        }
+    if family in {"gemma3_text", "qwen3", "qwen3_moe"}:
         keys |= {"attention.key_length": head, "attention.value_length": head}
     if family == "gemma3_text":
         keys |= {"attention.sliding_window": config.sliding_window}

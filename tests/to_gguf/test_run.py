@@ -20,7 +20,7 @@ import pytest
 from converters.to_gguf import run
 from converters.to_gguf.run import frequencies, logits, rope_problems, tokenize
 from ropeconv.errors import CannotExpress, CheckpointError, ConfigError
-from tests.families import make_model, model_logits, random_ids
+from tests.families import GELU, make_model, model_logits, random_ids
 from tests.gguf_files import Gguf, to_gguf
 
 pytestmark = pytest.mark.llama
@@ -98,12 +98,13 @@ CASES = {
     "phi3 longrope, no type": Case("phi3", LONGROPE, LONGROPE_KEYS, LONGROPE_TABLES, 500, 512),
     "qwen2 linear": Case("qwen2", {"rope_type": "linear", "factor": S}, LINEAR_KEYS),
     "qwen3 yarn": Case("qwen3", YARN, YARN_KEYS),
+    "qwen3_moe linear": Case("qwen3_moe", {"rope_type": "linear", "factor": S}, LINEAR_KEYS),
+    "qwen3_moe yarn": Case("qwen3_moe", YARN, YARN_KEYS),
     "olmo2 yarn": Case("olmo2", YARN, YARN_KEYS),
     "gemma3 linear": Case("gemma3_text", {"rope_type": "linear", "factor": S}, LINEAR_KEYS | {"rope.freq_base_swa": 10000.0}),
     "gemma3 yarn": Case("gemma3_text", YARN, YARN_KEYS),
     "gpt_neox partial linear": Case("gpt_neox", {"rope_type": "linear", "factor": S, "partial_rotary_factor": 0.25}, LINEAR_KEYS),
 }  # fmt: skip
-GELU = ("gemma3_text", "gpt_neox")  # ggml reads GELU from a float16 table
 
 
 @cache
