@@ -1,7 +1,8 @@
 """ONNX for onnxruntime and everything that is built on it.
 
-the decoder: blocks.py · how a profile says it: profiles.py, graph.py · rotary embedding: rotary.py · weights: weights.py,
-types.py, pack.py · the folder: emit.py, package.py, write.py · reading: source.py, artefact.py · running: run.py
+the decoder as nodes: blocks/ · how a profile says it: profiles/, graph.py · rotary embedding:
+carry.py · weights: weights.py, quant/ · the folder: plan.py, write.py, data.py, client/ ·
+reading: read/ · running: run.py, probes.py · limits: gates.py · traps: traps.py
 """
 
 from __future__ import annotations
@@ -10,45 +11,79 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ropeconv.arch._base import Architecture
+from converters.to_onnx.options import MANUAL, Options
+from ropeconv import target
+from ropeconv.arch.stack import Stack
+from ropeconv.artefact import Artefact
+from ropeconv.doctor.case import Case
+from ropeconv.finding import Finding
+from ropeconv.gates import BlockLimits, Gates
 from ropeconv.model import Model
-from ropeconv.target import Artefact, Carried, Emitted, Target
+from ropeconv.target import Carried, Emitted, FileReader, FolderWriter, Manual, Progress, Target
 
 
-def _recognizes(path: Path) -> bool:
-    return path.suffix == ".onnx" or (path / "onnx" / "model.onnx").is_file()
+class Onnx:
+    """The target."""
+
+    name: str = "onnx"
+    manual: Manual = MANUAL
+    options: type[target.Options] = Options
+    runtimes: tuple[str, ...] = ("onnxruntime", "onnxruntime-genai")
+    providers: tuple[str, ...] = ("cpu", "cuda")
+    # a graph holds the numbers; only what builds one from a config misreads them
+    cures: frozenset[str] = frozenset(f"D{number}" for number in range(1, 11))
+    reader: FileReader | None = None
+    write_folder: FolderWriter | None = None
+
+    @property
+    def block_limits(self) -> Mapping[str, BlockLimits]:
+        """See Target."""
+        from converters.to_onnx.gates import block_limits
+
+        return block_limits()
+
+    def recognizes(self, path: Path) -> bool:
+        """See Target."""
+        return path.suffix == ".onnx" or (path / "onnx" / "model.onnx").is_file()
+
+    def carry(self, model: Model, bake: str) -> Carried:
+        """See Target."""
+        from converters.to_onnx.carry import encode
+
+        return encode(model, bake).carried
+
+    def emit(
+        self,
+        model: Model,
+        out: Path | None,
+        *,
+        huggingface: Mapping[str, Any],
+        options: Options,
+        progress: Progress | None = None,
+    ) -> Emitted:
+        """See Target."""
+        from converters.to_onnx.write import emit
+
+        return emit(model, out, huggingface=huggingface, options=options, progress=progress)
+
+    def open_artefact(self, path: Path, *, provider: str | None = None) -> Artefact:
+        """See Target."""
+        from converters.to_onnx.read.artefact import open_artefact
+
+        return open_artefact(path, provider=provider or "cpu")
+
+    def gates(self, file_type: str, stack: Stack) -> Gates:
+        """See Target."""
+        from converters.to_onnx.gates import logit_gates
+
+        return logit_gates(file_type, stack)
+
+    def traps(self, case: Case) -> list[Finding]:
+        """See Target."""
+        from converters.to_onnx.traps import config_traps
+
+        return config_traps(case)
 
 
-def _carry(model: Model, bake: str) -> Carried:
-    from converters.to_onnx.rotary import encode
-
-    return encode(model, bake).carried
-
-
-def _emit(model: Model, out: Path, **options: Any) -> Emitted:
-    from converters.to_onnx.emit import Options, emit
-
-    huggingface, progress = options.pop("huggingface"), options.pop("progress", None)
-    return emit(model, out, huggingface=huggingface, options=Options(**options), progress=progress)
-
-
-def _open_artefact(
-    path: Path,
-    families: Mapping[str, Architecture],  # noqa: ARG001 - the contract's signature
-    provider: str = "cpu",
-) -> Artefact:
-    from converters.to_onnx.artefact import open_artefact
-
-    return open_artefact(path, provider=provider)
-
-
-TARGET = Target(
-    name="onnx",
-    recognizes=_recognizes,
-    carry=_carry,
-    emit=_emit,
-    open_artefact=_open_artefact,
-    providers=("cpu", "cuda"),
-    runtimes=("onnxruntime", "onnxruntime-genai"),
-)
+TARGET: Target = Onnx()
 """The declaration that the registry finds."""

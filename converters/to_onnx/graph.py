@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 MICROSOFT = "com.microsoft"
 Value = str
@@ -55,19 +54,31 @@ class Graph:
         self._taken.add(found)
         return found
 
-    def op(self, kind: str, *inputs: Value, name: str, domain: str = "", **attributes: Any) -> Value:
+    def op(
+        self, kind: str, *inputs: Value, name: str, domain: str = "", **attributes: Any
+    ) -> Value:
         """Add a node with one output, whose name starts with `name`."""
         return self.ops(kind, inputs, [name], domain=domain, **attributes)[0]
 
     def ops(
-        self, kind: str, inputs: Sequence[Value], names: Sequence[str], *, domain: str = "", **attributes: Any
+        self,
+        kind: str,
+        inputs: Sequence[Value],
+        names: Sequence[str],
+        *,
+        domain: str = "",
+        **attributes: Any,
     ) -> list[Value]:
         """Add a node with several outputs; "" for one that is not wanted, a name of `declare` is kept as it is."""
         from onnx import helper
 
-        outputs = [name if name == "" or name in self._declared else self.fresh(name) for name in names]
+        outputs = [
+            name if name == "" or name in self._declared else self.fresh(name) for name in names
+        ]
         label = next(output for output in outputs if output)
-        node = helper.make_node(kind, list(inputs), outputs, name=f"{label}/{kind}", domain=domain, **attributes)
+        node = helper.make_node(
+            kind, list(inputs), outputs, name=f"{label}/{kind}", domain=domain, **attributes
+        )
         self.nodes.append(node)
         return outputs
 
@@ -103,13 +114,17 @@ class Graph:
 
     def ints(self, *values: int) -> Value:
         """A one-axis int64 constant."""
-        return self.constant(values, "int64", name="ints_" + "_".join(str(v).replace("-", "m") for v in values))
+        return self.constant(
+            values, "int64", name="ints_" + "_".join(str(v).replace("-", "m") for v in values)
+        )
 
     def external(self, stored: Stored, *, location: str) -> Value:
         """An initializer whose bytes are in the data file."""
         from onnx import TensorProto
 
-        tensor = TensorProto(name=self.fresh(stored.name), dims=stored.shape, data_type=element_type(stored.dtype))
+        tensor = TensorProto(
+            name=self.fresh(stored.name), dims=stored.shape, data_type=element_type(stored.dtype)
+        )
         tensor.data_location = TensorProto.EXTERNAL
         entries = {"location": location, "offset": stored.offset, "length": stored.nbytes}
         for key, value in entries.items():
@@ -121,25 +136,40 @@ class Graph:
         """Declare a graph input."""
         from onnx import helper
 
-        self.inputs.append(helper.make_tensor_value_info(self.fresh(name), element_type(dtype), list(shape)))
+        self.inputs.append(
+            helper.make_tensor_value_info(self.fresh(name), element_type(dtype), list(shape))
+        )
         return name
 
     def declare(self, name: str, dtype: str, shape: Sequence[int | str]) -> Value:
         """Declare a graph output, to be produced by a node later."""
         from onnx import helper
 
-        self.outputs.append(helper.make_tensor_value_info(self.fresh(name), element_type(dtype), list(shape)))
+        self.outputs.append(
+            helper.make_tensor_value_info(self.fresh(name), element_type(dtype), list(shape))
+        )
         self._declared.add(name)
         return name
 
-    def model(self, *, opsets: Mapping[str, int], ir_version: int, metadata: Mapping[str, str], producer: tuple[str, str]) -> Any:
+    def model(
+        self,
+        *,
+        opsets: Mapping[str, int],
+        ir_version: int,
+        metadata: Mapping[str, str],
+        producer: tuple[str, str],
+    ) -> Any:
         """The ModelProto."""
         from onnx import helper
 
-        graph = helper.make_graph(self.nodes, "decoder", self.inputs, self.outputs, self._initializers)
+        graph = helper.make_graph(
+            self.nodes, "decoder", self.inputs, self.outputs, self._initializers
+        )
         imports = [helper.make_opsetid(domain, version) for domain, version in opsets.items()]
         name, version = producer
-        model = helper.make_model(graph, opset_imports=imports, producer_name=name, producer_version=version)
+        model = helper.make_model(
+            graph, opset_imports=imports, producer_name=name, producer_version=version
+        )
         model.ir_version = ir_version
         helper.set_model_props(model, dict(metadata))
         return model
@@ -150,8 +180,3 @@ def element_type(dtype: str) -> int:
     from onnx import helper
 
     return int(helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
-
-
-def as_bytes(rows: NDArray[Any]) -> NDArray[np.uint8]:
-    """(n, row bytes) of rows of any shape and type."""
-    return np.ascontiguousarray(rows).reshape(len(rows), -1).view(np.uint8)

@@ -8,20 +8,24 @@ from functools import partial
 import numpy as np
 
 from converters.to_onnx.run import Floats, Ints, Runner
-from ropeconv.target import Probe
+from ropeconv.artefact import Probe
 
 SCATTERED = 512  # tokens: enough that their positions' differences reach every length
 BATCH, PADDING, STEPS = 24, 5, 3
 
 
-def make_probes(runner: Runner, *, context: int, switch: int | None, rows: int | None) -> list[Probe]:
+def make_probes(
+    runner: Runner, *, context: int, switch: int | None, rows: int | None
+) -> list[Probe]:
     """switch: LongRoPE's, in tokens; rows: of the cos table, outside which a position must be refused, or None."""
     found = []
     for name, reach in _reaches(context, switch):
         places = _scatter(min(SCATTERED, reach), reach)[None]
         found.append(_probe(runner, f"scattered positions up to {reach - 1}", places))
         places = _tail(min(64, reach - 1), reach)[None]
-        found.append(_probe(runner, f"decoding with a cache up to {reach - 1}{name}", places, steps=STEPS))
+        found.append(
+            _probe(runner, f"decoding with a cache up to {reach - 1}{name}", places, steps=STEPS)
+        )
     count = min(BATCH, context)
     left = np.ones((2, count), np.int64)
     left[0, :PADDING] = 0
@@ -29,10 +33,25 @@ def make_probes(runner: Runner, *, context: int, switch: int | None, rows: int |
     middle[1, count - STEPS - PADDING : count - STEPS] = 0
     for name, mask in (("left", left), ("right", middle)):
         places = np.where(mask, np.cumsum(mask, axis=1) - 1, 1)
-        found.append(_probe(runner, f"rows padded on the {name}, then decoded", places, mask=mask, steps=STEPS))
+        found.append(
+            _probe(
+                runner, f"rows padded on the {name}, then decoded", places, mask=mask, steps=STEPS
+            )
+        )
     if rows is not None:
-        found.append(_probe(runner, f"position {rows}, past the table", np.array([[rows - 1, rows]]), refused=True))
-        found.append(_probe(runner, f"position -1 beside {rows - 1}", np.array([[-1, rows - 1]]), refused=True))
+        found.append(
+            _probe(
+                runner,
+                f"position {rows}, past the table",
+                np.array([[rows - 1, rows]]),
+                refused=True,
+            )
+        )
+        found.append(
+            _probe(
+                runner, f"position -1 beside {rows - 1}", np.array([[-1, rows - 1]]), refused=True
+            )
+        )
     return found
 
 
@@ -57,7 +76,15 @@ def _tail(count: int, reach: int) -> Ints:
     return np.concatenate([places, np.arange(reach - STEPS, reach)])
 
 
-def _probe(runner: Runner, name: str, places: Ints, *, mask: Ints | None = None, steps: int = 0, refused: bool = False) -> Probe:
+def _probe(
+    runner: Runner,
+    name: str,
+    places: Ints,
+    *,
+    mask: Ints | None = None,
+    steps: int = 0,
+    refused: bool = False,
+) -> Probe:
     mask = np.ones_like(places) if mask is None else mask
     return Probe(name, places, mask, partial(_run, runner, places, mask, steps), refused)
 
@@ -68,6 +95,8 @@ def _run(runner: Runner, places: Ints, mask: Ints, steps: int, ids: Ints) -> Flo
     logits, past = runner.step(ids[:, :cut], places[:, :cut], mask[:, :cut])
     parts: Sequence[Floats] = [logits]
     for at in range(cut, ids.shape[1]):
-        one, past = runner.step(ids[:, at : at + 1], places[:, at : at + 1], mask[:, : at + 1], past)
+        one, past = runner.step(
+            ids[:, at : at + 1], places[:, at : at + 1], mask[:, : at + 1], past
+        )
         parts = [*parts, one]
     return np.concatenate(parts, axis=1)

@@ -39,9 +39,13 @@ class Runner:
         try:
             session = ort.InferenceSession(str(self.graph), options, providers=[wanted])
         except Exception as error:
-            raise CheckpointError(f"{self.graph}: onnxruntime does not load it ({_line(error)}); convert it again") from error
+            raise CheckpointError(
+                f"{self.graph}: onnxruntime does not load it ({_line(error)}); convert it again"
+            ) from error
         if wanted not in session.get_providers():
-            raise CannotExpress(f"onnxruntime cannot use {self.provider} here; leave --provider out")
+            raise CannotExpress(
+                f"onnxruntime cannot use {self.provider} here; leave --provider out"
+            )
         return session
 
     @cached_property
@@ -55,15 +59,23 @@ class Runner:
                 found.append((value.name, output, dtype, value.shape[1], value.shape[3]))
         return found
 
-    def step(self, ids: Ints, positions: Ints, mask: Ints, past: Sequence[Any] | None = None) -> tuple[Floats, list[Any]]:
+    def step(
+        self, ids: Ints, positions: Ints, mask: Ints, past: Sequence[Any] | None = None
+    ) -> tuple[Floats, list[Any]]:
         """((b, s, v) logits, cache) of new tokens ids (b, s) at positions (b, s) under mask (b, past + s)."""
         import onnxruntime as ort
 
         if past is None:
-            empty = [np.zeros((len(ids), heads, 0, size), dtype) for _, _, dtype, heads, size in self.caches]
+            empty = [
+                np.zeros((len(ids), heads, 0, size), dtype)
+                for _, _, dtype, heads, size in self.caches
+            ]
             past = [ort.OrtValue.ortvalue_from_numpy(array) for array in empty]
         feeds = {"input_ids": ids, "position_ids": positions, "attention_mask": mask}
-        values = {name: ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array, np.int64)) for name, array in feeds.items()}
+        values = {
+            name: ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array, np.int64))
+            for name, array in feeds.items()
+        }
         values |= {name: value for (name, *_), value in zip(self.caches, past, strict=True)}
         outputs = ["logits", *(output for _, output, *_ in self.caches)]
         try:
@@ -94,7 +106,9 @@ class Runner:
         size = self.session.get_outputs()[0].shape[-1]
         outside = [i for i in ids if not 0 <= i < size]
         if outside:
-            raise CheckpointError(f"{self.graph}: token {outside[0]} is outside its vocabulary of {size}; check --reference")
+            raise CheckpointError(
+                f"{self.graph}: token {outside[0]} is outside its vocabulary of {size}; check --reference"
+            )
 
 
 def _without_last(value: Any) -> Any:

@@ -1,7 +1,6 @@
 """Weights in the graph: which initializers a matrix becomes, where its bytes lie, and the node that multiplies by it.
 
-The seam between the decoder (blocks.py), which knows roles and no types, and types.py / pack.py, which know types and no
-roles. `Store` hands out value names while the graph is built and remembers, for every matrix, who makes its bytes: `Rows`,
+The seam between the decoder (blocks/), which knows blocks and no types, and quant/, which knows types and no blocks. `Store` hands out value names while the graph is built and remembers, for every matrix, who makes its bytes: `Rows`,
 by slabs of rows, so that one pass over the source fills codes, scales and zero points alike.
 
 Data file: initializers in the order of their first use; a quantised matrix is three of them. Large ones start at a page,
@@ -14,23 +13,25 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from math import isfinite, prod
+from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.to_onnx.graph import MICROSOFT, Graph, Stored, Value, as_bytes
-from converters.to_onnx.pack import pack_rows
-from converters.to_onnx.types import Blocks, WeightType
-from ropeconv.arch._base import Role, Tag
-from ropeconv.casts import FLOATS, BadValueError, cast_rows
+from converters.to_onnx.graph import MICROSOFT, Graph, Stored, Value
+from converters.to_onnx.quant._pack import pack_rows
+from converters.to_onnx.quant._types import Blocks, WeightType
+from ropeconv.arch.blocks.weight import Role
 from ropeconv.errors import CannotExpress, CheckpointError
+from ropeconv.kit.casts import BadValueError, cast_rows
+from ropeconv.kit.float_types import FLOAT_NAMES
+from ropeconv.kit.slabs import place_error
+from ropeconv.kit.views import as_bytes
 from ropeconv.model import Model, Tensor
 
 PAGE, LINE = 4096, 64  # bytes
 JOINT = "+"
-FLOAT_NAMES = {dtype: name for name, dtype in FLOATS.items()}
 Made = Sequence[NDArray[np.uint8]]
 
 
@@ -55,8 +56,16 @@ class Store:
     flat: activations are (b*s, e) and products Gemm, else (b, s, e) and onnxruntime's FusedMatMul.
     """
 
-    def __init__(self, graph: Graph, model: Model, kind: WeightType, *, location: str, flat: bool) -> None:
-        self.graph, self.model, self.kind, self.location, self.flat = graph, model, kind, location, flat
+    def __init__(
+        self, graph: Graph, model: Model, kind: WeightType, *, location: str, flat: bool
+    ) -> None:
+        self.graph, self.model, self.kind, self.location, self.flat = (
+            graph,
+            model,
+            kind,
+            location,
+            flat,
+        )
         self.rows: list[Rows] = []
         self.size = 0
         self._values: dict[tuple[str, ...], tuple[Value, ...]] = {}
@@ -68,8 +77,7 @@ class Store:
 
     def vector(self, name: str) -> Value:
         """A norm or bias: (n,) in the type of the activations; 1 is added where the family's norm does."""
-        weight, _ = self.model.weights[name]
-        return self._floats((name,), shift=1.0 if Tag.NORM_PLUS_ONE in weight.tags else 0.0)
+        return self._floats((name,), shift=self.model.weights[name].weight.offset)
 
     def table(self, name: str, values: NDArray[Any]) -> Value:
         """A table that was made here, in its own type."""
@@ -95,7 +103,9 @@ class Store:
         codes, *rest = self._blocks((name,), blocks)
         if name == self._head:  # the same bytes with two axes: the head reads them with three
             stored = next(rows.parts[0] for rows in self.rows if rows.parts[0].name == codes)
-            flat = Stored(f"{codes}_by_row", "uint8", (stored.shape[0], prod(stored.shape[1:])), stored.offset)
+            flat = Stored(
+                f"{codes}_by_row", "uint8", (stored.shape[0], prod(stored.shape[1:])), stored.offset
+            )
             codes = self.graph.external(flat, location=self.location)
         return self.graph.op(
             "GatherBlockQuantized", codes, ids, *rest, name="embedding", domain=MICROSOFT,
@@ -103,26 +113,50 @@ class Store:
         )  # fmt: skip
 
     def _table_blocks(self, name: str) -> Blocks | None:
-        output = self.model.weights[name][0].role is Role.OUTPUT
+        output = self._role(name) is Role.OUTPUT
         blocks = self.kind.head if name == self._head else self.kind.embedding
         if blocks is None or output:
             return blocks
         return blocks.dividing(self.model.tensor(name).shape[1], what=name)
 
-    def _product(self, x: Value, names: tuple[str, ...], blocks: Blocks | None, *, biases: tuple[str, ...], to: str) -> Value:
+    def _product(
+        self,
+        x: Value,
+        names: tuple[str, ...],
+        blocks: Blocks | None,
+        *,
+        biases: tuple[str, ...],
+        to: str,
+    ) -> Value:
         bias = (self._floats(biases),) if biases else ()
         if blocks is not None:
             return self._product_of_blocks(x, names, blocks, bias=bias, to=to)
         matrix = self._floats(names)
         if self.flat:
             return self.graph.op("Gemm", x, matrix, *bias, name=to, transB=1)
-        y = self.graph.op("FusedMatMul", x, matrix, name=f"{to}_product" if bias else to, domain=MICROSOFT, transB=1)
+        y = self.graph.op(
+            "FusedMatMul",
+            x,
+            matrix,
+            name=f"{to}_product" if bias else to,
+            domain=MICROSOFT,
+            transB=1,
+        )
         return self.graph.op("Add", y, *bias, name=to) if bias else y
 
-    def _product_of_blocks(self, x: Value, names: tuple[str, ...], blocks: Blocks, *, bias: tuple[Value, ...], to: str) -> Value:
+    def _product_of_blocks(
+        self, x: Value, names: tuple[str, ...], blocks: Blocks, *, bias: tuple[Value, ...], to: str
+    ) -> Value:
         codes, scales, *zeros = self._blocks(names, blocks)
-        inputs = [x, codes, scales, *zeros] if not bias else [x, codes, scales, *(zeros or [""]), "", *bias]
-        n, k = sum(self.model.tensor(name).shape[0] for name in names), self.model.tensor(names[0]).shape[1]
+        inputs = (
+            [x, codes, scales, *zeros]
+            if not bias
+            else [x, codes, scales, *(zeros or [""]), "", *bias]
+        )
+        n, k = (
+            sum(self.model.tensor(name).shape[0] for name in names),
+            self.model.tensor(names[0]).shape[1],
+        )
         return self.graph.op(
             "MatMulNBits", *inputs, name=to, domain=MICROSOFT,
             K=k, N=n, bits=blocks.bits, block_size=blocks.size, accuracy_level=self.kind.accuracy_level,
@@ -130,30 +164,49 @@ class Store:
 
     def _floats(self, names: tuple[str, ...], *, shift: float = 0.0) -> Value:
         """The tensors one after the other, as one initializer in the type of the activations."""
-        make = {name: partial(_float_rows, name, self.model.tensor(name), FLOAT_NAMES[self.kind.dtype], shift) for name in names}
-        return self._joined(make, {"": (self.kind.dtype, tuple(self.model.tensor(names[0]).shape[1:]))})[0]
+        make = {
+            name: partial(
+                _float_rows, name, self.model.tensor(name), FLOAT_NAMES[self.kind.dtype], shift
+            )
+            for name in names
+        }
+        return self._joined(
+            make, {"": (self.kind.dtype, tuple(self.model.tensor(names[0]).shape[1:]))}
+        )[0]
 
     def _blocks(self, names: tuple[str, ...], blocks: Blocks) -> tuple[Value, ...]:
         """Codes, scales and, unless symmetric, zero points of matrices one after the other; (n, bytes) codes to look up only."""
         columns = self.model.tensor(names[0]).shape[1]
         count = blocks.count(columns)
-        looked_up = self.model.weights[names[0]][0].role is Role.TOKEN_EMBEDDING and names[0] != self._head
+        looked_up = self._role(names[0]) is Role.TOKEN_EMBEDDING and names[0] != self._head
         shapes: dict[str, tuple[str, tuple[int, ...]]] = {
-            "_codes": ("uint8", (count * blocks.block_bytes,) if looked_up else (count, blocks.block_bytes)),
+            "_codes": (
+                "uint8",
+                (count * blocks.block_bytes,) if looked_up else (count, blocks.block_bytes),
+            ),
             "_scales": ("float32", (count,)),
         }
         if not blocks.symmetric:
             shapes["_zero_points"] = ("uint8", (blocks.zero_point_bytes(columns),))
-        return self._joined({name: partial(_packed_rows, name, self.model.tensor(name), blocks) for name in names}, shapes)
+        return self._joined(
+            {name: partial(_packed_rows, name, self.model.tensor(name), blocks) for name in names},
+            shapes,
+        )
 
     @property
     def _head(self) -> str:
         """The output head, or the token embedding that is tied to it."""
-        role = Role.TOKEN_EMBEDDING if self.model.dims.tied else Role.OUTPUT
-        return next(name for name, (weight, _) in self.model.weights.items() if weight.role is role)
+        stack = self.model.stack
+        end = stack.embedding.weight if stack.tied else stack.head.output.weight
+        return end.template
+
+    def _role(self, name: str) -> Role:
+        return self.model.weights[name].weight.role
 
     def _joined(
-        self, make: Mapping[str, Callable[[int, int], Made]], row: Mapping[str, tuple[str, tuple[int, ...]]]
+        self,
+        make: Mapping[str, Callable[[int, int], Made]],
+        row: Mapping[str, tuple[str, tuple[int, ...]]],
     ) -> tuple[Value, ...]:
         """One initializer for each part of `row` (its name's end -> type, shape of one row), filled by every tensor in turn."""
         names = tuple(make)
@@ -161,16 +214,25 @@ class Store:
             return self._values[names]
         counts = [self.model.tensor(name).shape[0] for name in names]
         stem = JOINT.join(names)
-        whole = [self._place(stem + end, dtype, (sum(counts), *shape)) for end, (dtype, shape) in row.items()]
+        whole = [
+            self._place(stem + end, dtype, (sum(counts), *shape))
+            for end, (dtype, shape) in row.items()
+        ]
         start = 0
         for name, n in zip(names, counts, strict=True):
             parts = tuple(
-                replace(part, shape=(n, *part.shape[1:]), offset=part.offset + start * (part.nbytes // sum(counts)))
+                replace(
+                    part,
+                    shape=(n, *part.shape[1:]),
+                    offset=part.offset + start * (part.nbytes // sum(counts)),
+                )
                 for part in whole
             )
             self.rows.append(Rows(parts, n, prod(self.model.tensor(name).shape[1:]), make[name]))
             start += n
-        self._values[names] = tuple(self.graph.external(part, location=self.location) for part in whole)
+        self._values[names] = tuple(
+            self.graph.external(part, location=self.location) for part in whole
+        )
         return self._values[names]
 
     def _place(self, name: str, dtype: str, shape: tuple[int, ...]) -> Stored:
@@ -206,7 +268,6 @@ def _packed_rows(name: str, tensor: Tensor, blocks: Blocks, start: int, stop: in
 
 
 def _explain(name: str, error: BadValueError, start: int) -> CheckpointError | CannotExpress:
-    place = f"tensor {name}, row {error.row + start}, column {error.column}"
-    kind = CannotExpress if isfinite(error.value) else CheckpointError
     reason = error.reason.replace("F16; take BF16 or F32", "fp16; take --type fp32")
-    return kind(f"{place}: value {error.value:g} {reason}")
+    told = BadValueError(error.row, error.column, error.value, reason)
+    return place_error(told, name, start=start)

@@ -1,21 +1,20 @@
-"""The weight types of the ONNX target: what `--type` means for each kind of matrix.
+"""What a weight type is, and the options that change one.
 
-Blocks are those of onnxruntime's MatMulNBits and GatherBlockQuantized (docs/ContribOperators.md). Measured on two cores,
-one matrix of 2048 x 5632, one row in: float32 0.91 ms, 4 bits 0.42 ms and 8 bits 34 ms with float32 activations, 0.12 ms
-and 0.11 ms with 8-bit activations, whatever the zero points. Hence accuracy level 4 unless the user says otherwise.
-Measured on SmolLM2-135M (KL divergence of the next token, three texts of 512 tokens; sizes of the folder):
-4 bits in blocks of 32 with zero points 0.24 under an 8-bit head (98.4 MiB), 0.34 under a 4-bit head of the same blocks
-(85.3 MiB), 0.40 without zero points (83.6); blocks of 64 under an 8-bit head 0.35 (89.7), and 0.42 under a 4-bit head in
-blocks of 16 (82.1). Hence zero points and blocks of 32 for everything, and --head-bits 8 where size matters less. 8 bits
-everywhere: 0.006.
+Blocks are those of onnxruntime's MatMulNBits and GatherBlockQuantized (docs/ContribOperators.md).
+Measured on two cores, one matrix of 2048 x 5632, one row in: float32 0.91 ms, 4 bits 0.42 ms and
+8 bits 34 ms with float32 activations, 0.12 ms and 0.11 ms with 8-bit activations, whatever the zero
+points. Hence accuracy level 4 unless the user says otherwise.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ropeconv import registry
 from ropeconv.errors import CannotExpress, RopeconvError, unknown_name
+from ropeconv.gates import BlockLimits, Gates
 
 SMALLEST, LARGEST = 16, 256  # block sizes that MatMulNBits has kernels for
 LEVELS = {0: "as the runtime likes", 1: "float32", 2: "float16", 3: "bfloat16", 4: "int8"}
@@ -55,22 +54,26 @@ class Blocks:
         while size > SMALLEST and columns % size:
             size //= 2
         if columns % size:
-            raise CannotExpress(f"{what} has rows of {columns}, no multiple of {SMALLEST}; take --type fp32 or fp16")
+            raise CannotExpress(
+                f"{what} has rows of {columns}, no multiple of {SMALLEST}; take --type fp32 or fp16"
+            )
         return replace(self, size=size)
 
 
 @dataclass(frozen=True)
 class WeightType:
-    """One value of `--type` with its options.
+    """One value of `--type` with its options: the declaration TYPE of a module of this room.
 
     dtype: NumPy name of float weights, activations and cache. linear, embedding, head: blocks of the layers' matrices,
     of the token embedding and of the output head, None = plain floats; an embedding tied to the head follows `head`.
     accuracy_level: MatMulNBits' attribute: 4 rounds activations to int8 inside the product, 1 keeps float32, 0 leaves it
-    to the runtime.
+    to the runtime. gates: limits of the proof; limits: of its blocks, under the name that they are read back by.
     """
 
     name: str
     dtype: str
+    gates: Gates
+    limits: Mapping[str, BlockLimits] = field(default_factory=dict)
     linear: Blocks | None = None
     embedding: Blocks | None = None
     head: Blocks | None = None
@@ -82,19 +85,23 @@ class WeightType:
         return self.linear is not None
 
 
-_BYTES, _HALVES = Blocks(8, 32, symmetric=True), Blocks(4, 32, symmetric=False)
-_HEADS = {blocks.bits: blocks for blocks in (_BYTES, _HALVES)}
+BYTES = Blocks(8, 32, symmetric=True)
+HALVES = Blocks(4, 32, symmetric=False)
+_HEADS = {blocks.bits: blocks for blocks in (BYTES, HALVES)}
 _PARTS = ("linear", "embedding", "head")
 
-TYPES = {
-    row.name: row
-    for row in (
-        WeightType("fp32", "float32"),
-        WeightType("fp16", "float16"),
-        WeightType("int8", "float32", linear=_BYTES, embedding=_BYTES, head=_BYTES, accuracy_level=4),
-        WeightType("int4", "float32", linear=_HALVES, embedding=_HALVES, head=_HALVES, accuracy_level=4),
-    )
-}
+
+def weight_types() -> Mapping[str, WeightType]:
+    """The types by name."""
+    return registry.discover("converters.to_onnx.quant", "TYPE")
+
+
+def find_type(name: str) -> WeightType:
+    """The type called `name`, in any case; RopeconvError with near misses."""
+    types = weight_types()
+    if name.lower() not in types:
+        raise RopeconvError(unknown_name("ONNX type", name.lower(), types))
+    return types[name.lower()]
 
 
 def weight_type(
@@ -111,10 +118,7 @@ def weight_type(
     of two from 16 to 256. Raises RopeconvError for an unknown name (with near misses) and for an option that is out of range
     or that the type has no use for.
     """
-    wanted = name.lower()
-    if wanted not in TYPES:
-        raise RopeconvError(unknown_name("ONNX type", wanted, TYPES))
-    chosen = TYPES[wanted]
+    chosen = find_type(name)
     given = {
         "--block-size": block_size,
         "--symmetric/--asymmetric": symmetric,
@@ -123,7 +127,9 @@ def weight_type(
     }
     idle = [option for option, value in given.items() if value is not None]
     if idle and not chosen.quantised:
-        raise RopeconvError(f"{idle[0]} is for types in blocks ({', '.join(_quantised())}); {chosen.name} has none")
+        raise RopeconvError(
+            f"{idle[0]} is for types in blocks ({', '.join(_quantised())}); {chosen.name} has none"
+        )
     if accuracy_level is not None:
         chosen = replace(chosen, accuracy_level=_level(accuracy_level))
     if head_bits is not None:
@@ -134,7 +140,7 @@ def weight_type(
 
 
 def _quantised() -> list[str]:
-    return [row.name for row in TYPES.values() if row.quantised]
+    return [row.name for row in weight_types().values() if row.quantised]
 
 
 def _level(value: int) -> int:
@@ -146,17 +152,24 @@ def _level(value: int) -> int:
 
 def _head(bits: int) -> Blocks:
     if bits not in _HEADS:
-        raise RopeconvError(f"--head-bits {bits}: the token embedding and the output head have 4 or 8")
+        raise RopeconvError(
+            f"--head-bits {bits}: the token embedding and the output head have 4 or 8"
+        )
     return _HEADS[bits]
 
 
 def _size(size: int) -> int:
     if size & (size - 1) or not SMALLEST <= size <= LARGEST:
-        raise RopeconvError(f"--block-size {size} must be a power of two from {SMALLEST} to {LARGEST}")
+        raise RopeconvError(
+            f"--block-size {size} must be a power of two from {SMALLEST} to {LARGEST}"
+        )
     return size
 
 
 def _change(chosen: WeightType, **fields: Any) -> WeightType:
     """`chosen` with other fields in all its blocks."""
     blocks = {part: getattr(chosen, part) for part in _PARTS}
-    return replace(chosen, **{part: replace(value, **fields) for part, value in blocks.items() if value is not None})
+    return replace(
+        chosen,
+        **{part: replace(value, **fields) for part, value in blocks.items() if value is not None},
+    )

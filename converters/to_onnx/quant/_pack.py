@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.to_onnx.types import Blocks
-from ropeconv.casts import BadValueError, cast_rows
+from converters.to_onnx.quant._types import Blocks
+from ropeconv.kit.casts import BadValueError, cast_rows
 
 Float = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
@@ -64,13 +64,22 @@ def pack_rows(rows: NDArray[Any], blocks: Blocks) -> Packed:
         # a lone block would be summed in another order than one among many
         part = np.zeros((max(stop - start, 2), b * blocks.size), np.float32)
         part[: stop - start, :c] = numbers[start:stop]
-        x = np.ascontiguousarray(part.reshape(-1, blocks.size).T)  # (s, m): a sum over a block adds long rows
+        x = np.ascontiguousarray(
+            part.reshape(-1, blocks.size).T
+        )  # (s, m): a sum over a block adds long rows
         scale, zero, q = _fit(x, blocks)
         rows_here = stop - start
-        scales[start:stop], zeros[start:stop] = scale.reshape(-1, b)[:rows_here], zero.reshape(-1, b)[:rows_here]
+        scales[start:stop], zeros[start:stop] = (
+            scale.reshape(-1, b)[:rows_here],
+            zero.reshape(-1, b)[:rows_here],
+        )
         np.add(q, zero, out=q)
-        codes[start:stop] = _join(q.astype(np.uint8), blocks.bits).T.reshape(-1, b, blocks.block_bytes)[:rows_here]
-    return Packed(codes, scales, None if blocks.symmetric else _join_zero_points(zeros, blocks.bits))
+        codes[start:stop] = _join(q.astype(np.uint8), blocks.bits).T.reshape(
+            -1, b, blocks.block_bytes
+        )[:rows_here]
+    return Packed(
+        codes, scales, None if blocks.symmetric else _join_zero_points(zeros, blocks.bits)
+    )
 
 
 def unpack_rows(packed: Packed, blocks: Blocks, *, columns: int) -> Float:
@@ -81,14 +90,21 @@ def unpack_rows(packed: Packed, blocks: Blocks, *, columns: int) -> Float:
         zeros = np.full((n, b), 2 ** (blocks.bits - 1), np.uint8)
     else:
         zeros = _split(packed.zero_points, blocks.bits)[:, :b]
-    values = (codes.astype(np.float32) - zeros[..., None].astype(np.float32)) * packed.scales[..., None]
+    values = (codes.astype(np.float32) - zeros[..., None].astype(np.float32)) * packed.scales[
+        ..., None
+    ]
     return np.ascontiguousarray(values.reshape(n, -1)[:, :columns])
 
 
 def _check(numbers: Float) -> Float:
     if numbers.size and max(-numbers.min(), numbers.max()) > LARGEST:
         row, column = (int(i) for i in np.argwhere(np.abs(numbers) > LARGEST)[0])
-        raise BadValueError(row, column, float(numbers[row, column]), "is too large for blocks of codes; take --type fp32")
+        raise BadValueError(
+            row,
+            column,
+            float(numbers[row, column]),
+            "is too large for blocks of codes; take --type fp32",
+        )
     return numbers
 
 
@@ -120,10 +136,15 @@ def _trials(x: Float, blocks: Blocks) -> Iterator[tuple[Float, Float]]:
     low, high = np.minimum(low, 0), np.maximum(high, 0)
     for outside in OUTSIDE[blocks.bits]:
         inverse = _divide(np.full_like(low, top + outside), high - low)
-        yield inverse, np.clip(np.rint(np.float32(top / 2) - (low + high) / 2 * inverse), 0, np.float32(top))
+        yield (
+            inverse,
+            np.clip(np.rint(np.float32(top / 2) - (low + high) / 2 * inverse), 0, np.float32(top)),
+        )
 
 
-def _encode(x: Float, inverse: Float, zero: Float, *, top: np.float32, q: Float) -> tuple[Float, Float]:
+def _encode(
+    x: Float, inverse: Float, zero: Float, *, top: np.float32, q: Float
+) -> tuple[Float, Float]:
     """Codes less zero points into q; returns (m,) <x, q> and <q, q>."""
     np.multiply(x, inverse, out=q)
     np.rint(q, out=q)
@@ -141,7 +162,11 @@ def _divide(numerator: Float, denominator: Float) -> Float:
 
 def _join(codes: Bytes, bits: int) -> Bytes:
     """Codes along the first axis, two a byte when they have 4 bits."""
-    return codes if bits == 8 else np.bitwise_or(codes[0::2], np.left_shift(codes[1::2], 4, dtype=np.uint8))
+    return (
+        codes
+        if bits == 8
+        else np.bitwise_or(codes[0::2], np.left_shift(codes[1::2], 4, dtype=np.uint8))
+    )
 
 
 def _join_zero_points(zeros: Bytes, bits: int) -> Bytes:
@@ -152,4 +177,8 @@ def _join_zero_points(zeros: Bytes, bits: int) -> Bytes:
 
 def _split(stored: Bytes, bits: int) -> Bytes:
     """(n, k) bytes as (n, codes)."""
-    return stored if bits == 8 else np.stack([stored & 15, stored >> 4], axis=-1).reshape(len(stored), -1)
+    return (
+        stored
+        if bits == 8
+        else np.stack([stored & 15, stored >> 4], axis=-1).reshape(len(stored), -1)
+    )

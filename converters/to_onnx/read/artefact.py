@@ -13,17 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters.to_onnx.probes import make_probes
+from converters.to_onnx.read.folder import Folder, structure_problems
+from converters.to_onnx.read.run_rope import Read, read_rotations
 from converters.to_onnx.run import Runner
-from converters.to_onnx.run_rope import Read, read_rotations
-from converters.to_onnx.source import Folder, structure_problems
-from ropeconv.arch._base import Architecture, Tag
-from ropeconv.checkpoint.config import find_architecture, layer_types, read_dims
-from ropeconv.checkpoint.index import read_json
+from ropeconv.arch.layers import find_kinds
+from ropeconv.arch.stack import Stack
+from ropeconv.artefact import Artefact
+from ropeconv.config.sizes import find_architecture, read_sizes
 from ropeconv.errors import CheckpointError, TokenizerError
 from ropeconv.model import Checkpoint
 from ropeconv.provenance import read_folder_origin
 from ropeconv.rope.spec import Frequencies
-from ropeconv.target import Artefact
+from ropeconv.sources.folder import read_json
 
 SPECIAL = {"bos": "bos", "eos": "eos", "padding": "pad"}
 
@@ -34,13 +35,19 @@ def open_artefact(path: Path, *, provider: str = "cpu") -> Artefact:
     if not folder.graph.is_file():
         raise CheckpointError(f"{folder.graph}: no such file")
     if "ropeconv.type" not in folder.metadata:
-        raise CheckpointError(f"{folder.graph}: not written by ropeconv (no ropeconv.type in its metadata)")
+        raise CheckpointError(
+            f"{folder.graph}: not written by ropeconv (no ropeconv.type in its metadata)"
+        )
     config = read_json(folder.folder / "config.json", missing="not a folder that ropeconv wrote")
     arch = find_architecture(config)
-    dims = read_dims(config, arch)
+    sizes = read_sizes(config, arch)
+    stack = arch.stack(sizes, find_kinds(config, arch.layers, sizes, family=arch.name))
     read, runner = read_rotations(folder.arrays), Runner(folder.graph, provider=provider)
     context = _context(config, folder)
-    switch = min((f.switch_context for f in read.frequencies.values() if f.switch_context is not None), default=None)
+    switch = min(
+        (f.switch_context for f in read.frequencies.values() if f.switch_context is not None),
+        default=None,
+    )
 
     def logits(ids: Sequence[int], _context: int) -> Iterator[NDArray[np.float32]]:
         return runner.logits(ids, switch=switch)
@@ -50,10 +57,10 @@ def open_artefact(path: Path, *, provider: str = "cpu") -> Artefact:
         path=folder.folder,
         type=folder.metadata["ropeconv.type"],
         provenance=read_folder_origin(folder.folder),
-        checkpoint=_checkpoint(folder, config, arch),
+        checkpoint=_checkpoint(folder, config, stack),
         original_context=config.get("original_max_position_embeddings", context),
         context=context,
-        frequencies=_frequencies(read, layer_types(config, arch, dims)),
+        frequencies=_frequencies(read, stack.kinds),
         problems=[*structure_problems(folder), *read.problems, *_length_problems(read, context)],
         logits=logits,
         tokenize=texts.tokenize,
@@ -66,19 +73,21 @@ def open_artefact(path: Path, *, provider: str = "cpu") -> Artefact:
 def _context(config: Mapping[str, Any], folder: Folder) -> int:
     context = config.get("max_position_embeddings")
     if not isinstance(context, int) or isinstance(context, bool) or context < 2:
-        raise CheckpointError(f"{folder.folder}: config.json has no max_position_embeddings; convert it again")
+        raise CheckpointError(
+            f"{folder.folder}: config.json has no max_position_embeddings; convert it again"
+        )
     return context
 
 
-def _checkpoint(folder: Folder, config: Mapping[str, Any], arch: Architecture) -> Checkpoint:
-    shifted = {weight.template for weight in arch.weights if Tag.NORM_PLUS_ONE in weight.tags}
-    layers = range(int(config["num_hidden_layers"]))
-    names = frozenset(template.format(n=n) for template in shifted for n in layers)
-    return Checkpoint(folder.folder, "onnx", config, folder.tensors(names), {}, fingerprint="")
+def _checkpoint(folder: Folder, config: Mapping[str, Any], stack: Stack) -> Checkpoint:
+    offsets = {name: place.weight.offset for name, place in stack.places().items()}
+    shifted = frozenset(name for name, offset in offsets.items() if offset)
+    tensors = folder.tensors(shifted)
+    return Checkpoint(folder.folder, "onnx", config, tensors, {}, fingerprint="", loadable=False)
 
 
-def _frequencies(read: Read, types: Sequence[str]) -> dict[str, Frequencies | None]:
-    return {layer: read.frequencies.get(layer) for layer in dict.fromkeys(types)}
+def _frequencies(read: Read, kinds: Sequence[str]) -> dict[str, Frequencies | None]:
+    return {layer: read.frequencies.get(layer) for layer in dict.fromkeys(kinds)}
 
 
 def _length_problems(read: Read, context: int) -> list[str]:
@@ -101,7 +110,9 @@ class Texts:
         try:
             return Tokenizer.from_file(str(self.folder / "tokenizer.json"))
         except Exception as error:
-            raise TokenizerError(f"{self.folder}: tokenizer.json is not readable ({error}); convert it again") from error
+            raise TokenizerError(
+                f"{self.folder}: tokenizer.json is not readable ({error}); convert it again"
+            ) from error
 
     def tokenize(self, text: str) -> list[int]:
         """Token ids, special tokens parsed and added as the file says."""
@@ -109,7 +120,10 @@ class Texts:
 
     def vocabulary(self) -> list[str]:
         """Token text by id; empty where the tokenizer has no token."""
-        known = {int(i): str(token) for token, i in self.tokenizer.get_vocab(with_added_tokens=True).items()}
+        known = {
+            int(i): str(token)
+            for token, i in self.tokenizer.get_vocab(with_added_tokens=True).items()
+        }
         return [known.get(i, "") for i in range(max(known, default=-1) + 1)]
 
     def special_ids(self) -> dict[str, int]:

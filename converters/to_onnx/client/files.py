@@ -14,8 +14,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from converters.to_onnx.types import WeightType
-from ropeconv.checkpoint.rope_parameters import replace_rope_parameters
+from converters.to_onnx.quant._types import WeightType
+from ropeconv.config.rope_parameters import replace_rope_parameters
 from ropeconv.errors import ConfigError, TokenizerError
 from ropeconv.model import Model
 
@@ -25,7 +25,11 @@ DATA = "onnx/model.onnx_data"  # transformers.js wants <graph>_data, beside the 
 GENAI_TYPE = "decoder"
 # The class that every client has, and that takes all it does from tokenizer.json.
 TOKENIZER_CLASS = "PreTrainedTokenizerFast"
-TOKENIZER_CONFIG, TEMPLATE, OLDER_TEMPLATE = "tokenizer_config.json", "chat_template.jinja", "chat_template.json"
+TOKENIZER_CONFIG, TEMPLATE, OLDER_TEMPLATE = (
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "chat_template.json",
+)
 MORE_TEMPLATES = "additional_chat_templates/"
 
 SEARCH: dict[str, Any] = {
@@ -64,14 +68,16 @@ def client_files(
     }
 
 
-def write_config(model: Model, *, huggingface: Mapping[str, Any], kind: WeightType) -> dict[str, Any]:
+def write_config(
+    model: Model, *, huggingface: Mapping[str, Any], kind: WeightType
+) -> dict[str, Any]:
     """config.json: the source's, the rotary embedding as written, sizes that clients do not derive, how to load the data."""
     config = replace_rope_parameters(model.checkpoint.config, huggingface)
     config = {key: value for key, value in config.items() if key not in ("dtype", "torch_dtype")}
-    for field in ("head_dim", "num_kv_heads"):
-        names = model.arch.dims[field].names
+    for size in ("head_dim", "num_kv_heads"):
+        names = model.arch.keys[size].names
         if names:
-            config[names[0]] = getattr(model.dims, field)
+            config[names[0]] = getattr(model.sizes, size)
     loading = {
         "dtype": "fp32",  # names the file without a suffix, whatever its types are
         "kv_cache_dtype": kind.dtype,
@@ -80,14 +86,17 @@ def write_config(model: Model, *, huggingface: Mapping[str, Any], kind: WeightTy
     return {**config, "torch_dtype": kind.dtype, "transformers.js_config": loading}
 
 
-def genai_config(model: Model, *, ids: Mapping[str, Any], generation: Mapping[str, Any], shares_buffer: bool) -> dict[str, Any]:
+def genai_config(
+    model: Model, *, ids: Mapping[str, Any], generation: Mapping[str, Any], shares_buffer: bool
+) -> dict[str, Any]:
     """genai_config.json. ids: bos_token_id, eos_token_id, pad_token_id, those that there are."""
-    dims, context = model.dims, model.main_rope.context
+    stack, context = model.stack, model.main_rope.context
+    attention = stack.attention
     decoder = {
         "session_options": {"log_id": "onnxruntime-genai", "provider_options": []},
         "filename": GRAPH,
-        "head_size": dims.head_dim,
-        "hidden_size": dims.hidden_size,
+        "head_size": attention.head_dim,
+        "hidden_size": stack.hidden_size,
         "inputs": {
             "input_ids": "input_ids",
             "attention_mask": "attention_mask",
@@ -100,13 +109,19 @@ def genai_config(model: Model, *, ids: Mapping[str, Any], generation: Mapping[st
             "present_key_names": "present.%d.key",
             "present_value_names": "present.%d.value",
         },
-        "num_attention_heads": dims.num_heads,
-        "num_hidden_layers": dims.num_layers,
-        "num_key_value_heads": dims.num_kv_heads,
+        "num_attention_heads": attention.num_heads,
+        "num_hidden_layers": len(stack.layers),
+        "num_key_value_heads": attention.num_kv_heads,
     }
     stated = {key: generation[key] for key in SEARCH if generation.get(key) is not None}
     search = {**SEARCH, **stated, "max_length": context, "past_present_share_buffer": shares_buffer}
-    described = {**ids, "context_length": context, "decoder": decoder, "type": GENAI_TYPE, "vocab_size": dims.vocab_size}
+    described = {
+        **ids,
+        "context_length": context,
+        "decoder": decoder,
+        "type": GENAI_TYPE,
+        "vocab_size": stack.vocab_size,
+    }
     return {"model": described, "search": search}
 
 
@@ -117,10 +132,14 @@ def _special_ids(model: Model, generation: Mapping[str, Any]) -> dict[str, Any]:
         value = generation.get(key)
         value = model.checkpoint.config.get(key) if value is None else value
         if value is not None:
-            found[key] = _check_ids(key, value, vocab_size=model.dims.vocab_size)
+            found[key] = _check_ids(key, value, vocab_size=model.stack.vocab_size)
     if "eos_token_id" not in found:
-        raise ConfigError("neither generation_config.json nor config.json has an eos_token_id; add it, or clients never stop")
-    if "pad_token_id" not in found:  # what generation does without one, in transformers and genai alike
+        raise ConfigError(
+            "neither generation_config.json nor config.json has an eos_token_id; add it, or clients never stop"
+        )
+    if (
+        "pad_token_id" not in found
+    ):  # what generation does without one, in transformers and genai alike
         eos = found["eos_token_id"]
         found["pad_token_id"] = eos[0] if isinstance(eos, list) else eos
     return found
@@ -128,8 +147,12 @@ def _special_ids(model: Model, generation: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check_ids(key: str, value: Any, *, vocab_size: int) -> Any:
     several = value if isinstance(value, list) and key == "eos_token_id" else [value]
-    if not several or any(isinstance(i, bool) or not isinstance(i, int) or not 0 <= i < vocab_size for i in several):
-        raise ConfigError(f"{key} {value!r} is no token id below vocab_size {vocab_size}; mend generation_config.json")
+    if not several or any(
+        isinstance(i, bool) or not isinstance(i, int) or not 0 <= i < vocab_size for i in several
+    ):
+        raise ConfigError(
+            f"{key} {value!r} is no token id below vocab_size {vocab_size}; mend generation_config.json"
+        )
     return value
 
 
@@ -155,13 +178,19 @@ def _tokenizer_files(model: Model) -> dict[str, bytes]:
 
 def _chat_template(model: Model, files: Mapping[str, bytes]) -> Any:
     """The template as tokenizer_config.json holds it: a text, or a list of named ones; None to leave what is there."""
-    named = {name.removeprefix(MORE_TEMPLATES).removesuffix(".jinja"): name for name in files if name.startswith(MORE_TEMPLATES)}
+    named = {
+        name.removeprefix(MORE_TEMPLATES).removesuffix(".jinja"): name
+        for name in files
+        if name.startswith(MORE_TEMPLATES)
+    }
     if TEMPLATE in files:
         default: Any = files[TEMPLATE].decode()
     elif OLDER_TEMPLATE in files:
         default = _read(model, OLDER_TEMPLATE).get("chat_template")
         if not isinstance(default, str):
-            raise TokenizerError(f"{model.checkpoint.path}: {OLDER_TEMPLATE} holds no chat_template; remove it or mend it")
+            raise TokenizerError(
+                f"{model.checkpoint.path}: {OLDER_TEMPLATE} holds no chat_template; remove it or mend it"
+            )
     else:
         return None
     if not named:
@@ -178,9 +207,13 @@ def _read(model: Model, name: str) -> dict[str, Any]:
     try:
         value = json.loads(read())
     except ValueError as error:
-        raise TokenizerError(f"{model.checkpoint.path}: {name} is not JSON ({error}); download it again") from error
+        raise TokenizerError(
+            f"{model.checkpoint.path}: {name} is not JSON ({error}); download it again"
+        ) from error
     if not isinstance(value, dict):
-        raise TokenizerError(f"{model.checkpoint.path}: {name} holds no JSON object; download it again")
+        raise TokenizerError(
+            f"{model.checkpoint.path}: {name} holds no JSON object; download it again"
+        )
     return value
 
 

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.to_onnx.pack import Packed, unpack_rows
-from converters.to_onnx.package import GRAPH
-from converters.to_onnx.types import Blocks
+from converters.to_onnx.client.files import GRAPH
+from converters.to_onnx.quant._pack import Packed, unpack_rows
+from converters.to_onnx.quant._types import Blocks
 from converters.to_onnx.weights import JOINT
 from ropeconv.errors import CheckpointError
 from ropeconv.model import Rows, Tensor
@@ -76,7 +76,9 @@ class BlockTensor:
     def rows(self, start: int, stop: int) -> Rows:
         """The numbers that onnxruntime multiplies by."""
         zeros = None if self.zero_points is None else np.asarray(self.zero_points[start:stop])
-        packed = Packed(np.asarray(self.codes[start:stop]), np.asarray(self.scales[start:stop]), zeros)
+        packed = Packed(
+            np.asarray(self.codes[start:stop]), np.asarray(self.scales[start:stop]), zeros
+        )
         return unpack_rows(packed, self.blocks, columns=self.columns)
 
     def raw_rows(self, start: int, stop: int) -> NDArray[np.uint8]:
@@ -100,7 +102,9 @@ class Folder:
         try:
             return onnx.load(str(self.graph), load_external_data=False)
         except Exception as error:  # protobuf's own error class is no public name
-            raise CheckpointError(f"{self.graph}: not a readable ONNX file ({_line(error)}); convert it again") from error
+            raise CheckpointError(
+                f"{self.graph}: not a readable ONNX file ({_line(error)}); convert it again"
+            ) from error
 
     @cached_property
     def metadata(self) -> dict[str, str]:
@@ -122,9 +126,16 @@ class Folder:
         dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
         offset, length = int(place.get("offset", 0)), int(place.get("length", -1))
         if file.parent != self.graph.parent or not file.is_file():
-            raise CheckpointError(f"{self.graph}: {tensor.name} lies in {place.get('location')!r}, no file beside the graph")
-        if length != dtype.itemsize * int(np.prod(tensor.dims, dtype=np.int64)) or offset + length > file.stat().st_size:
-            raise CheckpointError(f"{file}: too short or of another shape for {tensor.name}; convert it again")
+            raise CheckpointError(
+                f"{self.graph}: {tensor.name} lies in {place.get('location')!r}, no file beside the graph"
+            )
+        if (
+            length != dtype.itemsize * int(np.prod(tensor.dims, dtype=np.int64))
+            or offset + length > file.stat().st_size
+        ):
+            raise CheckpointError(
+                f"{file}: too short or of another shape for {tensor.name}; convert it again"
+            )
         return np.memmap(file, dtype=dtype, mode="r", offset=offset, shape=tuple(tensor.dims))
 
     def tensors(self, shifted: frozenset[str]) -> dict[str, Tensor]:
@@ -138,12 +149,22 @@ class Folder:
                 node, columns = blocks[name]
                 zeros = self.arrays.get(f"{stem}_zero_points")
                 for part, rows in self._cuts(name, stem):
-                    codes = self.arrays[name][rows].reshape(rows.stop - rows.start, -1, node.block_bytes)
+                    codes = self.arrays[name][rows].reshape(
+                        rows.stop - rows.start, -1, node.block_bytes
+                    )
                     scales = self.arrays[f"{stem}_scales"][rows]
-                    found[part] = BlockTensor(codes, scales, None if zeros is None else zeros[rows], node, columns)
-            elif self.arrays[name].dtype.name in DTYPES and not name.startswith("rope.") and not name.endswith("_scales"):
+                    found[part] = BlockTensor(
+                        codes, scales, None if zeros is None else zeros[rows], node, columns
+                    )
+            elif (
+                self.arrays[name].dtype.name in DTYPES
+                and not name.startswith("rope.")
+                and not name.endswith("_scales")
+            ):
                 for part, rows in self._cuts(name, name):
-                    found[part] = FloatTensor(self.arrays[name][rows], 1.0 if part in shifted else 0.0)
+                    found[part] = FloatTensor(
+                        self.arrays[name][rows], 1.0 if part in shifted else 0.0
+                    )
         return found
 
     def _cuts(self, name: str, stem: str) -> Iterator[tuple[str, slice]]:
@@ -188,11 +209,17 @@ class Folder:
             values = {a.name: a.i for a in node.attribute}
             if node.op_type == "MatMulNBits":
                 symmetric = len(node.input) < 4 or not node.input[3]
-                found[node.input[1]] = Blocks(values["bits"], values["block_size"], symmetric=symmetric), values["K"]
+                found[node.input[1]] = (
+                    Blocks(values["bits"], values["block_size"], symmetric=symmetric),
+                    values["K"],
+                )
             elif node.op_type == "GatherBlockQuantized" and not node.input[0].endswith("_by_row"):
                 columns = self.arrays[node.input[0]].shape[-1] * 8 // values["bits"]
                 symmetric = len(node.input) < 4 or not node.input[3]
-                found[node.input[0]] = Blocks(values["bits"], values["block_size"], symmetric=symmetric), columns
+                found[node.input[0]] = (
+                    Blocks(values["bits"], values["block_size"], symmetric=symmetric),
+                    columns,
+                )
         return found
 
 
@@ -207,9 +234,17 @@ def structure_problems(folder: Folder) -> list[str]:
     wanted = {"input_ids", "attention_mask", "position_ids"}
     missing = wanted - {value.name for value in graph.input}
     problems += [f"input {name} is missing" for name in sorted(missing)]
-    pairs = [(v.name, v.name.replace("past_key_values", "present")) for v in graph.input if v.name.startswith("past_")]
+    pairs = [
+        (v.name, v.name.replace("past_key_values", "present"))
+        for v in graph.input
+        if v.name.startswith("past_")
+    ]
     outputs = {value.name for value in graph.output}
-    problems += [f"cache input {past} has no output {present}" for past, present in pairs if present not in outputs]
+    problems += [
+        f"cache input {past} has no output {present}"
+        for past, present in pairs
+        if present not in outputs
+    ]
     if {entry.domain for entry in folder.model.opset_import} <= {""}:
         try:
             onnx.checker.check_model(str(folder.graph), full_check=True)

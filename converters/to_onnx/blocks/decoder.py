@@ -1,0 +1,78 @@
+"""The whole decoder: from input_ids to logits, with the cache in and out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from converters.to_onnx.blocks import find
+from converters.to_onnx.blocks.frame import B, Decoder, S, T, name_of
+from converters.to_onnx.blocks.residual import RESIDUALS, first_norm
+from converters.to_onnx.carry import Encoding
+from converters.to_onnx.graph import Value
+from converters.to_onnx.profiles._shared import Inputs, ProfileKind
+from converters.to_onnx.weights import Store
+from ropeconv.arch.blocks.head import Head
+
+
+def add_decoder(store: Store, encoding: Encoding, kind: ProfileKind) -> None:
+    """Every node of the model, in order."""
+    graph, stack = store.graph, store.model.stack
+    ids = graph.input("input_ids", "int64", [B, S])
+    mask = graph.input("attention_mask", "int64", [B, T])
+    positions = graph.input("position_ids", "int64", [B, S])
+    graph.declare("logits", "float32", [B, S, stack.vocab_size])
+    tables = encoding.carried.how == "tables"
+    inputs = Inputs(store, ids, mask, positions, encoding.rotations, tables)
+    decoder = Decoder(kind.make(inputs), inputs)
+    x, normed = _embed(decoder), None
+    for number, layer in enumerate(stack.layers):
+        following = [*map(first_norm, stack.layers[number + 1 : number + 2]), stack.head.norm][0]
+        owner = number + 1 if number + 1 < len(stack.layers) else None
+        add = find(RESIDUALS, layer.residual)
+        x, normed = add(decoder, number, layer, x, normed, (following, owner))
+    _head(decoder, stack.head, x, normed)
+
+
+def _embed(decoder: Decoder) -> Value:
+    graph, block = decoder.graph, decoder.store.model.stack.embedding
+    ids = decoder.inputs.ids
+    if decoder.store.flat:
+        ids = graph.op("Reshape", ids, graph.ints(-1), name="ids")
+    x = decoder.store.embed(ids, name_of(block.weight, None))
+    if block.scale == 1.0:
+        return x
+    scale = graph.constant(block.scale, decoder.store.kind.dtype, name="embedding_scale")
+    return graph.op("Mul", x, scale, name="embedding_scaled")
+
+
+def _head(decoder: Decoder, head: Head, x: Value, normed: Value | None) -> None:
+    if normed is None:
+        normed = decoder.profile.norm(x, decoder.norm(head.norm, None), name="output_norm")
+    steps = _steps(decoder, head)
+    for number, step in enumerate(steps, start=1):
+        # the last node has the output's name
+        normed = step(normed, "logits" if number == len(steps) else f"logits_step_{number}")
+
+
+def _steps(decoder: Decoder, head: Head) -> list[Callable[[Value, str], Value]]:
+    """What is done to the normed hidden state, one node after the other: (x, name) -> value."""
+    graph, store = decoder.graph, decoder.store
+    embedding = store.model.stack.embedding
+    name = name_of(embedding.weight if head.tied else head.output.weight, None)
+    steps: list[Callable[[Value, str], Value]] = [lambda x, to: store.head(x, name, to=to)]
+    cap = head.softcap
+    if cap:
+        steps.append(lambda x, to: _cap(decoder, x, float(cap), to=to))
+    if store.kind.dtype != "float32":
+        steps.append(lambda x, to: graph.cast(x, "float32", name=to))
+    if store.flat:
+        steps.append(lambda x, to: graph.op("Reshape", x, decoder.inputs.shape, name=to))
+    return steps
+
+
+def _cap(decoder: Decoder, x: Value, softcap: float, *, to: str) -> Value:
+    """cap * tanh(x / cap)."""
+    graph = decoder.graph
+    cap = graph.constant(softcap, decoder.store.kind.dtype, name="softcap")
+    inner = graph.op("Div", x, cap, name="cap")
+    return graph.op("Mul", graph.op("Tanh", inner, name="cap"), cap, name=to)

@@ -1,0 +1,76 @@
+"""A decoder under construction: what every block's nodes are added with.
+
+Shape letters: b batch, s new tokens, p past tokens, e hidden, h heads, k key/value heads,
+d head_dim, f intermediate, v vocabulary; x is (b*s, e) in a flat profile, else (b, s, e), written
+(..., e).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from converters.to_onnx.graph import Graph, Value
+from converters.to_onnx.profiles._shared import Inputs, Norm, Profile
+from converters.to_onnx.weights import Store
+from ropeconv.arch.blocks import norm as norms
+from ropeconv.arch.blocks.weight import Linear, Weight
+
+B, S, P = "batch_size", "sequence_length", "past_sequence_length"
+T = f"{P} + {S}"
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """profile: how it is said; inputs: what every layer reads."""
+
+    profile: Profile
+    inputs: Inputs
+
+    @property
+    def store(self) -> Store:
+        """The weights."""
+        return self.inputs.store
+
+    @property
+    def graph(self) -> Graph:
+        """The graph."""
+        return self.inputs.graph
+
+    def norm(self, block: norms.Norm, layer: int | None) -> Norm:
+        """A norm's values."""
+        bias = block.bias if isinstance(block, norms.LayerNorm) else None
+        return Norm(
+            self._vector(block.weight, layer),
+            None if bias is None else self._vector(bias, layer),
+            block.eps,
+        )
+
+    def linear(self, x: Value, layer: int, *linears: Linear) -> Value:
+        """x by matrices, one after the other, plus their biases when they have some."""
+        names = [name_of(linear.weight, layer) for linear in linears]
+        biases = [name_of(linear.bias, layer) for linear in linears if linear.bias is not None]
+        roles = "_".join(linear.weight.role.value for linear in linears)
+        return self.store.linear(x, names, biases=biases, to=f"layer_{layer}_{roles}")
+
+    def split(self, x: Value, layer: int, *linears: Linear) -> list[Value]:
+        """x by each of several matrices, in one product."""
+        if len({linear.bias is None for linear in linears}) > 1:
+            return [self.linear(x, layer, linear) for linear in linears]
+        rows = [linear.weight.shape[0] for linear in linears]
+        names = [f"layer_{layer}_{linear.weight.role.value}" for linear in linears]
+        product = self.linear(x, layer, *linears)
+        return self.graph.ops("Split", (product, self.graph.ints(*rows)), names, axis=-1)
+
+    def flatten(self, x: Value, width: int, *, name: str) -> Value:
+        """(..., width) of (b, s, width)."""
+        if not self.store.flat:
+            return x
+        return self.graph.op("Reshape", x, self.graph.ints(-1, width), name=name)
+
+    def _vector(self, weight: Weight, layer: int | None) -> Value:
+        return self.store.vector(name_of(weight, layer))
+
+
+def name_of(weight: Weight, layer: int | None) -> str:
+    """The tensor's name in the checkpoint."""
+    return weight.template.format(n=layer)

@@ -1,0 +1,104 @@
+"""How mixer and MLP are joined to the residual stream x, and where the norms stand.
+
+A norm that follows an addition is made together with it, where the profile can: each layer ends
+with the norm that the next one begins with, or with the head's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from converters.to_onnx.blocks import find
+from converters.to_onnx.blocks.attention import MIXERS
+from converters.to_onnx.blocks.frame import Decoder
+from converters.to_onnx.blocks.mlp import MLPS
+from converters.to_onnx.graph import Value
+from ropeconv.arch.blocks.norm import Norm
+from ropeconv.arch.blocks.residual import Parallel, PostNorm, PreNorm, Sandwich
+from ropeconv.arch.stack import Layer
+
+Stream = tuple[Value, Value | None]
+"""(x, the norm of x that the next block begins with, where it was made together with x)."""
+Next = tuple[Norm | None, int | None]
+"""(the norm that follows the layer, the layer whose norm it is; None: the head's)."""
+
+
+def first_norm(layer: Layer) -> Norm | None:
+    """The norm that a layer begins with, None where it begins with its mixer."""
+    residual = layer.residual
+    return None if isinstance(residual, PostNorm) else residual.mixer_norm
+
+
+def _pre(
+    decoder: Decoder, n: int, layer: Layer, x: Value, normed: Value | None, following: Next
+) -> Stream:
+    """x + mixer(norm x), then x + mlp(norm x)."""
+    residual = layer.residual
+    assert isinstance(residual, PreNorm | Sandwich)
+    sandwich = residual if isinstance(residual, Sandwich) else None
+    y = _mix(decoder, n, layer, _normed(decoder, n, residual.mixer_norm, x, normed))
+    if sandwich is not None:
+        y = _post(decoder, n, sandwich.mixer_post_norm, y)
+    name = f"layer_{n}_ffn_norm"
+    x, inner = decoder.profile.add_norm(x, y, decoder.norm(residual.mlp_norm, n), name=name)
+    y = find(MLPS, layer.mlp)(decoder, n, layer.mlp, inner)
+    if sandwich is not None:
+        y = _post(decoder, n, sandwich.mlp_post_norm, y)
+    return _add_next(decoder, n, x, y, following)
+
+
+def _post_norm(
+    decoder: Decoder, n: int, layer: Layer, x: Value, _normed: Value | None, _following: Next
+) -> Stream:
+    """x + norm(mixer x), then x + norm(mlp x)."""
+    residual = layer.residual
+    assert isinstance(residual, PostNorm)
+    y = _post(decoder, n, residual.mixer_post_norm, _mix(decoder, n, layer, x))
+    x = decoder.graph.op("Add", x, y, name="residual")
+    y = _post(decoder, n, residual.mlp_post_norm, find(MLPS, layer.mlp)(decoder, n, layer.mlp, x))
+    return decoder.graph.op("Add", x, y, name="residual"), None
+
+
+def _parallel(
+    decoder: Decoder, n: int, layer: Layer, x: Value, normed: Value | None, following: Next
+) -> Stream:
+    """x + mixer(norm x) + mlp(another norm of x)."""
+    residual = layer.residual
+    assert isinstance(residual, Parallel)
+    name = f"layer_{n}_ffn_norm"
+    inner = decoder.profile.norm(x, decoder.norm(residual.mlp_norm, n), name=name)
+    y = _mix(decoder, n, layer, _normed(decoder, n, residual.mixer_norm, x, normed))
+    z = find(MLPS, layer.mlp)(decoder, n, layer.mlp, inner)
+    return _add_next(decoder, n, x, decoder.graph.op("Add", y, z, name="parallel"), following)
+
+
+Add = Callable[[Decoder, int, Layer, Value, Value | None, Next], Stream]
+RESIDUALS: dict[type, Add] = {
+    PreNorm: _pre,
+    Sandwich: _pre,
+    PostNorm: _post_norm,
+    Parallel: _parallel,
+}
+
+
+def _mix(decoder: Decoder, n: int, layer: Layer, x: Value) -> Value:
+    return find(MIXERS, layer.mixer)(decoder, n, layer, x)
+
+
+def _normed(decoder: Decoder, n: int, norm: Norm, x: Value, normed: Value | None) -> Value:
+    if normed is not None:
+        return normed
+    return decoder.profile.norm(x, decoder.norm(norm, n), name=f"layer_{n}_attn_norm")
+
+
+def _post(decoder: Decoder, n: int, norm: Norm, y: Value) -> Value:
+    name = f"layer_{n}_{norm.weight.role.value}"
+    return decoder.profile.norm(y, decoder.norm(norm, n), name=name)
+
+
+def _add_next(decoder: Decoder, n: int, x: Value, y: Value, following: Next) -> Stream:
+    norm, owner = following
+    if norm is None:
+        return decoder.graph.op("Add", x, y, name="residual"), None
+    values = decoder.norm(norm, owner)
+    return decoder.profile.add_norm(x, y, values, name=f"layer_{n}_next_norm")

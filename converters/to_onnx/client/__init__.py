@@ -1,0 +1,1 @@
+"""The texts beside the graph that its clients read."""

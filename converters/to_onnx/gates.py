@@ -1,0 +1,29 @@
+"""Limits of the proof for ONNX: those that the weight types declare, and room for GELU's forms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from converters.to_onnx.quant._types import weight_types
+from ropeconv.arch.stack import Stack
+from ropeconv.errors import CannotExpress
+from ropeconv.gates import BlockLimits, Gates, uses_gelu
+
+# GELU's forms differ between runtimes
+GELU_FLOOR = Gates(1e-5, 1e-5, 0.98, 1e-3)
+
+
+def logit_gates(file_type: str, stack: Stack) -> Gates:
+    """The limits for logits of a weight type. CannotExpress where none were measured."""
+    types = weight_types()
+    if file_type not in types:
+        raise CannotExpress(
+            f"no limits were measured for onnx type {file_type!r}; verify one of {', '.join(types)}"
+        )
+    gates = types[file_type].gates
+    return gates.floored(GELU_FLOOR) if uses_gelu(stack.activations) else gates
+
+
+def block_limits() -> Mapping[str, BlockLimits]:
+    """Those of every type."""
+    return {name: limit for kind in weight_types().values() for name, limit in kind.limits.items()}

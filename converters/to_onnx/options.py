@@ -1,0 +1,57 @@
+"""What a user chooses, and the words of the command."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ropeconv import target
+from ropeconv.kit.options import option
+
+
+@dataclass(frozen=True)
+class Options(target.Options):
+    """block_size, symmetric, accuracy_level, head_bits: of types in blocks, None = the type's own."""
+
+    type: str = option("fp32", metavar="TYPE", help="fp32, fp16, int8 or int4.")
+    profile: str = option(
+        "ort",
+        metavar="NAME",
+        help="ort: onnxruntime's fused operators. standard: operators of ai.onnx alone.",
+    )
+    block_size: int | None = option(
+        None, metavar="N", help="Values that share a scale, int4 and int8: 16 to 256."
+    )
+    symmetric: bool | None = option(
+        None,
+        names="--symmetric/--asymmetric",
+        help="Blocks without or with zero points, int4 and int8.",
+    )
+    head_bits: int | None = option(
+        None, metavar="N", help="Bits of embedding and output head, int4 and int8: 4 or 8."
+    )
+    accuracy_level: int | None = option(
+        None,
+        metavar="N",
+        help="Activations inside a product with blocks: 1 float32, 4 int8.",
+    )
+
+
+MANUAL = target.Manual(
+    summary="Write an ONNX folder for onnxruntime.",
+    text="""Write SOURCE as an ONNX folder, its context made longer.
+
+    SOURCE is a Hugging Face folder (safetensors or pytorch_model*.bin), a GGUF file or a hub id.
+    The folder holds the graph with its cache in and out, the weights beside it, and the texts that
+    onnxruntime-genai, optimum and transformers.js read. Batches may be padded on either side.
+
+    \b
+    Examples:
+      ropeconv onnx model/ --pi-factor 4 -o model-onnx
+      ropeconv onnx model/ --yarn-factor 4 --type int4 -o model-onnx-int4
+      ropeconv onnx model/ --context 32768 --profile standard --bake tables -o model-onnx
+    """,
+    output="FOLDER",
+    output_help="The folder to make.",
+    output_required=True,
+    folder=True,
+)

@@ -1,0 +1,1 @@
+"""A finished folder read back."""
