@@ -16,6 +16,7 @@ from tests.checkpoints import save_checkpoint
 from tests.families import FAMILIES, TINY, extra
 from tests.to_gguf import converting
 from tests.to_gguf.converting import read_back
+from tests.to_gguf.gguf_edits import edit
 
 L = 256
 METHODS: dict[str, ScalingRequest | None] = {
@@ -130,23 +131,3 @@ def test_a_scaled_file_that_hides_its_trained_length_is_not_scaled_again(sources
         with pytest.raises(RopeConfigError, match="trained context is not known"):
             prepare(edited, ScalingRequest(kind="yarn", factor=8, on_existing=existing))
 
-
-def edit(source: Path, out: Path, keys: dict[str, Any]) -> Path:
-    """A copy with other keys, by gguf-py's reader and writer; None removes one."""
-    from gguf import GGUFReader, GGUFWriter
-
-    reader = GGUFReader(source)
-    writer = GGUFWriter(out, "llama")
-    for name, field in reader.fields.items():
-        if not name.startswith("GGUF.") and name != "general.architecture" and name not in keys:
-            writer.add_key_value(name, field.contents(), field.types[0], field.types[-1] if len(field.types) > 1 else None)
-    for name, value in keys.items():
-        if value is not None:
-            (writer.add_string if isinstance(value, str) else writer.add_float32)(name, value)
-    for tensor in reader.tensors:
-        writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return out

@@ -174,6 +174,11 @@ def _view(native: Mapping[str, GgufTensor], table: list[Row]) -> dict[str, Tenso
         if row is None:
             viewed[name] = tensor  # the accounting names it as a stray
         elif tensor.shape != row.shape:
+            if len(row.sources) > 1:
+                raise CheckpointError(
+                    f"tensor {name} has shape {tensor.shape}, the GGUF file's keys say {row.shape}; "
+                    f"convert it again"
+                )
             viewed[row.sources[0]] = tensor  # and here the shape
         else:
             undone = row.transform.inverse.apply([tensor])
