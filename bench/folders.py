@@ -1,33 +1,21 @@
 """Re-scaling a folder against `cp -r` of the same files, in one run; copies and hard links.
 
-usage: python bench/folders.py [WORK]
+usage: .venv/bin/python bench/folders.py [WORK]
 """
 
 from __future__ import annotations
 
 import json
-import runpy
 import sys
 from pathlib import Path
 from typing import Any
 
-from race import Contestant, compare, random_checkpoint
-
-ROOT = Path(__file__).parent.parent
+from race import WORK, Contestant, compare, random_checkpoint, script, smollm2
 
 
 def contestants(source: Path, work: Path) -> list[Contestant]:
     """ropeconv first: ratios count from it."""
-    ropeconv = (
-        sys.executable,
-        "-m",
-        "ropeconv.cli",
-        "safetensors",
-        str(source),
-        "--pi-factor",
-        "4",
-        "--quiet",
-    )
+    ropeconv = (script("ropeconv"), "safetensors", str(source), "--pi-factor", "4", "--quiet")
     outs = [work / f"out-{name}" for name in ("copy", "link", "cp")]
     return [
         Contestant("ropeconv safetensors", ((*ropeconv, "-o", str(outs[0])),), (outs[0],)),
@@ -40,11 +28,7 @@ def contestants(source: Path, work: Path) -> list[Contestant]:
 
 def main(work: Path) -> None:
     """Print the table and keep the figures as JSON lines."""
-    work.mkdir(parents=True, exist_ok=True)
-    small = work / "smollm2"
-    if not (small / "config.json").exists():
-        sample = runpy.run_path(str(ROOT / "samples" / "make_checkpoint.py"))
-        sample["main"](sample["packaged_smollm2"](), small)
+    small = smollm2(work)
     figures: list[dict[str, Any]] = []
     jobs = {
         "SmolLM2-135M re-scaled": small,
@@ -52,10 +36,9 @@ def main(work: Path) -> None:
     }
     for job, source in jobs.items():
         compare(job, contestants(source, work), runs=3, record=figures.append)
-    (work / "safetensors.jsonl").write_text(
-        "".join(json.dumps(figure) + "\n" for figure in figures)
-    )
+    lines = (json.dumps(figure) + "\n" for figure in figures)
+    (work / "safetensors.jsonl").write_text("".join(lines))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "build" / "bench")
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else WORK)

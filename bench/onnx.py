@@ -1,7 +1,7 @@
 """`ropeconv onnx` against the onnxruntime-genai builder and optimum-onnx: time, memory, size,
 tokens per second, in one run.
 
-usage: python bench/onnx.py [--runs 3] [--work build/bench] [--skip-speed] [--skip-large]
+usage: .venv/bin/python bench/onnx.py [--runs 3] [--work build/bench] [--skip-speed] [--skip-large]
 
 Writing: the median of the runs, taken in turn, every output removed before the next; memory is the
 peak of anonymous pages of the process tree. Speed: speed.py in a process of its own for each graph,
@@ -22,46 +22,37 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from race import THREADS, Contestant, compare, random_checkpoint, remove, run
+from race import (
+    ROOT,
+    THREADS,
+    WORK,
+    Contestant,
+    compare,
+    random_checkpoint,
+    remove,
+    run,
+    script,
+    smollm2,
+)
 
 LOADS, ROUNDS, LENGTHS = 4, 5, range(768, 1281)
-OPTIMUM = Path("build/optimum/bin/python")
+OPTIMUM = ROOT / "build" / "optimum" / "bin" / "python"
 Record = Callable[[dict[str, Any]], None]
 Entrants = dict[str, tuple[Path, tuple[str, ...]]]
 
 
 def ropeconv(source: Path, out: Path, *options: str) -> Contestant:
     """Four times longer by Position Interpolation."""
-    command = (
-        "ropeconv",
-        "onnx",
-        str(source),
-        "--pi-factor",
-        "4",
-        "-o",
-        str(out),
-        "--quiet",
-        *options,
-    )
+    start = (script("ropeconv"), "onnx", str(source), "--pi-factor", "4", "-o", str(out))
+    command = (*start, "--quiet", *options)
     return Contestant(" ".join(("ropeconv onnx", *options)), (command,), (out,))
 
 
 def genai_builder(source: Path, out: Path, *, precision: str) -> Contestant:
     """onnxruntime-genai's builder; it knows no context extension."""
-    command = (
-        sys.executable,
-        "-m",
-        "onnxruntime_genai.models.builder",
-        "-m",
-        str(source),
-        "-o",
-        str(out),
-    )
-    return Contestant(
-        f"onnxruntime-genai builder {precision}",
-        ((*command, "-p", precision, "-e", "cpu"),),
-        (out,),
-    )
+    builder = (sys.executable, "-m", "onnxruntime_genai.models.builder")
+    command = (*builder, "-m", str(source), "-o", str(out), "-p", precision, "-e", "cpu")
+    return Contestant(f"onnxruntime-genai builder {precision}", (command,), (out,))
 
 
 def optimum_export(source: Path, out: Path) -> list[Contestant]:
@@ -69,18 +60,10 @@ def optimum_export(source: Path, out: Path) -> list[Contestant]:
     if not OPTIMUM.exists():
         print("build/optimum is not there: optimum-onnx is left out (make clients)")
         return []
-    command = (
-        str(OPTIMUM),
-        "-m",
-        "optimum.commands.optimum_cli",
-        "export",
-        "onnx",
-        "--task",
-        "text-generation-with-past",
-    )
-    return [
-        Contestant("optimum-onnx fp32", ((*command, "--model", str(source), str(out)),), (out,))
-    ]
+    export = (str(OPTIMUM), "-m", "optimum.commands.optimum_cli", "export", "onnx")
+    task = ("--task", "text-generation-with-past")
+    command = (*export, *task, "--model", str(source), str(out))
+    return [Contestant("optimum-onnx fp32", (command,), (out,))]
 
 
 def writing(source: Path, work: Path, *, runs: int, record: Record) -> None:
@@ -88,13 +71,9 @@ def writing(source: Path, work: Path, *, runs: int, record: Record) -> None:
     full = [
         ropeconv(source, work / "ours"),
         genai_builder(source, work / "genai", precision="fp32"),
+        *optimum_export(source, work / "optimum"),
     ]
-    compare(
-        "SmolLM2-135M to fp32",
-        [*full, *optimum_export(source, work / "optimum")],
-        runs=runs,
-        record=record,
-    )
+    compare("SmolLM2-135M to fp32", full, runs=runs, record=record)
     small = [
         ropeconv(source, work / "ours", "--type", "int4"),
         genai_builder(source, work / "genai", precision="int4"),
@@ -106,15 +85,8 @@ def start(folder: Path, *options: str) -> subprocess.Popen[str]:
     """speed.py with the model loaded, waiting for its turns; -P because this folder holds an
     onnx.py.
     """
-    command = [
-        sys.executable,
-        "-P",
-        "bench/speed.py",
-        str(folder),
-        "--threads",
-        str(THREADS),
-        *options,
-    ]
+    speed = str(ROOT / "bench" / "speed.py")
+    command = [sys.executable, "-P", speed, str(folder), "--threads", str(THREADS), *options]
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
@@ -157,11 +129,12 @@ def race(job: str, entrants: Entrants, *, record: Record) -> None:
         names = [*entrants][load:] + [*entrants][:load]
         found += rounds({name: entrants[name] for name in names}, draw.choices(LENGTHS, k=ROUNDS))
     print(
-        f"\n{job} (median of {LOADS} x {ROUNDS} rounds in turn, {THREADS} threads; x: the round's "
-        f"peer, quartiles)"
+        f"\n{job} (median of {LOADS} x {ROUNDS} rounds in turn, {THREADS} threads; "
+        "x: the round's peer, quartiles)"
     )
     for name in entrants:
-        columns, entry = [], {}
+        columns: list[str] = []
+        entry: dict[str, float] = {}
         for key in ("prefill", "decode"):
             entry[key] = statistics.median(one[name][key] for one in found)
             low, entry[f"{key}_ratio"], high = statistics.quantiles(
@@ -181,19 +154,16 @@ def running(source: Path, work: Path, *, record: Record) -> None:
         ours = {profile: work / f"speed-{kind}-{profile}" for profile in ("ort", "standard")}
         peer = work / f"speed-{kind}-genai"
         for profile, folder in ours.items():
-            run(
-                ropeconv(source, folder, "--type", kind, "--profile", profile, "--force"), keep=True
-            )
+            options = ("--type", kind, "--profile", profile, "--force")
+            run(ropeconv(source, folder, *options), keep=True)
         run(genai_builder(source, peer, precision=kind), keep=True)
-        plain = {f"ropeconv {profile}": (folder, ()) for profile, folder in ours.items()}
-        served = {f"ropeconv {profile}": (folder, ("--genai",)) for profile, folder in ours.items()}
+        plain: Entrants = {f"ropeconv {profile}": (folder, ()) for profile, folder in ours.items()}
+        served: Entrants = {f"ropeconv {p}": (folder, ("--genai",)) for p, folder in ours.items()}
         name = "onnxruntime-genai builder"
-        race(
-            f"{kind} in onnxruntime",
-            plain | {name: (peer, ("--graph", "model.onnx"))},
-            record=record,
-        )
-        race(f"{kind} in onnxruntime-genai", served | {name: (peer, ("--genai",))}, record=record)
+        plain |= {name: (peer, ("--graph", "model.onnx"))}
+        served |= {name: (peer, ("--genai",))}
+        race(f"{kind} in onnxruntime", plain, record=record)
+        race(f"{kind} in onnxruntime-genai", served, record=record)
         for folder in (*ours.values(), peer):
             remove(folder)
 
@@ -211,18 +181,13 @@ def main() -> None:
     """All jobs in one run; the figures also as JSON beside the work folder."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--work", type=Path, default=Path("build/bench"))
+    parser.add_argument("--work", type=Path, default=WORK)
     parser.add_argument("--skip-speed", action="store_true")
     parser.add_argument("--skip-large", action="store_true")
     arguments = parser.parse_args()
     work: Path = arguments.work
     results: list[dict[str, Any]] = []
-    work.mkdir(parents=True, exist_ok=True)
-    small = work / "smollm2"
-    if not (small / "config.json").exists():
-        subprocess.run([sys.executable, "samples/make_checkpoint.py", str(small)], check=True)
-    for file in small.glob("*.safetensors"):  # the same warm cache for everyone
-        file.read_bytes()
+    small = smollm2(work)
     writing(small, work, runs=arguments.runs, record=results.append)
     if not arguments.skip_speed:
         running(small, work, record=results.append)

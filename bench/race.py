@@ -18,11 +18,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
-import numpy as np
-from safetensors.numpy import save_file
+try:
+    import ml_dtypes
+    import numpy as np
+    from safetensors.numpy import save_file
+except ModuleNotFoundError as missing:
+    sys.exit(
+        f"{sys.executable} has no {missing.name}: run `make bench`, or with the environment's own "
+        f"Python: .venv/bin/python {sys.argv[0]}"
+    )
 
+ROOT = Path(__file__).resolve().parent.parent
+WORK = ROOT / "build" / "bench"
 THREADS = os.cpu_count() or 1
+LAYERS, WIDTH, MLP = 22, 2048, 5632  # TinyLlama's
 
 
 @dataclass(frozen=True)
@@ -43,6 +52,27 @@ class Contestant:
     outputs: tuple[Path, ...]
 
 
+def script(name: str) -> str:
+    """Path of an installed command beside this Python: PATH may lead to another one or to none."""
+    found = Path(sys.executable).with_name(name)
+    if not found.is_file():
+        sys.exit(f"{found} is not there: `make bench` installs what the benchmarks run")
+    return str(found)
+
+
+def smollm2(work: Path) -> Path:
+    """SmolLM2-135M as a checkpoint in `work`, made once, and read once: a warm cache for all."""
+    folder = work / "smollm2"
+    if not (folder / "config.json").exists():
+        work.mkdir(parents=True, exist_ok=True)
+        make = (sys.executable, str(ROOT / "samples" / "make_checkpoint.py"), str(folder))
+        if subprocess.run(make, check=False).returncode:
+            sys.exit(f"{' '.join(make)} failed: `make bench` installs what it needs")
+    for file in folder.glob("*.safetensors"):
+        file.read_bytes()
+    return folder
+
+
 def random_checkpoint(folder: Path, like: Path) -> Path:
     """1.1 billion random bfloat16 parameters in three shards, TinyLlama's shape with `like`'s
     tokenizer.
@@ -50,62 +80,59 @@ def random_checkpoint(folder: Path, like: Path) -> Path:
     if (folder / "config.json").exists():
         return folder
     folder.mkdir(parents=True)
-    layers, e, f, kv, v = 22, 2048, 5632, 256, 49152
-    shapes: dict[str, tuple[int, ...]] = {
-        "model.embed_tokens.weight": (v, e),
-        "model.norm.weight": (e,),
-    }
-    for n in range(layers):
-        at = f"model.layers.{n}"
-        shapes |= {
-            f"{at}.{norm}.weight": (e,) for norm in ("input_layernorm", "post_attention_layernorm")
-        }
-        shapes |= {
-            f"{at}.self_attn.{p}_proj.weight": (r, e)
-            for p, r in (("q", e), ("k", kv), ("v", kv), ("o", e))
-        }
-        shapes |= {
-            f"{at}.mlp.{p}_proj.weight": s
-            for p, s in (("gate", (f, e)), ("up", (f, e)), ("down", (e, f)))
-        }
-    rng, names, weight_map = np.random.default_rng(0), list(shapes), {}
+    shapes = weight_shapes()
+    rng = np.random.default_rng(0)
+    weight_map: dict[str, str] = {}
     for shard in range(3):
         name = f"model-{shard + 1:05d}-of-00003.safetensors"
-        own = names[shard::3]
-        save_file(
-            {
-                n: (rng.standard_normal(shapes[n], np.float32) * 0.02).astype(ml_dtypes.bfloat16)
-                for n in own
-            },
-            folder / name,
-        )
+        own = list(shapes)[shard::3]
+        save_file({weight: random_values(rng, shapes[weight]) for weight in own}, folder / name)
         weight_map |= dict.fromkeys(own, name)
-    (folder / "model.safetensors.index.json").write_text(
-        json.dumps({"metadata": {}, "weight_map": weight_map})
-    )
+    index = {"metadata": {}, "weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     config = json.loads((like / "config.json").read_text())
-    config |= {
-        "hidden_size": e,
-        "intermediate_size": f,
-        "num_hidden_layers": layers,
-        "num_attention_heads": 32,
-    }
-    config |= {"num_key_value_heads": 4, "head_dim": 64}
+    config |= {"num_hidden_layers": LAYERS, "hidden_size": WIDTH, "intermediate_size": MLP}
+    config |= {"num_attention_heads": 32, "num_key_value_heads": 4, "head_dim": 64}
     (folder / "config.json").write_text(json.dumps(config))
     for file in like.glob("*token*"):
         shutil.copy(file, folder)
     return folder
 
 
+def random_values(rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
+    """bfloat16, about as large as a trained model's."""
+    return (rng.standard_normal(shape, np.float32) * 0.02).astype(ml_dtypes.bfloat16)
+
+
+def weight_shapes() -> dict[str, tuple[int, ...]]:
+    """Every weight of the large checkpoint and its shape."""
+    shapes: dict[str, tuple[int, ...]] = {
+        "model.embed_tokens.weight": (49152, WIDTH),
+        "model.norm.weight": (WIDTH,),
+    }
+    layer: dict[str, tuple[int, ...]] = {
+        "input_layernorm": (WIDTH,),
+        "post_attention_layernorm": (WIDTH,),
+        "self_attn.q_proj": (WIDTH, WIDTH),
+        "self_attn.k_proj": (256, WIDTH),
+        "self_attn.v_proj": (256, WIDTH),
+        "self_attn.o_proj": (WIDTH, WIDTH),
+        "mlp.gate_proj": (MLP, WIDTH),
+        "mlp.up_proj": (MLP, WIDTH),
+        "mlp.down_proj": (WIDTH, MLP),
+    }
+    for n in range(LAYERS):
+        shapes |= {f"model.layers.{n}.{name}.weight": shape for name, shape in layer.items()}
+    return shapes
+
+
 def anonymous_pages(pid: int) -> int:
     """RssAnon of a process and its children, bytes."""
     total = 0
-    for status in [
-        Path(f"/proc/{pid}/status"),
-        *(Path(f"/proc/{c}/status") for c in children(pid)),
-    ]:
+    for process in (pid, *children(pid)):
         try:
-            line = next(row for row in status.read_text().splitlines() if row.startswith("RssAnon"))
+            rows = Path(f"/proc/{process}/status").read_text().splitlines()
+            line = next(row for row in rows if row.startswith("RssAnon"))
         except (OSError, StopIteration):
             continue
         total += int(line.split()[1]) * 1024
@@ -122,21 +149,22 @@ def children(pid: int) -> list[int]:
 
 def size_of(path: Path) -> int:
     """Bytes of a file or of everything in a folder."""
-    return (
-        sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-        if path.is_dir()
-        else path.stat().st_size
-    )
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def remove(path: Path) -> None:
     """Remove a file or folder."""
-    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def run(contestant: Contestant, *, keep: bool = False) -> Result:
     """Run all its commands; outputs are removed unless `keep`."""
-    peak, start = 0, time.perf_counter()
+    peak = 0
+    start = time.perf_counter()
     for command in contestant.commands:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while process.poll() is None:
@@ -162,20 +190,11 @@ def compare(
     ours = statistics.median(result.seconds for result in taken[contestants[0].name])
     print(f"\n{job} (median of {runs}, {THREADS} threads)")
     for name, results in taken.items():
-        seconds, peak = (
-            statistics.median(result.seconds for result in results),
-            max(result.peak for result in results),
-        )
+        seconds = statistics.median(result.seconds for result in results)
+        ratio = seconds / ours
+        peak = max(result.peak for result in results) / 2**20
         size = results[0].size / 2**20
         written = f"   {size:7.1f} MiB written" if size else ""
-        print(
-            f"  {name:<34} {seconds:8.2f} s   {seconds / ours:6.2f} x ours   {peak / 2**20:7.0f} "
-            f"MiB{written}"
-        )
-        figures = {
-            "seconds": seconds,
-            "ratio": seconds / ours,
-            "peak_mib": peak / 2**20,
-            "size_mib": size,
-        }
+        print(f"  {name:<34} {seconds:8.2f} s   {ratio:6.2f} x ours   {peak:7.0f} MiB{written}")
+        figures = {"seconds": seconds, "ratio": ratio, "peak_mib": peak, "size_mib": size}
         record({"job": job, "name": name, **figures})
