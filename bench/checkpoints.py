@@ -15,7 +15,7 @@ from typing import Any
 
 VOCAB = 384
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
-CONTEXT = 128  # trained context, tokens
+CONTEXT = 2048  # trained, tokens: long enough for YaRN to leave its fastest bands alone
 ROPE = {"rope_type": "default", "rope_theta": 20000.0}
 SHARED = {
     "vocab_size": VOCAB,
