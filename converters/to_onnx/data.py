@@ -1,29 +1,103 @@
-"""The data file: rows of every weight, slab by slab, to the places that the graph names."""
+"""The data file: who makes the bytes of each weight, and writing them slab by slab.
+
+Everything is made by rows, so that one pass over a tensor fills its codes, scales and zero points
+alike, and memory is bound by a slab.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from converters.to_onnx.weights import Rows
+import numpy as np
+from numpy.typing import NDArray
+
+from converters.to_onnx.graph import Stored
+from converters.to_onnx.quant._pack import pack_rows
+from converters.to_onnx.quant._types import Blocks
+from ropeconv.errors import CannotExpress, CheckpointError
+from ropeconv.kit.casts import BadValueError, cast_rows
 from ropeconv.kit.output import Slab, claimed, write_slabs
-from ropeconv.kit.slabs import cut
+from ropeconv.kit.slabs import place_error
+from ropeconv.kit.views import as_bytes
+from ropeconv.model import Tensor
+
+SLAB = 4 << 20  # bytes of float32 a slab
+Made = Sequence[NDArray[np.uint8]]
+Make = Callable[[int, int], Made]
+"""(start, stop) -> (rows, row bytes) for each part."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Something whose bytes are made by rows. width: values a row; make: see Make."""
+
+    parts: tuple[Stored, ...]
+    rows: int
+    width: int
+    make: Make
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all parts."""
+        return sum(part.nbytes for part in self.parts)
 
 
 def write_data(path: Path, rows: Sequence[Rows], *, size: int, threads: int) -> Iterator[int]:
     """Write the data file; yields bytes as they land."""
     with claimed(path, path) as descriptor:
-        yield from write_slabs(
-            descriptor, header=b"", size=size, slabs=_slabs(rows), threads=threads
-        )
+        slabs = _slabs(rows)
+        yield from write_slabs(descriptor, header=b"", size=size, slabs=slabs, threads=threads)
 
 
 def _slabs(every: Sequence[Rows]) -> Iterator[Slab]:
     for rows in every:
+        step = max(1, SLAB // (4 * rows.width))
         widths = [part.nbytes // rows.rows for part in rows.parts]
-        for start, stop in cut((rows.rows, rows.width)):
-            places = [
-                part.offset + start * width for part, width in zip(rows.parts, widths, strict=True)
-            ]
-            yield partial(rows.make, start, stop), places
+        for start in range(0, rows.rows, step):
+            stop = min(rows.rows, start + step)
+            pairs = zip(rows.parts, widths, strict=True)
+            yield partial(rows.make, start, stop), [p.offset + start * width for p, width in pairs]
+
+
+def table_rows(values: NDArray[Any], start: int, stop: int) -> Made:
+    """Rows of an array that was made here."""
+    return (as_bytes(values[start:stop]),)
+
+
+def float_rows(name: str, tensor: Tensor, dtype: str, shift: float, start: int, stop: int) -> Made:
+    """Rows of a tensor plus `shift` in `dtype` (F32 or F16); an error for a value that is none."""
+    try:
+        numbers = tensor.rows(start, stop)
+        if shift:
+            numbers = numbers.astype(np.float32) + np.float32(shift)
+        return (as_bytes(cast_rows(numbers, dtype)),)
+    except BadValueError as error:
+        raise _explain(name, error, start) from error
+
+
+def packed_rows(name: str, tensor: Tensor, blocks: Blocks, start: int, stop: int) -> Made:
+    """Codes, scales and, unless symmetric, zero points of rows of a tensor."""
+    try:
+        packed = pack_rows(tensor.rows(start, stop), blocks)
+    except BadValueError as error:
+        raise _explain(name, error, start) from error
+    parts: list[NDArray[Any]] = [packed.codes, packed.scales]
+    if packed.zero_points is not None:
+        parts.append(packed.zero_points)
+    return [as_bytes(part) for part in parts]
+
+
+def alternating_rows(makes: Sequence[Make], start: int, stop: int) -> Made:
+    """The first row of each of several tensors, then the second of each, ... as one row each."""
+    made = [make(start, stop) for make in makes]
+    return [np.concatenate(parts, axis=1) for parts in zip(*made, strict=True)]
+
+
+def _explain(name: str, error: BadValueError, start: int) -> CheckpointError | CannotExpress:
+    reason = error.reason.replace("F16; take BF16 or F32", "fp16; take --type fp32")
+    told = BadValueError(error.row, error.column, error.value, reason)
+    return place_error(told, name, start=start)

@@ -1,57 +1,65 @@
-"""Weights in the graph: which initializers a matrix becomes, where its bytes lie, and the node that multiplies by it.
+"""Weights in the graph: which initializers a matrix becomes, where its bytes lie, and the node that
+multiplies by it.
 
-The seam between the decoder (blocks/), which knows blocks and no types, and quant/, which knows types and no blocks. `Store` hands out value names while the graph is built and remembers, for every matrix, who makes its bytes: `Rows`,
-by slabs of rows, so that one pass over the source fills codes, scales and zero points alike.
+The seam between the decoder (blocks/), which knows blocks and no types, and quant/, which knows
+types and no blocks. `Store` hands out value names while the graph is built and remembers, for every
+matrix, who makes its bytes (data.py).
 
-Data file: initializers in the order of their first use; a quantised matrix is three of them. Large ones start at a page,
-so that onnxruntime can map what it does not repack. Matrices that multiply the same x are one initializer, their rows one
-after the other and their names joined by JOINT, and the node that splits the product says where each begins.
+Data file: initializers in the order of their first use; a quantised matrix is three of them. Large
+ones start at a page, so that onnxruntime can map what it does not repack. Matrices that multiply
+the same x are one initializer, their rows one after the other and their names joined by JOINT, and
+the node that splits the product says where each begins. A matrix of every expert is one too, with
+the experts along a first axis and EVERY in the place of their numbers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from math import prod
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
+from converters.to_onnx.data import (
+    Make,
+    Rows,
+    alternating_rows,
+    float_rows,
+    packed_rows,
+    table_rows,
+)
 from converters.to_onnx.graph import MICROSOFT, Graph, Stored, Value
-from converters.to_onnx.quant._pack import pack_rows
 from converters.to_onnx.quant._types import Blocks, WeightType
 from ropeconv.arch.blocks.weight import Role
-from ropeconv.errors import CannotExpress, CheckpointError
-from ropeconv.kit.casts import BadValueError, cast_rows
 from ropeconv.kit.float_types import FLOAT_NAMES
-from ropeconv.kit.slabs import place_error
-from ropeconv.kit.views import as_bytes
-from ropeconv.model import Model, Tensor
+from ropeconv.model import Model
 
 PAGE, LINE = 4096, 64  # bytes
-JOINT = "+"
-Made = Sequence[NDArray[np.uint8]]
+JOINT, EVERY = "+", "*"
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Something whose bytes are made by rows. width: values a row; make: (start, stop) -> (rows, row bytes) for each part."""
+class Part:
+    """One of the initializers of a matrix: the end of its name, its type, the shape of one row."""
 
-    parts: tuple[Stored, ...]
+    end: str
+    dtype: str
+    row: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Fill:
+    """Rows of an initializer that come from one place. width: values a row; make: see data.Make."""
+
     rows: int
     width: int
-    make: Callable[[int, int], Made]
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all parts."""
-        return sum(part.nbytes for part in self.parts)
+    make: Make
 
 
 class Store:
-    """Weights of `model` in the types of `kind`, placed one after the other in the data file `location`.
+    """Weights of `model` in the types of `kind`, one after the other in the data file `location`.
 
     flat: activations are (b*s, e) and products Gemm, else (b, s, e) and onnxruntime's FusedMatMul.
     """
@@ -59,13 +67,11 @@ class Store:
     def __init__(
         self, graph: Graph, model: Model, kind: WeightType, *, location: str, flat: bool
     ) -> None:
-        self.graph, self.model, self.kind, self.location, self.flat = (
-            graph,
-            model,
-            kind,
-            location,
-            flat,
-        )
+        self.graph = graph
+        self.model = model
+        self.kind = kind
+        self.location = location
+        self.flat = flat
         self.rows: list[Rows] = []
         self.size = 0
         self._values: dict[tuple[str, ...], tuple[Value, ...]] = {}
@@ -76,20 +82,32 @@ class Store:
         return [name for names in self._values for name in names]
 
     def vector(self, name: str) -> Value:
-        """A norm or bias: (n,) in the type of the activations; 1 is added where the family's norm does."""
+        """A norm or bias: (n,) in the type of the activations, plus the weight's offset."""
         return self._floats((name,), shift=self.model.weights[name].weight.offset)
 
     def table(self, name: str, values: NDArray[Any]) -> Value:
         """A table that was made here, in its own type."""
         part = self._place(name, str(values.dtype), values.shape)
-        make = partial(_table_rows, values)
+        make = partial(table_rows, values)
         self.rows.append(Rows((part,), values.shape[0], prod(values.shape[1:]), make))
         self._values[name,] = (self.graph.external(part, location=self.location),)
         return self._values[name,][0]
 
-    def linear(self, x: Value, names: Sequence[str], *, biases: Sequence[str], to: str) -> Value:
-        """x (..., in) by the matrices `names` (out, in), plus the vectors `biases`: (..., all outs one after the other)."""
-        return self._product(x, tuple(names), self.kind.linear, biases=tuple(biases), to=to)
+    def linear(
+        self,
+        x: Value,
+        names: Sequence[str],
+        *,
+        biases: Sequence[str],
+        to: str,
+        floats: bool = False,
+    ) -> Value:
+        """x (..., in) by the matrices `names` (out, in), plus the vectors `biases`.
+
+        (..., all outs one after the other). floats: the matrices stay floats in every type.
+        """
+        blocks = None if floats else self.kind.linear
+        return self._product(x, tuple(names), blocks, biases=tuple(biases), to=to)
 
     def head(self, x: Value, name: str, *, to: str) -> Value:
         """Logits (..., v) by the output matrix, or by the token embedding that is tied to it."""
@@ -100,24 +118,55 @@ class Store:
         blocks = self._table_blocks(name)
         if blocks is None:
             return self.graph.op("Gather", self._floats((name,)), ids, name="embedding", axis=0)
-        codes, *rest = self._blocks((name,), blocks)
+        codes, *rest = self._blocks((name,), blocks, flat=name != self._head)
         if name == self._head:  # the same bytes with two axes: the head reads them with three
-            stored = next(rows.parts[0] for rows in self.rows if rows.parts[0].name == codes)
-            flat = Stored(
-                f"{codes}_by_row", "uint8", (stored.shape[0], prod(stored.shape[1:])), stored.offset
-            )
-            codes = self.graph.external(flat, location=self.location)
+            codes = self._by_row(codes)
         return self.graph.op(
             "GatherBlockQuantized", codes, ids, *rest, name="embedding", domain=MICROSOFT,
             bits=blocks.bits, block_size=blocks.size, gather_axis=0, quantize_axis=1,
         )  # fmt: skip
 
+    def stacked(
+        self,
+        experts: Sequence[tuple[str, ...]],
+        blocks: Blocks | None,
+        *,
+        stem: str,
+        alternating: bool,
+    ) -> tuple[Value, ...]:
+        """Matrices of all experts: floats (x, n, c), or codes (x, n, bytes), scales, zero points.
+
+        experts: the tensors of each one; n: their rows together, one tensor after the other, or a
+        row of each in turn where `alternating`. stem: the name of the initializers.
+        """
+        names = tuple(name for expert in experts for name in expert)
+        columns = self._columns(names)
+        parts = self._float_parts((columns,))
+        if blocks is not None:
+            parts = _parts(columns, blocks, flat=True)
+        makes = {name: self._make(name, blocks) for name in names}
+        each = self._rows_of(experts[0])
+        fills: list[Fill] = []
+        for expert in experts:
+            if alternating:
+                make = partial(alternating_rows, [makes[name] for name in expert])
+                fills.append(Fill(each // len(expert), len(expert) * columns, make))
+            else:
+                fills += [self._fill(name, makes[name]) for name in expert]
+        return self._allot(names, stem, (len(experts), each), parts, fills)
+
+    def _by_row(self, codes: Value) -> Value:
+        """The same bytes as another initializer: (n, bytes) of (n, blocks, bytes)."""
+        stored = next(rows.parts[0] for rows in self.rows if rows.parts[0].name == codes)
+        by_row = Stored(f"{codes}_by_row", "uint8", stored.shape, stored.offset)
+        return self.graph.external(by_row, location=self.location)
+
     def _table_blocks(self, name: str) -> Blocks | None:
-        output = self._role(name) is Role.OUTPUT
+        output = self.model.weights[name].weight.role is Role.OUTPUT
         blocks = self.kind.head if name == self._head else self.kind.embedding
         if blocks is None or output:
             return blocks
-        return blocks.dividing(self.model.tensor(name).shape[1], what=name)
+        return blocks.dividing(self._columns((name,)), what=name)
 
     def _product(
         self,
@@ -134,64 +183,58 @@ class Store:
         matrix = self._floats(names)
         if self.flat:
             return self.graph.op("Gemm", x, matrix, *bias, name=to, transB=1)
-        y = self.graph.op(
-            "FusedMatMul",
-            x,
-            matrix,
-            name=f"{to}_product" if bias else to,
-            domain=MICROSOFT,
-            transB=1,
-        )
+        product = f"{to}_product" if bias else to
+        y = self.graph.op("FusedMatMul", x, matrix, name=product, domain=MICROSOFT, transB=1)
         return self.graph.op("Add", y, *bias, name=to) if bias else y
 
     def _product_of_blocks(
         self, x: Value, names: tuple[str, ...], blocks: Blocks, *, bias: tuple[Value, ...], to: str
     ) -> Value:
         codes, scales, *zeros = self._blocks(names, blocks)
-        inputs = (
-            [x, codes, scales, *zeros]
-            if not bias
-            else [x, codes, scales, *(zeros or [""]), "", *bias]
-        )
-        n, k = (
-            sum(self.model.tensor(name).shape[0] for name in names),
-            self.model.tensor(names[0]).shape[1],
-        )
+        inputs = [x, codes, scales, *zeros]
+        if bias:
+            inputs = [x, codes, scales, *(zeros or [""]), "", *bias]
         return self.graph.op(
             "MatMulNBits", *inputs, name=to, domain=MICROSOFT,
-            K=k, N=n, bits=blocks.bits, block_size=blocks.size, accuracy_level=self.kind.accuracy_level,
+            K=self._columns(names), N=self._rows_of(names), bits=blocks.bits,
+            block_size=blocks.size, accuracy_level=self.kind.accuracy_level,
         )  # fmt: skip
 
     def _floats(self, names: tuple[str, ...], *, shift: float = 0.0) -> Value:
-        """The tensors one after the other, as one initializer in the type of the activations."""
-        make = {
-            name: partial(
-                _float_rows, name, self.model.tensor(name), FLOAT_NAMES[self.kind.dtype], shift
-            )
-            for name in names
-        }
-        return self._joined(
-            make, {"": (self.kind.dtype, tuple(self.model.tensor(names[0]).shape[1:]))}
-        )[0]
+        """The tensors one after the other, in the type of the activations."""
+        parts = self._float_parts(tuple(self.model.tensor(names[0]).shape[1:]))
+        fills = [self._fill(name, self._make(name, None, shift=shift)) for name in names]
+        return self._allot(names, JOINT.join(names), (self._rows_of(names),), parts, fills)[0]
 
-    def _blocks(self, names: tuple[str, ...], blocks: Blocks) -> tuple[Value, ...]:
-        """Codes, scales and, unless symmetric, zero points of matrices one after the other; (n, bytes) codes to look up only."""
-        columns = self.model.tensor(names[0]).shape[1]
-        count = blocks.count(columns)
-        looked_up = self._role(names[0]) is Role.TOKEN_EMBEDDING and names[0] != self._head
-        shapes: dict[str, tuple[str, tuple[int, ...]]] = {
-            "_codes": (
-                "uint8",
-                (count * blocks.block_bytes,) if looked_up else (count, blocks.block_bytes),
-            ),
-            "_scales": ("float32", (count,)),
-        }
-        if not blocks.symmetric:
-            shapes["_zero_points"] = ("uint8", (blocks.zero_point_bytes(columns),))
-        return self._joined(
-            {name: partial(_packed_rows, name, self.model.tensor(name), blocks) for name in names},
-            shapes,
-        )
+    def _blocks(
+        self, names: tuple[str, ...], blocks: Blocks, *, flat: bool = False
+    ) -> tuple[Value, ...]:
+        """Codes, scales and, unless symmetric, zero points of matrices one after the other.
+
+        flat: codes (n, bytes), as they are looked up, else (n, blocks, bytes).
+        """
+        parts = _parts(self._columns(names), blocks, flat=flat)
+        fills = [self._fill(name, self._make(name, blocks)) for name in names]
+        return self._allot(names, JOINT.join(names), (self._rows_of(names),), parts, fills)
+
+    def _float_parts(self, row: tuple[int, ...]) -> list[Part]:
+        return [Part("", self.kind.dtype, row)]
+
+    def _make(self, name: str, blocks: Blocks | None, *, shift: float = 0.0) -> Make:
+        tensor = self.model.tensor(name)
+        if blocks is None:
+            return partial(float_rows, name, tensor, FLOAT_NAMES[self.kind.dtype], shift)
+        return partial(packed_rows, name, tensor, blocks)
+
+    def _fill(self, name: str, make: Make) -> Fill:
+        shape = self.model.tensor(name).shape
+        return Fill(shape[0], prod(shape[1:]), make)
+
+    def _rows_of(self, names: Iterable[str]) -> int:
+        return sum(self.model.tensor(name).shape[0] for name in names)
+
+    def _columns(self, names: Sequence[str]) -> int:
+        return self.model.tensor(names[0]).shape[1]
 
     @property
     def _head(self) -> str:
@@ -200,40 +243,27 @@ class Store:
         end = stack.embedding.weight if stack.tied else stack.head.output.weight
         return end.template
 
-    def _role(self, name: str) -> Role:
-        return self.model.weights[name].weight.role
-
-    def _joined(
+    def _allot(
         self,
-        make: Mapping[str, Callable[[int, int], Made]],
-        row: Mapping[str, tuple[str, tuple[int, ...]]],
+        names: tuple[str, ...],
+        stem: str,
+        shape: tuple[int, ...],
+        parts: Sequence[Part],
+        fills: Sequence[Fill],
     ) -> tuple[Value, ...]:
-        """One initializer for each part of `row` (its name's end -> type, shape of one row), filled by every tensor in turn."""
-        names = tuple(make)
+        """One initializer of `shape` rows for each part; `fills`, in turn, make what is in it."""
         if names in self._values:
             return self._values[names]
-        counts = [self.model.tensor(name).shape[0] for name in names]
-        stem = JOINT.join(names)
-        whole = [
-            self._place(stem + end, dtype, (sum(counts), *shape))
-            for end, (dtype, shape) in row.items()
-        ]
+        whole = [self._place(stem + part.end, part.dtype, (*shape, *part.row)) for part in parts]
+        total = sum(fill.rows for fill in fills)
         start = 0
-        for name, n in zip(names, counts, strict=True):
-            parts = tuple(
-                replace(
-                    part,
-                    shape=(n, *part.shape[1:]),
-                    offset=part.offset + start * (part.nbytes // sum(counts)),
-                )
-                for part in whole
-            )
-            self.rows.append(Rows(parts, n, prod(self.model.tensor(name).shape[1:]), make[name]))
-            start += n
-        self._values[names] = tuple(
-            self.graph.external(part, location=self.location) for part in whole
-        )
-        return self._values[names]
+        for fill in fills:
+            cuts = tuple(_cut(part, start, fill.rows, total) for part in whole)
+            self.rows.append(Rows(cuts, fill.rows, fill.width, fill.make))
+            start += fill.rows
+        values = tuple(self.graph.external(part, location=self.location) for part in whole)
+        self._values[names] = values
+        return values
 
     def _place(self, name: str, dtype: str, shape: tuple[int, ...]) -> Stored:
         nbytes = Stored(name, dtype, shape, 0).nbytes
@@ -242,32 +272,17 @@ class Store:
         return Stored(name, dtype, shape, offset)
 
 
-def _table_rows(values: NDArray[Any], start: int, stop: int) -> Made:
-    return (as_bytes(values[start:stop]),)
+def _parts(columns: int, blocks: Blocks, *, flat: bool) -> list[Part]:
+    """What a matrix in blocks becomes."""
+    count = blocks.count(columns)
+    codes = (count * blocks.block_bytes,) if flat else (count, blocks.block_bytes)
+    parts = [Part("_codes", "uint8", codes), Part("_scales", "float32", (count,))]
+    if not blocks.symmetric:
+        parts.append(Part("_zero_points", "uint8", (blocks.zero_point_bytes(columns),)))
+    return parts
 
 
-def _float_rows(name: str, tensor: Tensor, dtype: str, shift: float, start: int, stop: int) -> Made:
-    try:
-        numbers = tensor.rows(start, stop)
-        if shift:
-            numbers = numbers.astype(np.float32) + np.float32(shift)
-        return (as_bytes(cast_rows(numbers, dtype)),)
-    except BadValueError as error:
-        raise _explain(name, error, start) from error
-
-
-def _packed_rows(name: str, tensor: Tensor, blocks: Blocks, start: int, stop: int) -> Made:
-    try:
-        packed = pack_rows(tensor.rows(start, stop), blocks)
-    except BadValueError as error:
-        raise _explain(name, error, start) from error
-    parts: list[NDArray[Any]] = [packed.codes, packed.scales]
-    if packed.zero_points is not None:
-        parts.append(packed.zero_points)
-    return [as_bytes(part) for part in parts]
-
-
-def _explain(name: str, error: BadValueError, start: int) -> CheckpointError | CannotExpress:
-    reason = error.reason.replace("F16; take BF16 or F32", "fp16; take --type fp32")
-    told = BadValueError(error.row, error.column, error.value, reason)
-    return place_error(told, name, start=start)
+def _cut(part: Stored, start: int, rows: int, total: int) -> Stored:
+    """`rows` of the `total` rows of an initializer, as a place of its own."""
+    offset = part.offset + start * (part.nbytes // total)
+    return Stored(part.name, part.dtype, (rows, prod(part.shape) // total), offset)
