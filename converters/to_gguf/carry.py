@@ -1,5 +1,5 @@
-"""Choosing how a GGUF file carries the rotary embedding: metadata where llama.cpp then computes these
-numbers, else tables.
+"""Choosing how a GGUF file carries the rotary embedding: metadata where llama.cpp then computes
+these numbers, else tables.
 
 Encodings are proposed, then judged by numbers: each is read back with `run_rope.frequencies`, which
 restates ggml's formulas and shares none with `ropeconv.rope`; the first that gives the model's

@@ -56,9 +56,7 @@ def _shape(model: Model, arch: Arch) -> str | None:
 
 
 def _biases(model: Model, arch: Arch) -> str | None:
-    biased = {
-        place.weight.role for place in model.weights.values() if place.weight.part == "bias"
-    }
+    biased = {place.weight.role for place in model.weights.values() if place.weight.part == "bias"}
     if biased - arch.biases:
         roles = _names(biased - arch.biases)
         return f"llama.cpp's {arch.name} has no place for a bias on {roles}"

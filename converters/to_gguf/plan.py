@@ -28,7 +28,7 @@ ROTATED = frozenset({Role.Q, Role.K, Role.Q_NORM, Role.K_NORM})
 
 @dataclass(frozen=True)
 class Row:
-    """One tensor of a file: its name and shape there, a checkpoint's names, what is done to them."""
+    """One tensor of a file: its name and shape there, a checkpoint's names, what is done."""
 
     name: str
     shape: tuple[int, ...]
@@ -127,9 +127,7 @@ def _place(model: Model, row: Row) -> Plan:
     return Plan(row.name, row.sources, tensor, tensor.dtype)
 
 
-def _types(
-    model: Model, arch: Arch, placed: list[Plan], file_type: FileType
-) -> dict[str, str]:
+def _types(model: Model, arch: Arch, placed: list[Plan], file_type: FileType) -> dict[str, str]:
     blocks = sorted({p.type for p in placed if p.type not in PLAIN})
     if blocks:
         raise CannotExpress(
@@ -164,4 +162,3 @@ def _file_order(item: Plan) -> tuple[int, int, str]:
         number, _, role = rest.partition(".")
         return (1, int(number), role)
     return (2, 0, item.name)
-

@@ -1,9 +1,10 @@
-"""A GGUF file in its own runtime: llama.cpp, in this process, through llama-cpp-python's plain C interface.
+"""A GGUF file in its own runtime: llama.cpp, in this process, through llama-cpp-python's plain C
+interface.
 
-Every rotary and YaRN parameter is left unset, so that the file's own values act (the package's `Llama` class would
-override some of them). The arithmetic is the CPU's: F32 cache, no flash attention, nothing offloaded, so that a
-difference is the file's and not the kernel's. llama.cpp aborts the process on some files: open one here only after
-`run_rope.rope_problems` found nothing.
+Every rotary and YaRN parameter is left unset, so that the file's own values act (the package's
+`Llama` class would override some of them). The arithmetic is the CPU's: F32 cache, no flash
+attention, nothing offloaded, so that a difference is the file's and not the kernel's. llama.cpp
+aborts the process on some files: open one here only after `run_rope.rope_problems` found nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +24,15 @@ from converters.to_gguf.rope.run_rope import frequencies
 from converters.to_gguf.rope.settings import rope_problems
 from ropeconv.errors import CannotExpress, CheckpointError
 
-__all__ = ["ends", "frequencies", "logits", "rope_problems", "special_ids", "tokenize", "vocabulary"]
+__all__ = [
+    "ends",
+    "frequencies",
+    "logits",
+    "rope_problems",
+    "special_ids",
+    "tokenize",
+    "vocabulary",
+]
 
 BATCH = 512
 CONTEXT_STEP = 256  # llama.cpp rounds a sequence's context up to this
@@ -35,22 +44,29 @@ _STATE: dict[str, Any] = {"errors": []}
 def logits(path: Path, ids: Sequence[int], context: int) -> Iterator[NDArray[np.float32]]:
     """(n, vocab) float32 blocks in order, one row for each of `ids`, n <= 512.
 
-    context: tokens to allocate, rounded up to a multiple of 256; LongRoPE in llama.cpp takes the long factors for every
-    token when this passes the original context. Raises CheckpointError with llama.cpp's reason when the file does not
-    load or run, CannotExpress without llama-cpp-python.
+    context: tokens to allocate, rounded up to a multiple of 256; LongRoPE in llama.cpp takes the
+    long factors for every token when this passes the original context. Raises CheckpointError with
+    llama.cpp's reason when the file does not load or run, CannotExpress without llama-cpp-python.
     """
     if not 0 < len(ids) <= context:
         raise ValueError(f"{len(ids)} tokens do not fit a context of {context}")
     lc = _library()
-    with _model(path, vocabulary_only=False) as model, _context(model, context, path=path) as running:
+    with (
+        _model(path, vocabulary_only=False) as model,
+        _context(model, context, path=path) as running,
+    ):
         size = int(lc.llama_vocab_n_tokens(lc.llama_model_get_vocab(model)))
         outside = [i for i in ids if not 0 <= i < size]
         if outside:
-            raise CheckpointError(f"{path}: token {outside[0]} is outside its vocabulary of {size}; check --reference")
+            raise CheckpointError(
+                f"{path}: token {outside[0]} is outside its vocabulary of {size}; check --reference"
+            )
         batch = lc.llama_batch_init(BATCH, 0, 1)
         try:
             for start in range(0, len(ids), BATCH):
-                yield _decode(running, batch, ids[start : start + BATCH], start=start, size=size, path=path)
+                yield _decode(
+                    running, batch, ids[start : start + BATCH], start=start, size=size, path=path
+                )
         finally:
             lc.llama_batch_free(batch)
 
@@ -75,18 +91,24 @@ def vocabulary(path: Path) -> list[str]:
     lc = _library()
     vocab = _vocabulary(*_identity(path))
     size = lc.llama_vocab_n_tokens(vocab)
-    return [lc.llama_vocab_get_text(vocab, i).decode("utf-8", errors="replace") for i in range(size)]
+    return [
+        lc.llama_vocab_get_text(vocab, i).decode("utf-8", errors="replace") for i in range(size)
+    ]
 
 
 def ends(path: Path) -> set[int]:
-    """The tokens at which llama.cpp stops generating: the file's, and those that it takes for an end by their text."""
+    """The tokens at which llama.cpp stops generating: the file's, and those that it takes for an
+    end by their text.
+    """
     lc = _library()
     vocab = _vocabulary(*_identity(path))
     return {i for i in range(lc.llama_vocab_n_tokens(vocab)) if lc.llama_vocab_is_eog(vocab, i)}
 
 
 def special_ids(path: Path) -> dict[str, int]:
-    """bos, eos and pad as llama.cpp takes them, with its own defaults where the file is silent; -1 is left out."""
+    """bos, eos and pad as llama.cpp takes them, with its own defaults where the file is silent; -1
+    is left out.
+    """
     lc = _library()
     vocab = _vocabulary(*_identity(path))
     asked = {"bos": lc.llama_vocab_bos, "eos": lc.llama_vocab_eos, "pad": lc.llama_vocab_pad}
@@ -102,7 +124,9 @@ def _identity(path: Path) -> tuple[Path, int, int]:
 
 @lru_cache(maxsize=2)
 def _vocabulary(path: Path, changed: int, size: int) -> Any:  # noqa: ARG001 - they make the cache key
-    """The vocabulary of a file loaded without its weights. The model behind it lives as long as the process."""
+    """The vocabulary of a file loaded without its weights. The model behind it lives as long as the
+    process.
+    """
     lc = _library()
     model = _load(path, vocabulary_only=True)
     vocab = lc.llama_model_get_vocab(model)
@@ -122,7 +146,8 @@ def _model(path: Path, *, vocabulary_only: bool) -> Iterator[Any]:
 
 def _load(path: Path, *, vocabulary_only: bool) -> Any:
     lc = _library()
-    lc.llama_log_set(_STATE["log"], ctypes.c_void_p(0))  # other code in the process may have taken it since
+    # other code in the process may have taken it since
+    lc.llama_log_set(_STATE["log"], ctypes.c_void_p(0))
     params = lc.llama_model_default_params()
     params.vocab_only = vocabulary_only
     params.load_mode = 1  # LLAMA_LOAD_MODE_MMAP
@@ -155,7 +180,9 @@ def _context(model: Any, context: int, *, path: Path) -> Iterator[Any]:
         lc.llama_free(running)
 
 
-def _decode(running: Any, batch: Any, ids: Sequence[int], *, start: int, size: int, path: Path) -> NDArray[np.float32]:
+def _decode(
+    running: Any, batch: Any, ids: Sequence[int], *, start: int, size: int, path: Path
+) -> NDArray[np.float32]:
     """(len(ids), size) logits of the next positions of the one sequence in the cache."""
     lc = _library()
     batch.n_tokens = len(ids)
@@ -168,7 +195,9 @@ def _decode(running: Any, batch: Any, ids: Sequence[int], *, start: int, size: i
     _STATE["errors"].clear()
     status = lc.llama_decode(running, batch)
     if status:
-        raise CheckpointError(f"{path}: llama.cpp stops at token {start} (status {status}: {_reason()})")
+        raise CheckpointError(
+            f"{path}: llama.cpp stops at token {start} (status {status}: {_reason()})"
+        )
     pointer = ctypes.cast(lc.llama_get_logits(running), ctypes.POINTER(ctypes.c_float))
     return np.ctypeslib.as_array(pointer, shape=(len(ids), size)).copy()
 
@@ -177,7 +206,11 @@ def _reason() -> str:
     """llama.cpp's own error text, the most telling line of it."""
     lines = [line.strip() for line in "".join(_STATE["errors"]).splitlines() if line.strip()]
     loading = [line for line in lines if "error loading model:" in line]
-    telling = loading[0].rsplit("error loading model: ", 1)[-1] if loading else (lines or ["no reason given"])[0]
+    telling = (
+        loading[0].rsplit("error loading model: ", 1)[-1]
+        if loading
+        else (lines or ["no reason given"])[0]
+    )
     return telling.rstrip(".")
 
 
@@ -188,13 +221,16 @@ def _library() -> Any:
     try:
         from llama_cpp import llama_cpp as lc
     except ImportError as error:
-        raise CannotExpress("running a GGUF file needs llama.cpp: pip install 'ropeconv[llama]'") from error
+        raise CannotExpress(
+            "running a GGUF file needs llama.cpp: pip install 'ropeconv[llama]'"
+        ) from error
 
     def keep(level: int, text: bytes, _data: Any) -> None:
         if level == _ERROR:
             _STATE["errors"].append(text.decode("utf-8", errors="replace"))
 
-    _STATE["log"] = lc.llama_log_callback(keep)  # ctypes does not hold a reference; llama.cpp would call freed memory
+    # ctypes does not hold a reference; llama.cpp would call freed memory
+    _STATE["log"] = lc.llama_log_callback(keep)
     lc.llama_log_set(_STATE["log"], ctypes.c_void_p(0))
     lc.llama_backend_init()
     _STATE["library"] = lc

@@ -1,4 +1,5 @@
-"""Traps of a GGUF file's rotary keys and tables: G1 to G9, one function each, and the table of them.
+"""Traps of a GGUF file's rotary keys and tables: G1 to G9, one function each, and the table of
+them.
 
 Traps of one architecture alone lie with it (`Arch.traps`: G6). The effects are those of llama.cpp:
 load_hparams and get_rope_factors (src/llama-model.cpp), src/llama-context.cpp, and the loaders in
@@ -26,7 +27,6 @@ DEAD = {
     "yarn_beta_slow": 1.0,
 }
 READ_BY = ("grok", "mistral3")
-NEVER_WRITTEN = frozenset({"G1"})  # whatever the source has: such keys are not copied
 
 
 def examine(raw: Raw, *, original_context: int | None = None) -> list[Finding]:
@@ -39,26 +39,31 @@ def examine(raw: Raw, *, original_context: int | None = None) -> list[Finding]:
 
 
 def _dead_keys(case: RotaryCase) -> Finding | None:
-    found = {
-        name: float(case.get(name)) for name in DEAD if isinstance(case.get(name), int | float)
-    }
+    stated = {name: case.get(name) for name in DEAD}
+    found = {name: float(x) for name, x in stated.items() if isinstance(x, int | float)}
+    if case.arch in READ_BY or not found:
+        return None
     changed = {
         name: value
         for name, value in found.items()
         if value > 0 and not math.isclose(value, DEAD[name])
     }
-    if case.arch in READ_BY or not found:
-        return None
+    if changed and case.kind == "yarn":
+        return _dead_yarn(case, found, changed)
+    return Finding(
+        "G1",
+        NOTE,
+        f"{', '.join(found)} are never read by llama.cpp's {case.arch}",
+        {"llama.cpp": "runs without them"},
+        "remove them",
+        change({case.key(name): None for name in found}),
+    )
+
+
+def _dead_yarn(
+    case: RotaryCase, found: Mapping[str, float], changed: Mapping[str, float]
+) -> Finding:
     removed: dict[str, Any] = {case.key(name): None for name in found}
-    if not changed or case.kind != "yarn":
-        return Finding(
-            "G1",
-            NOTE,
-            f"{', '.join(found)} are never read by llama.cpp's {case.arch}",
-            {"llama.cpp": "runs without them"},
-            "remove them",
-            change(removed),
-        )
     told = ", ".join(f"{name} {value:g}" for name, value in changed.items())
     sayable = case.trained is not None and "yarn_ext_factor" not in changed
     return Finding(
@@ -202,8 +207,8 @@ def _no_base(case: RotaryCase) -> Finding | None:
         NOTE,
         f"no {case.base_key}",
         {
-            "llama.cpp": "takes 10000; its converter never writes the key for gptneox, gemma, phi2, "
-            "stablelm and falcon"
+            "llama.cpp": "takes 10000; its converter never writes the key for gptneox, gemma, "
+            "phi2, stablelm and falcon"
         },
         "make sure that the model was trained with base 10000; a mended copy says so",
         change({case.base_key: 10000.0}),

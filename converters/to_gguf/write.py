@@ -132,9 +132,7 @@ def _keys(
     return keys, limits
 
 
-def _kept_keys(
-    model: Model, encoding: Encoding, replaced: set[str]
-) -> list[KeyValue | RawKey]:
+def _kept_keys(model: Model, encoding: Encoding, replaced: set[str]) -> list[KeyValue | RawKey]:
     """A GGUF source's keys byte for byte, but for the rotary ones.
 
     Where the architecture changes, under the new one's name.

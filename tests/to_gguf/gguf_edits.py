@@ -16,7 +16,7 @@ def edit(
     *,
     tensors: Mapping[str, Callable[[np.ndarray], np.ndarray]] | None = None,
 ) -> Path:
-    """keys: to take other values for; None removes one. tensors: name -> what becomes of its data."""
+    """A copy. keys: with other values; None removes one. tensors: name -> what becomes of it."""
     from gguf import GGUFReader, GGUFWriter
 
     reader, keys, tensors = GGUFReader(source), keys or {}, tensors or {}

@@ -1,4 +1,6 @@
-"""Writing: splits, GGUF sources, re-homing, atomic output. Files are read back by gguf-py and run by llama.cpp."""
+"""Writing: splits, GGUF sources, re-homing, atomic output. Files are read back by gguf-py and run
+by llama.cpp.
+"""
 
 from __future__ import annotations
 
@@ -29,10 +31,14 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def qwen2(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_checkpoint(tmp_path_factory.mktemp("source") / "model", "qwen2", context=L, tie_word_embeddings=True)
+    return save_checkpoint(
+        tmp_path_factory.mktemp("source") / "model", "qwen2", context=L, tie_word_embeddings=True
+    )
 
 
-def convert(source: Path, out: Path, request: ScalingRequest | None = PI, **options: Any) -> Emitted:
+def convert(
+    source: Path, out: Path, request: ScalingRequest | None = PI, **options: Any
+) -> Emitted:
     return converting.convert(source, out, request, **options).emitted
 
 
@@ -42,7 +48,11 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
     keys: dict[str, Any] = {}
     tensors: dict[str, Any] = {}
-    for part in sorted(path.parent.glob(f"{path.name.split('-0000')[0]}*.gguf")) if "-0000" in path.name else [path]:
+    for part in (
+        sorted(path.parent.glob(f"{path.name.split('-0000')[0]}*.gguf"))
+        if "-0000" in path.name
+        else [path]
+    ):
         reader = GGUFReader(part)
         for name, field in reader.fields.items():
             keys.setdefault(name, field.contents())
@@ -61,7 +71,10 @@ def test_gguf_py_reads_what_was_asked_for(llama: Path, tmp_path: Path) -> None:
 
     emitted = convert(llama, tmp_path / "out.gguf", type="F16")
     keys, tensors = read(emitted.files[0])
-    assert (keys["llama.context_length"], keys["llama.rope.scaling.original_context_length"]) == (4 * L, L)
+    assert (keys["llama.context_length"], keys["llama.rope.scaling.original_context_length"]) == (
+        4 * L,
+        L,
+    )
     assert (keys["llama.rope.scaling.type"], keys["llama.rope.scaling.factor"]) == ("linear", 4.0)
     assert (keys["general.type"], keys["general.file_type"]) == ("model", 1)
     assert emitted.files[0].stat().st_size == emitted.size
@@ -75,7 +88,9 @@ def test_gguf_py_reads_what_was_asked_for(llama: Path, tmp_path: Path) -> None:
 def test_a_split_model_runs_like_a_whole_one(llama: Path, tmp_path: Path) -> None:
     whole = convert(llama, tmp_path / "whole.gguf", type="F32").files[0]
     parts = convert(llama, tmp_path / "parts.gguf", type="F32", split=200_000).files
-    assert [p.name for p in parts] == [f"parts-{n:05d}-of-{len(parts):05d}.gguf" for n in range(1, len(parts) + 1)]
+    assert [p.name for p in parts] == [
+        f"parts-{n:05d}-of-{len(parts):05d}.gguf" for n in range(1, len(parts) + 1)
+    ]
     assert len(parts) == 3
     assert read(parts[0])[1] == read(whole)[1]
     assert np.array_equal(run(parts[0]), run(whole))
@@ -84,7 +99,9 @@ def test_a_split_model_runs_like_a_whole_one(llama: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize("kind", ["Q8_0", "Q4_K_M"])
 def test_threads_and_runs_give_the_same_bytes(llama: Path, tmp_path: Path, kind: str) -> None:
     one = convert(llama, tmp_path / "a.gguf", type=kind, threads=1).files[0].read_bytes()
-    two = convert(llama, tmp_path / "a.gguf", type=kind, threads=4, force=True).files[0].read_bytes()
+    two = (
+        convert(llama, tmp_path / "a.gguf", type=kind, threads=4, force=True).files[0].read_bytes()
+    )
     assert one == two
 
 
@@ -110,8 +127,12 @@ def test_a_gguf_source_takes_tables_too(llama: Path, tmp_path: Path) -> None:
     assert read(scaled.files[0])[1] == read(direct)[1]
 
 
-def test_a_qwen2_gguf_is_rehomed_with_its_blocks_moved_not_requantised(qwen2: Path, tmp_path: Path) -> None:
-    llama3 = ScalingRequest(kind="llama3", factor=4, parameters={"low_freq_factor": 1.0, "high_freq_factor": 4.0})
+def test_a_qwen2_gguf_is_rehomed_with_its_blocks_moved_not_requantised(
+    qwen2: Path, tmp_path: Path
+) -> None:
+    llama3 = ScalingRequest(
+        kind="llama3", factor=4, parameters={"low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    )
     plain = convert(qwen2, tmp_path / "plain.gguf", None, type="Q8_0").files[0]
     scaled = convert(plain, tmp_path / "scaled.gguf", llama3)
     assert scaled.details["architecture"] == "llama"
@@ -128,7 +149,9 @@ def test_bake_is_obeyed_or_refused(llama: Path, qwen2: Path, tmp_path: Path) -> 
     assert (meta.carried.how, tables.carried.how) == ("metadata", "tables")
     assert tables.details["tables"] == ["rope_freqs.weight"]
     assert np.allclose(run(meta.files[0]), run(tables.files[0]), atol=1e-4)
-    llama3 = ScalingRequest(kind="llama3", factor=4, parameters={"low_freq_factor": 1.0, "high_freq_factor": 4.0})
+    llama3 = ScalingRequest(
+        kind="llama3", factor=4, parameters={"low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    )
     with pytest.raises(CannotExpress, match="cannot carry llama3 scaling exactly as metadata"):
         convert(qwen2, tmp_path / "x.gguf", llama3, bake="metadata")
 
@@ -151,7 +174,10 @@ def test_an_existing_output_stays_unless_forced(llama: Path, tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     ("failure", "text"),
-    [(OSError(errno.ENOSPC, "No space left on device"), "the disk is full"), (KeyboardInterrupt(), "")],
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "the disk is full"),
+        (KeyboardInterrupt(), ""),
+    ],
 )
 def test_a_failure_in_the_middle_leaves_the_old_output_and_no_debris(
     llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: BaseException, text: str
@@ -194,12 +220,19 @@ def test_two_writers_of_one_name_are_kept_apart(llama: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("value", "kind", "text"),
     [
-        (float("nan"), "F32", r"tensor model\.layers\.1\.mlp\.down_proj\.weight, row 3, column 5: value nan is not finite"),
+        (
+            float("nan"),
+            "F32",
+            r"tensor model\.layers\.1\.mlp\.down_proj\.weight, row 3, column 5: value nan is "
+            r"not finite",
+        ),
         (float("inf"), "Q8_0", "value inf is not finite"),
         (1e6, "F16", "value 1e\\+06 is past the range of F16; take BF16 or F32"),
     ],
 )
-def test_weights_that_are_no_numbers_are_refused(llama: Path, tmp_path: Path, value: float, kind: str, text: str) -> None:
+def test_weights_that_are_no_numbers_are_refused(
+    llama: Path, tmp_path: Path, value: float, kind: str, text: str
+) -> None:
     import shutil
 
     from safetensors.torch import load_file, save_file
@@ -216,8 +249,13 @@ def test_weights_that_are_no_numbers_are_refused(llama: Path, tmp_path: Path, va
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-@pytest.mark.parametrize(("kind", "value"), [("F16", 1e-9), ("Q8_0", 1e-9), ("Q5_0", 1e-9), ("Q4_0", 1e-9), ("Q4_1", 1e-9)])
-def test_weights_that_vanish_are_refused(llama: Path, tmp_path: Path, kind: str, value: float, sign: int) -> None:
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [("F16", 1e-9), ("Q8_0", 1e-9), ("Q5_0", 1e-9), ("Q4_0", 1e-9), ("Q4_1", 1e-9)],
+)
+def test_weights_that_vanish_are_refused(
+    llama: Path, tmp_path: Path, kind: str, value: float, sign: int
+) -> None:
     import shutil
 
     import torch
@@ -231,7 +269,9 @@ def test_weights_that_vanish_are_refused(llama: Path, tmp_path: Path, kind: str,
     with pytest.raises(CannotExpress, match=rf"{name}.*too small for {kind}; take BF16 or F32"):
         convert(source, tmp_path / "out.gguf", type=kind)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["source"]
-    stored = read(convert(source, tmp_path / "out.gguf", type="BF16").files[0])[1]["blk.1.ffn_down.weight"]
+    stored = read(convert(source, tmp_path / "out.gguf", type="BF16").files[0])[1][
+        "blk.1.ffn_down.weight"
+    ]
     assert stored == ("BF16", weights[name].to(torch.bfloat16).view(torch.uint8).numpy().tobytes())
     small = {**weights, name: torch.full_like(weights[name], sign * 1e-5)}
     save_file(small, source / "model.safetensors", metadata={"format": "pt"})

@@ -1,4 +1,6 @@
-"""Casts and blocks against ggml's own functions, bit for bit; refusals; and the seams to the shared library."""
+"""Casts and blocks against ggml's own functions, bit for bit; refusals; and the seams to the shared
+library.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,8 @@ import pytest
 from converters.to_gguf.quant import ggml
 from converters.to_gguf.quant.ggml import dequantize_rows, quantize_rows, row_bytes
 from converters.to_gguf.quant.types import FILE_TYPES
-from ropeconv.kit.casts import BadValueError, _native_casts, all_finite, cast_rows
 from ropeconv.errors import CannotExpress, RopeconvError
+from ropeconv.kit.casts import BadValueError, _native_casts, all_finite, cast_rows
 
 llama_cpp = pytest.importorskip("llama_cpp")
 
@@ -42,7 +44,11 @@ def ggml_row(function: str, source: Array, out: np.dtype[Any]) -> Array:
 
     result = np.empty(source.shape, out)
     call = getattr(_ggml.libggml, function)
-    call(ctypes.c_void_p(source.ctypes.data), ctypes.c_void_p(result.ctypes.data), ctypes.c_int64(source.size))
+    call(
+        ctypes.c_void_p(source.ctypes.data),
+        ctypes.c_void_p(result.ctypes.data),
+        ctypes.c_int64(source.size),
+    )
     return result
 
 
@@ -59,21 +65,34 @@ def finite_16(dtype: np.dtype[Any]) -> Array:
 
 
 def hard_float32(dtype: np.dtype[Any]) -> Array:
-    """float32 at, just below and just above every value of `dtype` and every midpoint of two, and random bits."""
+    """float32 at, just below and just above every value of `dtype` and every midpoint of two, and
+    random bits.
+    """
     values = np.unique(finite_16(dtype).astype(np.float32))
     midpoints = (values[:-1].astype(np.float64) + values[1:]) / 2
     centres = np.concatenate([values, midpoints.astype(np.float32)])
-    random = np.random.default_rng(1).integers(0, 1 << 32, 300_000, dtype=np.uint32).view(np.float32)
+    random = (
+        np.random.default_rng(1).integers(0, 1 << 32, 300_000, dtype=np.uint32).view(np.float32)
+    )
     with np.errstate(all="ignore"):
-        above, below = np.nextafter(centres, np.float32(np.inf)), np.nextafter(centres, -np.float32(np.inf))
+        above, below = (
+            np.nextafter(centres, np.float32(np.inf)),
+            np.nextafter(centres, -np.float32(np.inf)),
+        )
     hard = np.concatenate([centres, above, below, random])
-    largest = {"float16": 65520.0, "bfloat16": 3.3961776e38}[dtype.name]  # from here on the cast overflows
+    # from here on the cast overflows
+    largest = {"float16": 65520.0, "bfloat16": 3.3961776e38}[dtype.name]
     kept: Array = hard[np.abs(hard) < largest]
     return kept
 
 
 CASTS = [
-    ("F16", lambda: hard_float32(np.dtype(np.float16)), "ggml_fp32_to_fp16_row", np.dtype(np.float16)),
+    (
+        "F16",
+        lambda: hard_float32(np.dtype(np.float16)),
+        "ggml_fp32_to_fp16_row",
+        np.dtype(np.float16),
+    ),
     ("BF16", lambda: hard_float32(BF16), "ggml_fp32_to_bf16_row_ref", BF16),
     ("F32", lambda: finite_16(BF16), "ggml_bf16_to_fp32_row", np.dtype(np.float32)),
     ("F32", lambda: finite_16(np.dtype(np.float16)), "ggml_fp16_to_fp32_row", np.dtype(np.float32)),
@@ -82,7 +101,9 @@ CASTS = [
 
 @pytest.mark.parametrize(("to", "source", "function", "out"), CASTS)
 @pytest.mark.usefixtures("casts")
-def test_casts_are_ggmls_bit_for_bit(to: str, source: Callable[[], Array], function: str, out: np.dtype[Any]) -> None:
+def test_casts_are_ggmls_bit_for_bit(
+    to: str, source: Callable[[], Array], function: str, out: np.dtype[Any]
+) -> None:
     values = source()
     ours, theirs = cast_rows(values, to), ggml_row(function, values, out)
     assert ours.dtype == out
@@ -112,10 +133,14 @@ def test_the_hard_values_see_a_wrong_rounding(fault: str) -> None:
     with np.errstate(all="ignore"):
         wrong = {
             "truncates": (bits(values) & 0xFFFFE000).view(np.float32).astype(np.float16),
-            "rounds half up": np.where(np.abs(values) >= 2**-14, (bits(values) + 0x1000) & 0xFFFFE000, bits(values))
+            "rounds half up": np.where(
+                np.abs(values) >= 2**-14, (bits(values) + 0x1000) & 0xFFFFE000, bits(values)
+            )
             .view(np.float32)
             .astype(np.float16),
-            "flushes subnormals": np.where(np.abs(values) < 2**-14, np.float32(0), values).astype(np.float16),
+            "flushes subnormals": np.where(np.abs(values) < 2**-14, np.float32(0), values).astype(
+                np.float16
+            ),
         }[fault]
     assert not np.array_equal(bits(wrong), bits(right))
 
@@ -124,7 +149,9 @@ def test_the_hard_values_see_a_wrong_rounding(fault: str) -> None:
 def test_cast_keeps_shape_and_takes_strided_rows() -> None:
     rows = np.arange(24, dtype=np.float32).reshape(4, 6)
     assert np.array_equal(cast_rows(rows.T, "F16"), rows.T.astype(np.float16))
-    assert np.array_equal(cast_rows(rows.astype(BF16)[:, ::2], "F16"), rows[:, ::2].astype(np.float16))
+    assert np.array_equal(
+        cast_rows(rows.astype(BF16)[:, ::2], "F16"), rows[:, ::2].astype(np.float16)
+    )
     assert cast_rows(rows, "F32") is rows
 
 
@@ -141,7 +168,8 @@ def test_rows_at_an_odd_address_are_read(dtype: np.dtype[Any]) -> None:
         assert quantize_rows(odd, "Q5_1").tobytes() == quantize_rows(aligned, "Q5_1").tobytes()
 
 
-QUIET = np.uint32(0x7FC00FFF).view(np.float32)  # narrowing its bits without a look gives a finite float16
+# narrowing its bits without a look gives a finite float16
+QUIET = np.uint32(0x7FC00FFF).view(np.float32)
 
 
 @pytest.mark.parametrize("source", [np.dtype(np.float32), np.dtype(np.float16), BF16])
@@ -171,7 +199,9 @@ def test_values_that_are_not_finite_are_refused(source: np.dtype[Any], to: str, 
 def test_overflow_is_refused(source: np.dtype[Any], to: str, value: float, largest: float) -> None:
     rows = np.ones((2, 40), np.float32)
     rows[1, 39] = value
-    with pytest.raises(BadValueError, match=rf"at row 1, column 39 is past the range of {to}; take ") as error:
+    with pytest.raises(
+        BadValueError, match=rf"at row 1, column 39 is past the range of {to}; take "
+    ) as error:
         cast_rows(rows.astype(source), to)
     assert "\n" not in str(error.value)
     assert error.value.value == np.float32(value)
@@ -253,7 +283,9 @@ def test_a_scale_past_float16_is_refused() -> None:
 
 
 def test_rows_that_do_not_fill_blocks_and_unwritten_types_are_refused() -> None:
-    with pytest.raises(CannotExpress, match="row of 288 values is no whole number of Q4_K blocks of 256"):
+    with pytest.raises(
+        CannotExpress, match="row of 288 values is no whole number of Q4_K blocks of 256"
+    ):
         quantize_rows(np.ones((1, 288), np.float32), "Q4_K")
     with pytest.raises(CannotExpress, match="no ggml type to quantise to 'IQ2_XXS'"):
         quantize_rows(np.ones((1, 256), np.float32), "IQ2_XXS")
@@ -265,25 +297,35 @@ def no_library_yet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ggml, "_library", ggml._library.__wrapped__)
 
 
-def test_without_the_package_the_extra_is_named(no_library_yet: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_package_the_extra_is_named(
+    no_library_yet: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(CannotExpress, match=r"not installed: install ropeconv\[llama\]"):
         quantize_rows(np.ones((1, 32), np.float32), "Q8_0")
 
 
-def test_a_missing_symbol_is_one_line(no_library_yet: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_symbol_is_one_line(
+    no_library_yet: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(ggml._SIGNATURES, "ggml_no_such_function", (None, []))
-    with pytest.raises(CannotExpress, match=r"is not usable \(.*ggml_no_such_function.*\): reinstall") as error:
+    with pytest.raises(
+        CannotExpress, match=r"is not usable \(.*ggml_no_such_function.*\): reinstall"
+    ) as error:
         quantize_rows(np.ones((1, 32), np.float32), "Q8_0")
     assert "\n" not in str(error.value)
 
 
-def test_a_package_without_the_library_is_one_line(no_library_yet: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_package_without_the_library_is_one_line(
+    no_library_yet: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     (tmp_path / "llama_cpp").mkdir()
     (tmp_path / "llama_cpp" / "__init__.py").touch()
     monkeypatch.delitem(sys.modules, "llama_cpp")
     monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(CannotExpress, match="holds no ggml-base library: reinstall llama-cpp-python"):
+    with pytest.raises(
+        CannotExpress, match="holds no ggml-base library: reinstall llama-cpp-python"
+    ):
         quantize_rows(np.ones((1, 32), np.float32), "Q8_0")
 
 
@@ -294,5 +336,7 @@ def test_quantising_loads_neither_llama_cpp_nor_torch() -> None:
         "quantize_rows(np.ones((1, 32), np.float32), 'Q8_0')\n"
         "print([m for m in ('llama_cpp', 'torch', 'transformers') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "[]"

@@ -1,4 +1,6 @@
-"""Types and bytes of every file type against llama.cpp's own `llama_model_quantize`, tensor by tensor."""
+"""Types and bytes of every file type against llama.cpp's own `llama_model_quantize`, tensor by
+tensor.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,11 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
     "llama": (SPLIT, NORMS, ()),
     "qwen2": (SPLIT, NORMS, ("attn_q", "attn_k", "attn_v")),
     "qwen3": (SPLIT, (*NORMS, "attn_q_norm", "attn_k_norm"), ()),
-    "gemma3": (SPLIT, (*NORMS, "attn_q_norm", "attn_k_norm", "post_attention_norm", "post_ffw_norm"), ()),
+    "gemma3": (
+        SPLIT,
+        (*NORMS, "attn_q_norm", "attn_k_norm", "post_attention_norm", "post_ffw_norm"),
+        (),
+    ),
     "olmo2": (SPLIT, ("attn_q_norm", "attn_k_norm", "post_attention_norm", "post_ffw_norm"), ()),
     "phi3": (FUSED, NORMS, ()),
     "gptneox": (FUSED, NORMS, FUSED),
@@ -74,7 +80,7 @@ KEYS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Case:
-    """A model of short matrices: llama.cpp's rules look at names, row lengths and head counts only."""
+    """A model of short matrices: the rules look at names, row lengths and head counts only."""
 
     arch: str
     layers: int
@@ -171,7 +177,10 @@ def matrix(case: Case, name: str) -> tuple[int, ...]:
 @cache
 def weights_of(case: Case) -> dict[str, np.ndarray[Any, Any]]:
     rng = np.random.default_rng(3)
-    return {n: (rng.standard_normal(s) * rng.uniform(0.01, 2)).astype(np.float32) for n, s in shapes_of(case).items()}
+    return {
+        n: (rng.standard_normal(s) * rng.uniform(0.01, 2)).astype(np.float32)
+        for n, s in shapes_of(case).items()
+    }
 
 
 def write_f32(case: Case, path: Path) -> None:
@@ -305,7 +314,9 @@ def test_every_line_of_the_mix_is_needed(
 
 PLACE_FAULTS: dict[str, mix.Where] = {
     "shared_by_4": lambda place: place.queries_per_key >= 5,
-    "outer_and_every_third": lambda place: mix.outer_and_every_third(replace(place, index=place.index + 1)),
+    "outer_and_every_third": lambda place: mix.outer_and_every_third(
+        replace(place, index=place.index + 1)
+    ),
     "first": lambda place: place.index < 3,
     "first_part": lambda place: place.index <= place.total // 8,
 }
@@ -319,7 +330,9 @@ PLACED = [
 
 
 @pytest.mark.parametrize(("role", "name", "at"), PLACED)
-def test_every_place_is_needed(role: str, name: str, at: int, reference: Reference, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_place_is_needed(
+    role: str, name: str, at: int, reference: Reference, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Planted fault: a line that holds one tensor off, or from another head ratio on, is seen."""
     lines = list(mix.MIX[role][name])
     where, type_name = lines[at]
@@ -329,7 +342,9 @@ def test_every_place_is_needed(role: str, name: str, at: int, reference: Referen
 
 
 @pytest.mark.parametrize("wide", list(mix.NARROWER))
-def test_every_fallback_is_needed(wide: str, reference: Reference, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_fallback_is_needed(
+    wide: str, reference: Reference, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delitem(mix.NARROWER, wide)
     assert any(unlike(choose(case, name), reference(case, name)[0]) for case, name in GRID)
 

@@ -33,7 +33,9 @@ LLAMA: dict[str, Any] = {
     ],
 )
 @pytest.mark.parametrize("file_type", ["F16", "Q4_K_M"])
-def test_tensors_outside_the_rules_are_refused(name: str, shape: tuple[int, ...], file_type: str) -> None:
+def test_tensors_outside_the_rules_are_refused(
+    name: str, shape: tuple[int, ...], file_type: str
+) -> None:
     with pytest.raises(CannotExpress, match=f"no rule says how llama.cpp stores {name}") as error:
         mix.choose_types([(name, shape)], FILE_TYPES[file_type], **LLAMA)
     assert "\n" not in str(error.value)

@@ -1,8 +1,9 @@
-"""`run.frequencies` and `run.logits` against transformers, on the same tiny models: what llama.cpp rotates by, measured.
+"""`run.frequencies` and `run.logits` against transformers, on the same tiny models: what llama.cpp
+rotates by, measured.
 
-Each case states a scaling twice, as Hugging Face's rope_parameters and as GGUF keys. Where both runtimes then give the
-same logits past the trained context, transformers' own inv_freq is what llama.cpp rotated by, and `frequencies` has to
-say so.
+Each case states a scaling twice, as Hugging Face's rope_parameters and as GGUF keys. Where both
+runtimes then give the same logits past the trained context, transformers' own inv_freq is what
+llama.cpp rotated by, and `frequencies` has to say so.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ L, S = 128, 4.0
 THETA = 20000.0
 M4 = 1 + 0.1 * math.log(4)
 YARN = {"rope_type": "yarn", "factor": S, "original_max_position_embeddings": L}
+LINEAR = {"rope_type": "linear", "factor": S}
 YARN_KEYS = {
     "rope.freq_base": THETA,
     "rope.scaling.type": "yarn",
@@ -78,33 +80,39 @@ LLAMA3 = {
 }
 CASES = {
     "unscaled": Case("llama", {"rope_type": "default"}, {"rope.freq_base": THETA}),
-    "linear": Case("llama", {"rope_type": "linear", "factor": S}, LINEAR_KEYS),
-    "old linear key": Case(
-        "llama", {"rope_type": "linear", "factor": S}, {"rope.freq_base": THETA, "rope.scale_linear": S}
-    ),
+    "linear": Case("llama", LINEAR, LINEAR_KEYS),
+    "old linear key": Case("llama", LINEAR, {"rope.freq_base": THETA, "rope.scale_linear": S}),
     "type none forgets the factor": Case(
         "llama", {"rope_type": "default"}, LINEAR_KEYS | {"rope.scaling.type": "none"}
     ),
     "yarn": Case("llama", YARN, YARN_KEYS),
     "yarn, magnitude 1": Case(
-        "llama", YARN | {"attention_factor": 1.0}, YARN_KEYS | {"rope.scaling.attn_factor": 1.0 / M4}
+        "llama",
+        YARN | {"attention_factor": 1.0},
+        YARN_KEYS | {"rope.scaling.attn_factor": 1.0 / M4},
     ),
     "yarn, ignored keys": Case(
-        "llama", YARN, YARN_KEYS | {"rope.scaling.yarn_beta_fast": 8.0, "rope.scaling.yarn_attn_factor": 1.5}
+        "llama",
+        YARN,
+        YARN_KEYS | {"rope.scaling.yarn_beta_fast": 8.0, "rope.scaling.yarn_attn_factor": 1.5},
     ),
-    "llama3 by table": Case("llama", LLAMA3, {"rope.freq_base": THETA}, {"rope_freqs.weight": np.empty(0)}),
+    "llama3 by table": Case(
+        "llama", LLAMA3, {"rope.freq_base": THETA}, {"rope_freqs.weight": np.empty(0)}
+    ),
     "longrope below the switch": Case("llama", LONGROPE, TYPED_KEYS, LONGROPE_TABLES, 250, 256),
     "longrope past the switch": Case("llama", LONGROPE, TYPED_KEYS, LONGROPE_TABLES, 500, 512),
     "phi3 longrope, no type": Case("phi3", LONGROPE, LONGROPE_KEYS, LONGROPE_TABLES, 500, 512),
-    "qwen2 linear": Case("qwen2", {"rope_type": "linear", "factor": S}, LINEAR_KEYS),
+    "qwen2 linear": Case("qwen2", LINEAR, LINEAR_KEYS),
     "qwen3 yarn": Case("qwen3", YARN, YARN_KEYS),
-    "qwen3_moe linear": Case("qwen3_moe", {"rope_type": "linear", "factor": S}, LINEAR_KEYS),
+    "qwen3_moe linear": Case("qwen3_moe", LINEAR, LINEAR_KEYS),
     "qwen3_moe yarn": Case("qwen3_moe", YARN, YARN_KEYS),
     "olmo2 yarn": Case("olmo2", YARN, YARN_KEYS),
-    "gemma3 linear": Case("gemma3_text", {"rope_type": "linear", "factor": S}, LINEAR_KEYS | {"rope.freq_base_swa": 10000.0}),
+    "gemma3 linear": Case("gemma3_text", LINEAR, LINEAR_KEYS | {"rope.freq_base_swa": 10000.0}),
     "gemma3 yarn": Case("gemma3_text", YARN, YARN_KEYS),
-    "gpt_neox partial linear": Case("gpt_neox", {"rope_type": "linear", "factor": S, "partial_rotary_factor": 0.25}, LINEAR_KEYS),
-}  # fmt: skip
+    "gpt_neox partial linear": Case(
+        "gpt_neox", LINEAR | {"partial_rotary_factor": 0.25}, LINEAR_KEYS
+    ),
+}
 
 
 @cache
@@ -121,7 +129,7 @@ def build(name: str) -> tuple[Any, Gguf]:
 
 
 def measured_nmse(model: Any, file: Path, *, tokens: int, context: int) -> float:
-    """Mean squared error of llama.cpp's logits over the variance of transformers', all positions."""
+    """NMSE of llama.cpp's logits against transformers', over all positions."""
     ids = random_ids(tokens)
     expected = model_logits(model, ids)
     found = np.concatenate(list(logits(file, ids, context)))
@@ -133,7 +141,9 @@ def measured_nmse(model: Any, file: Path, *, tokens: int, context: int) -> float
 def test_llama_cpp_rotates_by_what_frequencies_says(name: str, tmp_path: Path) -> None:
     case = CASES[name]
     model, gguf = build(name)
-    nmse = measured_nmse(model, gguf.write(tmp_path / "t.gguf"), tokens=case.tokens, context=case.context)
+    nmse = measured_nmse(
+        model, gguf.write(tmp_path / "t.gguf"), tokens=case.tokens, context=case.context
+    )
     assert nmse < (1e-5 if case.family in GELU else 1e-9)
     found = frequencies(gguf.metadata, gguf.tensors)
     rotary = getattr(model, "model", None) or model.gpt_neox
@@ -153,7 +163,10 @@ def transformers_numbers(rotary: Any) -> dict[str, tuple[np.ndarray, float]]:
     if hasattr(rotary, "inv_freq"):
         return {"full_attention": (np.asarray(rotary.inv_freq), rotary.attention_scaling)}
     return {
-        layer: (np.asarray(getattr(rotary, f"{layer}_inv_freq")), getattr(rotary, f"{layer}_attention_scaling"))
+        layer: (
+            np.asarray(getattr(rotary, f"{layer}_inv_freq")),
+            getattr(rotary, f"{layer}_attention_scaling"),
+        )
         for layer in ("full_attention", "sliding_attention")
     }
 
@@ -165,7 +178,10 @@ FAULTS = {
     "original context left out": ("yarn", {"rope.scaling.original_context_length": None}),
     "scaling type left out": ("yarn", {"rope.scaling.type": None}),
     "longrope with a factor": ("longrope past the switch", {"rope.scaling.factor": 2.0}),
-    "R on gemma3 reaches the sliding layers": ("gemma3 yarn", {"rope.scaling.attn_factor": 1.0 / M4}),
+    "R on gemma3 reaches the sliding layers": (
+        "gemma3 yarn",
+        {"rope.scaling.attn_factor": 1.0 / M4},
+    ),
 }
 
 
@@ -175,11 +191,22 @@ def test_a_fault_moves_logits_and_frequencies_alike(fault: str, tmp_path: Path) 
     case = CASES[name]
     model, gguf = build(name)
     wrong = gguf.changed(keys=keys)
-    assert measured_nmse(model, wrong.write(tmp_path / "t.gguf"), tokens=case.tokens, context=case.context) > 1e-4
-    right, found = frequencies(gguf.metadata, gguf.tensors), frequencies(wrong.metadata, wrong.tensors)
+    assert (
+        measured_nmse(
+            model, wrong.write(tmp_path / "t.gguf"), tokens=case.tokens, context=case.context
+        )
+        > 1e-4
+    )
+    right, found = (
+        frequencies(gguf.metadata, gguf.tensors),
+        frequencies(wrong.metadata, wrong.tensors),
+    )
     ratios = [found[layer].inv_freq / right[layer].inv_freq for layer in right]
     magnitudes = [found[layer].attention_factor / right[layer].attention_factor for layer in right]
-    assert max(abs(x - 1) for ratio in ratios for x in ratio) > 1e-3 or max(abs(m - 1) for m in magnitudes) > 1e-2
+    assert (
+        max(abs(x - 1) for ratio in ratios for x in ratio) > 1e-3
+        or max(abs(m - 1) for m in magnitudes) > 1e-2
+    )
 
 
 PROBLEMS: dict[str, tuple[str, dict[str, Any], dict[str, Any], str]] = {
@@ -187,10 +214,30 @@ PROBLEMS: dict[str, tuple[str, dict[str, Any], dict[str, Any], str]] = {
     "dimension": ("linear", {"rope.dimension_count": 8}, {}, "rotates whole heads"),
     "no context": ("linear", {"context_length": None}, {}, "context_length is missing"),
     "factor not finite": ("linear", {"rope.scaling.factor": float("nan")}, {}, "finite number"),
-    "table where none is read": ("qwen2 linear", {}, {"rope_freqs.weight": np.ones(8, np.float32)}, "no place"),
-    "freqs with longrope": ("longrope past the switch", {}, {"rope_freqs.weight": np.ones(8, np.float32)}, "no place"),
-    "table length": ("linear", {}, {"rope_freqs.weight": np.ones(7, np.float32)}, r"reads F32 \(8,\)"),
-    "zero divisor": ("linear", {}, {"rope_freqs.weight": np.zeros(8, np.float32)}, "not above zero"),
+    "table where none is read": (
+        "qwen2 linear",
+        {},
+        {"rope_freqs.weight": np.ones(8, np.float32)},
+        "no place",
+    ),
+    "freqs with longrope": (
+        "longrope past the switch",
+        {},
+        {"rope_freqs.weight": np.ones(8, np.float32)},
+        "no place",
+    ),
+    "table length": (
+        "linear",
+        {},
+        {"rope_freqs.weight": np.ones(7, np.float32)},
+        r"reads F32 \(8,\)",
+    ),
+    "zero divisor": (
+        "linear",
+        {},
+        {"rope_freqs.weight": np.zeros(8, np.float32)},
+        "not above zero",
+    ),
 }
 
 
@@ -203,7 +250,9 @@ def test_a_file_that_llama_cpp_would_refuse_is_a_problem(name: str) -> None:
         frequencies(wrong.metadata, wrong.tensors)
 
 
-@pytest.mark.parametrize("name", ["dimension", "table where none is read", "freqs with longrope", "table length"])
+@pytest.mark.parametrize(
+    "name", ["dimension", "table where none is read", "freqs with longrope", "table length"]
+)
 def test_llama_cpp_refuses_those_too_and_says_why(name: str, tmp_path: Path) -> None:
     case, keys, tensors, _ = PROBLEMS[name]
     path = build(case)[1].changed(keys=keys, tensors=tensors).write(tmp_path / "t.gguf")
@@ -231,7 +280,9 @@ def test_a_split_file_runs_from_its_first_part(tmp_path: Path) -> None:
     writer = GGUFWriter(tmp_path / "s.gguf", gguf.arch, split_max_tensors=8)
     writer.add_string("tokenizer.ggml.model", "no_vocab")
     for key, value in gguf.keys.items():
-        {int: writer.add_uint32, float: writer.add_float32, str: writer.add_string}[type(value)](f"llama.{key}", value)
+        {int: writer.add_uint32, float: writer.add_float32, str: writer.add_string}[type(value)](
+            f"llama.{key}", value
+        )
     for name, values in gguf.tensors.items():
         writer.add_tensor(name, np.ascontiguousarray(values))
     writer.write_header_to_file()
@@ -257,7 +308,9 @@ def test_refusals_are_one_line_with_llama_cpps_reason(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_without_llama_cpp_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_llama_cpp_the_error_names_the_extra(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     path = build("linear")[1].write(tmp_path / "t.gguf")
     monkeypatch.setattr(run, "_STATE", {"errors": []})
     monkeypatch.setitem(sys.modules, "llama_cpp", None)

@@ -1,4 +1,6 @@
-"""A GGUF file read as a checkpoint: the tensors, sizes and rope of the folder that it was made from."""
+"""A GGUF file read as a checkpoint: the tensors, sizes and rope of the folder that it was made
+from.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ from ropeconv.extend import ScalingRequest
 from ropeconv.model import Model
 from ropeconv.prepare import prepare
 from tests.checkpoints import save_checkpoint
-from tests.families import FAMILIES, TINY, extra
+from tests.families import FAMILIES, extra
 from tests.to_gguf import converting
 from tests.to_gguf.converting import read_back
 from tests.to_gguf.gguf_edits import edit
@@ -26,8 +28,12 @@ METHODS: dict[str, ScalingRequest | None] = {
     "yarn": ScalingRequest(kind="yarn", factor=4),
 }
 TABLES: dict[str, ScalingRequest] = {
-    "llama3": ScalingRequest(kind="llama3", factor=4, parameters={"low_freq_factor": 1.0, "high_freq_factor": 4.0}),
-    "longrope": ScalingRequest(kind="longrope", factor=4, parameters={"short_factor": [1.5] * 8, "long_factor": [4.0] * 8}),
+    "llama3": ScalingRequest(
+        kind="llama3", factor=4, parameters={"low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    ),
+    "longrope": ScalingRequest(
+        kind="longrope", factor=4, parameters={"short_factor": [1.5] * 8, "long_factor": [4.0] * 8}
+    ),
     "magnitude": ScalingRequest(kind="yarn", factor=4, parameters={"attention_factor": 1.3}),
 }
 
@@ -67,7 +73,9 @@ def test_tensors_are_the_folders_own(family: str, sources: dict[str, Path], tmp_
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_sizes_and_frequencies_come_back(family: str, method: str, sources: dict[str, Path], tmp_path: Path) -> None:
+def test_sizes_and_frequencies_come_back(
+    family: str, method: str, sources: dict[str, Path], tmp_path: Path
+) -> None:
     model, out = convert(sources[family], METHODS[method], tmp_path / "out.gguf")
     compare(model, read_back(out))
 
@@ -118,16 +126,21 @@ def test_a_table_beside_a_factor_is_read_as_llama_cpp_computes_it(
     edited = edit(out, tmp_path / "edited.gguf", keys)
     copy = converting.convert(edited, tmp_path / "copy.gguf").files[0]
     ids = random_ids(600)
-    before, after, plain = (np.concatenate(list(logits(p, ids, 4 * L))) for p in (edited, copy, out))
+    before, after, plain = (
+        np.concatenate(list(logits(p, ids, 4 * L))) for p in (edited, copy, out)
+    )
     assert ((after - before) ** 2).mean() / before.var() < 1e-9
     ignored = keys.get("llama.rope.scaling.type") == "none"  # then llama.cpp ignores the factor
     assert (((plain - before) ** 2).mean() / before.var() > 1e-3) != ignored
 
 
-def test_a_scaled_file_that_hides_its_trained_length_is_not_scaled_again(sources: dict[str, Path], tmp_path: Path) -> None:
+def test_a_scaled_file_that_hides_its_trained_length_is_not_scaled_again(
+    sources: dict[str, Path], tmp_path: Path
+) -> None:
     _, out = convert(sources["llama"], TABLES["llama3"], tmp_path / "table.gguf")
-    edited = edit(out, tmp_path / "edited.gguf", {"llama.rope.scaling.original_context_length": None})
+    edited = edit(
+        out, tmp_path / "edited.gguf", {"llama.rope.scaling.original_context_length": None}
+    )
     for existing in ("replace", "compose"):
         with pytest.raises(RopeConfigError, match="trained context is not known"):
             prepare(edited, ScalingRequest(kind="yarn", factor=8, on_existing=existing))
-

@@ -1,4 +1,6 @@
-"""Split models: sets that replace one another, parts named as sources and outputs, files that are no set."""
+"""Split models: sets that replace one another, parts named as sources and outputs, files that are
+no set.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_checkpoint(tmp_path_factory.mktemp("source") / "model", "llama", context=L)
 
 
-def convert(source: Path, out: Path, request: ScalingRequest | None = None, **options: Any) -> list[str]:
+def convert(
+    source: Path, out: Path, request: ScalingRequest | None = None, **options: Any
+) -> list[str]:
     """Names of the files written, F32."""
     kind = {} if source.is_file() else {"type": "F32"}
     done = converting.convert(source, out, request, **kind, **options)
@@ -47,7 +51,8 @@ def parts(count: int, stem: str = "m") -> list[str]:
 def test_a_new_set_replaces_the_old_one(model: Path, tmp_path: Path) -> None:
     assert convert(model, tmp_path / "m.gguf", split=THREE) == parts(3)
     convert(model, tmp_path / "m-b.gguf", split=THREE)  # a longer name
-    shutil.copy(tmp_path / "m-00001-of-00003.gguf", tmp_path / "m-00005-of-00009.gguf")  # by its header it is no such part
+    # by its header it is no such part
+    shutil.copy(tmp_path / "m-00001-of-00003.gguf", tmp_path / "m-00005-of-00009.gguf")
     (tmp_path / "m-00001-of-00007.gguf").write_text("mine")
     kept = [*parts(3, "m-b"), "m-00001-of-00007.gguf", "m-00005-of-00009.gguf"]
     before = names(tmp_path)
@@ -96,7 +101,9 @@ def test_any_part_names_the_whole_source(model: Path, tmp_path: Path) -> None:
     assert verify(second, reference=model, tokens=32).ok
 
 
-def test_parts_are_joined_beside_themselves_and_never_overwritten(model: Path, tmp_path: Path) -> None:
+def test_parts_are_joined_beside_themselves_and_never_overwritten(
+    model: Path, tmp_path: Path
+) -> None:
     convert(model, tmp_path / "m.gguf", split=THREE)
     first, second, _ = (tmp_path / name for name in parts(3))
     with pytest.raises(OutputError, match="is the source itself; choose another name"):
@@ -106,21 +113,30 @@ def test_parts_are_joined_beside_themselves_and_never_overwritten(model: Path, t
     assert convert(second, tmp_path / "m.gguf") == ["m.gguf"]
     assert convert(second, tmp_path / "m.gguf", force=True) == ["m.gguf"]
     assert names(tmp_path) == [*parts(3), "m.gguf"]
-    assert np.array_equal(next(logits(first, [1, 2], 2)), next(logits(tmp_path / "m.gguf", [1, 2], 2)))
+    assert np.array_equal(
+        next(logits(first, [1, 2], 2)), next(logits(tmp_path / "m.gguf", [1, 2], 2))
+    )
 
 
 def test_a_source_is_not_its_own_output(model: Path, tmp_path: Path) -> None:
     convert(model, tmp_path / "m.gguf")
     before = (tmp_path / "m.gguf").read_bytes()
     (tmp_path / "link.gguf").symlink_to(tmp_path / "m.gguf")
-    for out in (tmp_path / "m.gguf", tmp_path / "link.gguf", tmp_path / ".." / tmp_path.name / "m.gguf"):
+    for out in (
+        tmp_path / "m.gguf",
+        tmp_path / "link.gguf",
+        tmp_path / ".." / tmp_path.name / "m.gguf",
+    ):
         with pytest.raises(OutputError, match="is the source itself; choose another name with -o"):
             convert(tmp_path / "m.gguf", out, PI, force=True)
     assert (tmp_path / "m.gguf").read_bytes() == before
 
 
 def test_a_part_is_no_output(model: Path, tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match=r"is the name of one part of a split model; give m\.gguf and --split-max-size"):
+    with pytest.raises(
+        OutputError,
+        match=r"is the name of one part of a split model; give m\.gguf and --split-max-size",
+    ):
         convert(model, tmp_path / "m-00002-of-00003.gguf", force=True)
     assert names(tmp_path) == []
 
@@ -136,15 +152,22 @@ def test_files_that_are_no_set_are_refused(model: Path, tmp_path: Path) -> None:
         return str(caught.value)
 
     shutil.copy(tmp_path / parts(3)[1], tmp_path / "alone.gguf")
-    assert "is part 2 of 3 by its header; name it NAME-00002-of-00003.gguf beside the others" in refusal(tmp_path / "alone.gguf")
+    assert (
+        "is part 2 of 3 by its header; name it NAME-00002-of-00003.gguf beside the others"
+        in refusal(tmp_path / "alone.gguf")
+    )
     for number, source in enumerate((0, 0, 2)):  # the first part twice
         shutil.copy(tmp_path / parts(3)[source], tmp_path / parts(3, "twice")[number])
-    assert "is part 1 of 3 by its header, so the files are not one set" in refusal(tmp_path / parts(3, "twice")[0])
+    assert "is part 1 of 3 by its header, so the files are not one set" in refusal(
+        tmp_path / parts(3, "twice")[0]
+    )
     for name in parts(2, "named"):
         shutil.copy(tmp_path / "w.gguf", tmp_path / name)
     assert "is part 1 of 1 by its header" in refusal(tmp_path / parts(2, "named")[0])
     (tmp_path / parts(3)[2]).unlink()
-    assert "split file m-00003-of-00003.gguf is missing; put all 3 in one folder" in refusal(tmp_path / parts(3)[1])
+    assert "split file m-00003-of-00003.gguf is missing; put all 3 in one folder" in refusal(
+        tmp_path / parts(3)[1]
+    )
 
 
 def test_parts_of_two_conversions_are_no_set(model: Path, tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""Tokenizer keys in llama.cpp against the tokenizers and sentencepiece libraries, on text in many scripts."""
+"""Tokenizer keys in llama.cpp against the tokenizers and sentencepiece libraries, on text in many
+scripts.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from converters.to_gguf.tokenizer.pretokenizers import PRE_TOKENIZERS, PreTokenizer, write_pre_tokenizer
 from converters.to_gguf.tokenizer.keys import tokenizer_keys, tokenizer_limits
-from ropeconv.proof.scripts_text import SCRIPT_SAMPLES
+from converters.to_gguf.tokenizer.pretokenizer_steps import write_pre_tokenizer
+from converters.to_gguf.tokenizer.pretokenizers import PRE_TOKENIZERS, PreTokenizer
+from ropeconv.proof.tokens.texts import SCRIPT_SAMPLES
 from tests.to_gguf.tokenizer_cases import (
     LLAMA_LIKE,
     TEXTS,
@@ -31,7 +34,12 @@ PLAIN = [text for text in TEXTS if "<" not in text]
 
 
 def _byte_level(*, use_regex: bool) -> dict[str, Any]:
-    return {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": use_regex}
+    return {
+        "type": "ByteLevel",
+        "add_prefix_space": False,
+        "trim_offsets": True,
+        "use_regex": use_regex,
+    }
 
 
 def _published(*parts: Mapping[str, Any]) -> dict[str, Any]:
@@ -57,10 +65,20 @@ _DIGITS = {"type": "Digits", "individual_digits": True}
 PUBLISHED: dict[str, tuple[dict[str, Any], bool, dict[str, Any] | None, str]] = {
     "gpt2": (_byte_level(use_regex=True), False, None, "gpt-2"),
     "pythia": (_byte_level(use_regex=True), False, _NFC, "gpt-2"),
-    "smollm2": ({"type": "Sequence", "pretokenizers": [_DIGITS, _byte_level(use_regex=True)]}, False, None, "smollm"),
+    "smollm2": (
+        {"type": "Sequence", "pretokenizers": [_DIGITS, _byte_level(use_regex=True)]},
+        False,
+        None,
+        "smollm",
+    ),
     "llama3": (_published(_split(_LLAMA3)), True, None, "llama-bpe"),
     "olmo2": (_published(_split(_LLAMA3, "Removed", invert=True)), False, None, "dbrx"),
-    "qwen2": (_published(_split(_QWEN2)), False, {"type": "Sequence", "normalizers": [_NFC]}, "qwen2"),
+    "qwen2": (
+        _published(_split(_QWEN2)),
+        False,
+        {"type": "Sequence", "normalizers": [_NFC]},
+        "qwen2",
+    ),
     "deepseek3": (
         _published(_split(r"\p{N}{1,3}"), _split("[一-龥\u3040-ゟ゠-ヿ]+"), _split(_DEEPSEEK)),
         False,
@@ -74,18 +92,39 @@ PUBLISHED: dict[str, tuple[dict[str, Any], bool, dict[str, Any] | None, str]] = 
 @pytest.mark.parametrize("case", PUBLISHED)
 def test_byte_level_tokenizers_as_published(case: str, bos: bool, tmp_path: Path) -> None:
     pre_tokenizer, ignore, normalizer, name = PUBLISHED[case]
-    tokenizer = train_byte_level(pre_tokenizer, ignore_merges=ignore, normalizer=normalizer, bos=bos)
+    tokenizer = train_byte_level(
+        pre_tokenizer, ignore_merges=ignore, normalizer=normalizer, bos=bos
+    )
     keys = tokenizer_keys(files_of(tokenizer, **NAMED), vocab_size=1520, config={})
     assert {key.key: key.value for key in keys}["tokenizer.ggml.pre"] == name
     path = write_vocab_gguf(tmp_path / "vocab.gguf", keys)
     rows = texts_by_id(tokenizer) | {1519: "[PAD1519]"}
     special = {"bos": 0, "eos": 3, "n_tokens": 1520, "get_add_bos": bos, "get_add_eos": 0}
-    assert compare_tokenizers(path, huggingface_encode(tokenizer), tokens=rows, special=special) == []
+    assert (
+        compare_tokenizers(path, huggingface_encode(tokenizer), tokens=rows, special=special) == []
+    )
 
 
-# Letters of every case and script, marks, digits, punctuation, symbols and spaces where the categories of Unicode differ.
-_CHARACTERS = [" ", "  ", "\n", "\r", "\t", "'s", "'S", "'ll", "e\u0301", "\u0301", "नि", "23", "456", "ab"]
-_CHARACTERS += "'aBéÉяЯ1²٣½Ⅷ.,`$+©中ーあカ가ㄱ🚀_/(ǅʰª،।€~<”ſİ\u200d\u00a0\u3000\u2028\u0085\x0b\u200b\ufeff\U00020000"
+# Letters of every case and script, marks, digits, punctuation, symbols and spaces where the
+# categories of Unicode differ.
+_CHARACTERS = [
+    " ",
+    "  ",
+    "\n",
+    "\r",
+    "\t",
+    "'s",
+    "'S",
+    "'ll",
+    "e\u0301",
+    "\u0301",
+    "नि",
+    "23",
+    "456",
+    "ab",
+]
+_CHARACTERS += "'aBéÉяЯ1²٣½Ⅷ.,`$+©中ーあカ가ㄱ🚀_/(ǅʰª،।€~<”ſİ"
+_CHARACTERS += "\u200d\u00a0\u3000\u2028\u0085\x0b\u200b\ufeff\U00020000"
 
 
 def _entry_id(entry: PreTokenizer) -> str:
@@ -94,14 +133,23 @@ def _entry_id(entry: PreTokenizer) -> str:
 
 @pytest.fixture(scope="module")
 def crossing() -> dict[str, Any]:
-    """A tokenizer trained on random text without any cut, so that its merges cross every place where a cut can be."""
+    """A tokenizer trained on random text without any cut, so that its merges cross every place
+    where a cut can be.
+    """
     from tokenizers import Tokenizer
     from tokenizers.trainers import BpeTrainer
 
-    shell = json.loads(Tokenizer.from_str(json.dumps(train_byte_level(_byte_level(use_regex=False)))).to_str())
+    shell = json.loads(
+        Tokenizer.from_str(json.dumps(train_byte_level(_byte_level(use_regex=False)))).to_str()
+    )
     shell["added_tokens"], shell["model"]["vocab"], shell["model"]["merges"] = [], {}, []
     tokenizer = Tokenizer.from_str(json.dumps(shell))
-    trainer = BpeTrainer(vocab_size=4000, special_tokens=["<|begin|>", "<|im_end|>"], max_token_length=12, show_progress=False)
+    trainer = BpeTrainer(
+        vocab_size=4000,
+        special_tokens=["<|begin|>", "<|im_end|>"],
+        max_token_length=12,
+        show_progress=False,
+    )
     tokenizer.train_from_iterator(_random_texts(300), trainer)
     return dict(json.loads(tokenizer.to_str()))
 
@@ -111,7 +159,9 @@ def _random_texts(count: int) -> list[str]:
     return ["".join(rng.choices(_CHARACTERS, k=30)) for _ in range(count)]
 
 
-@pytest.mark.parametrize("entry", [entry for entry in PRE_TOKENIZERS if not entry.limit], ids=_entry_id)
+@pytest.mark.parametrize(
+    "entry", [entry for entry in PRE_TOKENIZERS if not entry.limit], ids=_entry_id
+)
 def test_every_pre_tokenizer_cuts_random_text_where_llama_cpp_does(
     entry: PreTokenizer, crossing: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -129,9 +179,13 @@ def test_a_limit_is_stated_and_real(name: str, crossing: dict[str, Any], tmp_pat
     tokenizer = crossing | {"pre_tokenizer": write_pre_tokenizer(entry), "model": model}
     files = files_of(tokenizer, **NAMED)
     assert tokenizer_limits(files, vocab_size=4000, config={}) == [entry.limit]
-    path = write_vocab_gguf(tmp_path / "vocab.gguf", tokenizer_keys(files, vocab_size=4000, config={}))
+    path = write_vocab_gguf(
+        tmp_path / "vocab.gguf", tokenizer_keys(files, vocab_size=4000, config={})
+    )
     encode = huggingface_encode(tokenizer)
-    assert compare_tokenizers(path, encode, texts=["plain words, 12 of them\nIn ASCII alone."]) == []
+    assert (
+        compare_tokenizers(path, encode, texts=["plain words, 12 of them\nIn ASCII alone."]) == []
+    )
     assert compare_tokenizers(path, encode, texts=_random_texts(60)) != []
 
 
@@ -139,7 +193,9 @@ def test_text_that_is_not_nfc_is_a_stated_limit(tmp_path: Path) -> None:
     tokenizer = train_byte_level(_byte_level(use_regex=True), normalizer=_NFC)
     files = files_of(tokenizer, **NAMED)
     assert "NFC" in tokenizer_limits(files, vocab_size=1510, config={})[0]
-    path = write_vocab_gguf(tmp_path / "vocab.gguf", tokenizer_keys(files, vocab_size=1510, config={}))
+    path = write_vocab_gguf(
+        tmp_path / "vocab.gguf", tokenizer_keys(files, vocab_size=1510, config={})
+    )
     assert compare_tokenizers(path, huggingface_encode(tokenizer), texts=["e\u0301te\u0301"]) != []
 
 
@@ -156,7 +212,9 @@ def test_sentencepiece_bpe(tmp_path: Path) -> None:
 
     model = train_sentencepiece(tmp_path, "bpe", **LLAMA_LIKE)
     pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
-    keys = tokenizer_keys({"tokenizer.model": model}, vocab_size=904, config={"bos_token_id": 1, "eos_token_id": 2})
+    keys = tokenizer_keys(
+        {"tokenizer.model": model}, vocab_size=904, config={"bos_token_id": 1, "eos_token_id": 2}
+    )
     path = write_vocab_gguf(tmp_path / "vocab.gguf", keys)
     rows = {index: pieces.id_to_piece(index) for index in range(900)}
     special = {"bos": 1, "eos": 2, "n_tokens": 904, "get_add_bos": 1, "get_add_eos": 0}
@@ -172,9 +230,13 @@ def test_sentencepiece_bpe(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("scheme", ["prepend", "gemma"])
 def test_byte_fallback_bpe_without_tokenizer_model(scheme: str, tmp_path: Path) -> None:
-    tokenizer = byte_fallback_json(train_sentencepiece(tmp_path, "bpe", **LLAMA_LIKE), scheme=scheme)
+    tokenizer = byte_fallback_json(
+        train_sentencepiece(tmp_path, "bpe", **LLAMA_LIKE), scheme=scheme
+    )
     files = files_of(tokenizer, bos_token="<s>", eos_token="</s>")
-    path = write_vocab_gguf(tmp_path / "vocab.gguf", tokenizer_keys(files, vocab_size=904, config={}))
+    path = write_vocab_gguf(
+        tmp_path / "vocab.gguf", tokenizer_keys(files, vocab_size=904, config={})
+    )
     encode = huggingface_encode(tokenizer)
     special = {"bos": 1, "eos": 2, "get_add_bos": 0}
     assert tokenizer_limits(files, vocab_size=904, config={}) == []
@@ -192,24 +254,35 @@ def test_byte_fallback_scores_are_in_sentencepiece_order(tmp_path: Path) -> None
 
 
 def test_metaspace_agrees_but_for_its_stated_limits(tmp_path: Path) -> None:
-    tokenizer = byte_fallback_json(train_sentencepiece(tmp_path, "bpe", **LLAMA_LIKE), scheme="metaspace")
+    tokenizer = byte_fallback_json(
+        train_sentencepiece(tmp_path, "bpe", **LLAMA_LIKE), scheme="metaspace"
+    )
     files = files_of(tokenizer, bos_token="<s>", eos_token="</s>")
-    path = write_vocab_gguf(tmp_path / "vocab.gguf", tokenizer_keys(files, vocab_size=904, config={}))
+    path = write_vocab_gguf(
+        tmp_path / "vocab.gguf", tokenizer_keys(files, vocab_size=904, config={})
+    )
     encode = huggingface_encode(tokenizer)
     leading = [text for text in TEXTS if text.startswith(" ")]
     assert len(tokenizer_limits(files, vocab_size=904, config={})) == 2
-    assert compare_tokenizers(path, encode, texts=[text for text in TEXTS if text not in leading]) == []
+    assert (
+        compare_tokenizers(path, encode, texts=[text for text in TEXTS if text not in leading])
+        == []
+    )
     assert len(compare_tokenizers(path, encode, texts=leading)) == 2 * len(leading)
     assert compare_tokenizers(path, encode, texts=["one</s>two"]) != []
 
 
-@pytest.mark.parametrize("options", [{}, {"normalization_rule_name": "identity", "remove_extra_whitespaces": False}])
+@pytest.mark.parametrize(
+    "options", [{}, {"normalization_rule_name": "identity", "remove_extra_whitespaces": False}]
+)
 def test_sentencepiece_unigram(options: dict[str, Any], tmp_path: Path) -> None:
     import sentencepiece
 
     model = train_sentencepiece(tmp_path, "unigram", **options)
     pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
-    keys = tokenizer_keys({"tokenizer.model": model}, vocab_size=900, config={"bos_token_id": 1, "eos_token_id": 2})
+    keys = tokenizer_keys(
+        {"tokenizer.model": model}, vocab_size=900, config={"bos_token_id": 1, "eos_token_id": 2}
+    )
     path = write_vocab_gguf(tmp_path / "vocab.gguf", keys)
 
     def encode(text: str, add: bool) -> list[int]:
@@ -222,6 +295,11 @@ def test_sentencepiece_unigram(options: dict[str, Any], tmp_path: Path) -> None:
 def test_samples_cover_many_scripts() -> None:
     import unicodedata
 
-    scripts = {unicodedata.name(char).split()[0] for text in SCRIPT_SAMPLES.values() for char in text if char.isalpha()}
+    scripts = {
+        unicodedata.name(char).split()[0]
+        for text in SCRIPT_SAMPLES.values()
+        for char in text
+        if char.isalpha()
+    }
     assert len(SCRIPT_SAMPLES) >= 12
     assert len(scripts - {"MATHEMATICAL", "DOUBLE-STRUCK", "SUPERSCRIPT"}) >= 14

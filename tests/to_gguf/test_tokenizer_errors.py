@@ -1,4 +1,6 @@
-"""Tokenizers that a GGUF cannot carry are refused in one line, and what looks odd but can be carried is not."""
+"""Tokenizers that a GGUF cannot carry are refused in one line, and what looks odd but can be
+carried is not.
+"""
 
 from __future__ import annotations
 
@@ -45,14 +47,18 @@ def tokenizer() -> Json:
 
 @pytest.fixture(scope="module")
 def fallback(tmp_path_factory: pytest.TempPathFactory) -> Json:
-    return byte_fallback_json(train_sentencepiece(tmp_path_factory.mktemp("sp"), "bpe", **LLAMA_LIKE))
+    return byte_fallback_json(
+        train_sentencepiece(tmp_path_factory.mktemp("sp"), "bpe", **LLAMA_LIKE)
+    )
 
 
 def test_no_tokenizer_at_all() -> None:
     assert "no tokenizer.json and no tokenizer.model" in _refused({"tokenizer_config.json": b"{}"})
 
 
-@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json", "generation_config.json"])
+@pytest.mark.parametrize(
+    "name", ["tokenizer.json", "tokenizer_config.json", "generation_config.json"]
+)
 @pytest.mark.parametrize("content", [b'{"model": ', b"\xff\xfe", b"[1]"])
 def test_broken_json_names_the_file(name: str, content: bytes, tokenizer: Json) -> None:
     assert _refused(files_of(tokenizer, **NAMED) | {name: content}).startswith(name)
@@ -69,8 +75,13 @@ def test_vocabulary_larger_than_the_embedding(tokenizer: Json) -> None:
     assert "vocabulary mismatch" in said
 
 
-def test_unrecognised_pre_tokenizer_names_structure_neighbours_and_override(tokenizer: Json) -> None:
-    regex = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,2}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s+"
+def test_unrecognised_pre_tokenizer_names_structure_neighbours_and_override(
+    tokenizer: Json,
+) -> None:
+    regex = (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,2}|"
+        r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s+"
+    )
     cut = {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}
     odd = tokenizer | {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [cut, BARE]}}
     said = _refused(files_of(odd, **NAMED))
@@ -86,7 +97,9 @@ def test_unknown_override_gives_near_misses(tokenizer: Json) -> None:
 
 
 def test_override_of_a_sentencepiece_tokenizer(fallback: Json) -> None:
-    said = _refused(files_of(fallback, bos_token="<s>", eos_token="</s>"), vocab_size=900, pre="qwen2")
+    said = _refused(
+        files_of(fallback, bos_token="<s>", eos_token="</s>"), vocab_size=900, pre="qwen2"
+    )
     assert "SentencePiece" in said
 
 
@@ -105,15 +118,26 @@ def _repeat(tokenizer: Json) -> None:
 
 
 def _ignore_a_merge(tokenizer: Json) -> None:
-    """ignore_merges matters: without its last merge one token is reached only by skipping the merges."""
+    """ignore_merges matters: without its last merge one token is reached only by skipping the
+    merges.
+    """
     tokenizer["model"]["ignore_merges"] = True
     del tokenizer["model"]["merges"][-1]
 
 
-_CLS = {"single": [{"SpecialToken": {"id": "<|end_text|>"}}, {"Sequence": {"id": "A"}}], "special_tokens": {}}
+_CLS = {
+    "single": [{"SpecialToken": {"id": "<|end_text|>"}}, {"Sequence": {"id": "A"}}],
+    "special_tokens": {},
+}
 CHANGES: list[tuple[Callable[[Json], None], str]] = [
     (_set("normalizer", value={"type": "Lowercase"}), "Lowercase"),
-    (_set("pre_tokenizer", value={"type": "Sequence", "pretokenizers": [{"type": "Whitespace"}, BARE]}), "Whitespace"),
+    (
+        _set(
+            "pre_tokenizer",
+            value={"type": "Sequence", "pretokenizers": [{"type": "Whitespace"}, BARE]},
+        ),
+        "Whitespace",
+    ),
     (_set("pre_tokenizer", value=GPT2 | {"add_prefix_space": True}), "prefix space"),
     (_set("model", "dropout", value=0.1), "dropout"),
     (_set("model", "end_of_word_suffix", value="</w>"), "end_of_word_suffix"),
@@ -130,7 +154,9 @@ CHANGES: list[tuple[Callable[[Json], None], str]] = [
 
 
 @pytest.mark.parametrize(("change", "says"), CHANGES)
-def test_what_llama_cpp_would_not_reproduce(change: Callable[[Json], None], says: str, tokenizer: Json) -> None:
+def test_what_llama_cpp_would_not_reproduce(
+    change: Callable[[Json], None], says: str, tokenizer: Json
+) -> None:
     changed = json.loads(json.dumps(tokenizer))
     change(changed)
     assert says in _refused(files_of(changed, **NAMED))
@@ -146,7 +172,9 @@ def test_what_llama_cpp_would_not_reproduce(change: Callable[[Json], None], says
         (NAMED | {"added_tokens_decoder": {"2": {"content": "<x>"}}}, {}, "make them agree"),
     ],
 )
-def test_special_tokens_that_contradict(settings: Json, config: Json, says: str, tokenizer: Json) -> None:
+def test_special_tokens_that_contradict(
+    settings: Json, config: Json, says: str, tokenizer: Json
+) -> None:
     assert says in _refused(files_of(tokenizer, **settings), config=config)
 
 
@@ -170,7 +198,9 @@ def _scatter(tokenizer: Json) -> None:
         (_set("added_tokens", 3, "normalized", value=True), "normalised text"),
     ],
 )
-def test_byte_fallback_that_scores_cannot_say(change: Callable[[Json], None], says: str, fallback: Json) -> None:
+def test_byte_fallback_that_scores_cannot_say(
+    change: Callable[[Json], None], says: str, fallback: Json
+) -> None:
     changed = json.loads(json.dumps(fallback))
     change(changed)
     assert says in _refused(files_of(changed, bos_token="<s>", eos_token="</s>"), vocab_size=900)
@@ -187,7 +217,9 @@ def test_byte_fallback_that_scores_cannot_say(change: Callable[[Json], None], sa
         ("word", {"byte_fallback": False, "vocab_size": 300}, "neither BPE nor unigram"),
     ],
 )
-def test_sentencepiece_models_that_llama_cpp_cannot_run(kind: str, options: Json, says: str, tmp_path: Path) -> None:
+def test_sentencepiece_models_that_llama_cpp_cannot_run(
+    kind: str, options: Json, says: str, tmp_path: Path
+) -> None:
     model = train_sentencepiece(tmp_path, kind, **(LLAMA_LIKE | options))
     assert says in _refused({"tokenizer.model": model}, config={"eos_token_id": 2})
 
@@ -196,7 +228,10 @@ def test_phi3_strips_spaces_by_the_name_of_the_model(fallback: Json, tmp_path: P
     phi = json.loads(json.dumps(fallback))
     phi["model"]["vocab"] |= {"<|endoftext|>": 900, "<|end|>": 901}
     plain = phi["added_tokens"][0]
-    phi["added_tokens"] += [plain | {"id": 900, "content": "<|endoftext|>"}, plain | {"id": 901, "content": "<|end|>"}]
+    phi["added_tokens"] += [
+        plain | {"id": 900, "content": "<|endoftext|>"},
+        plain | {"id": 901, "content": "<|end|>"},
+    ]
     for token in phi["added_tokens"]:
         token["rstrip"] = token["content"] not in ("<unk>", "<s>", "<|endoftext|>")
     files = files_of(phi, bos_token="<s>", eos_token="<|endoftext|>")
@@ -216,13 +251,20 @@ def test_phi3_name_that_llama_cpp_cannot_load(tokenizer: Json) -> None:
 
 def test_gemma3_text_model_without_a_row_for_images(tokenizer: Json) -> None:
     wide = json.loads(json.dumps(tokenizer))
-    wide["added_tokens"].append(wide["added_tokens"][0] | {"id": 1510, "content": "<image_soft_token>"})
-    keys = {key.key: key.value for key in tokenizer_keys(files_of(wide, **NAMED), vocab_size=1510, config={})}
+    wide["added_tokens"].append(
+        wide["added_tokens"][0] | {"id": 1510, "content": "<image_soft_token>"}
+    )
+    keys = {
+        key.key: key.value
+        for key in tokenizer_keys(files_of(wide, **NAMED), vocab_size=1510, config={})
+    }
     assert "<image_soft_token>" not in keys["tokenizer.ggml.tokens"]
 
 
 def test_chat_template_files_go_before_the_settings(tokenizer: Json) -> None:
-    files = files_of(tokenizer, chat_template="old", **NAMED) | {"chat_template.jinja": "neu {{ 'ä' }}".encode()}
+    files = files_of(tokenizer, chat_template="old", **NAMED) | {
+        "chat_template.jinja": "neu {{ 'ä' }}".encode()
+    }
     keys = {key.key: key.value for key in tokenizer_keys(files, vocab_size=1510, config={})}
     assert keys["tokenizer.chat_template"] == "neu {{ 'ä' }}"
     files |= {"additional_chat_templates/rag.jinja": b"rag"}

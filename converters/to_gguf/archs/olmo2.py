@@ -1,5 +1,5 @@
-"""OLMo 2: norms after the blocks and over the whole of q and of k; layers with a window, where a file
-has them, rotate by the global base, unscaled.
+"""OLMo 2: norms after the blocks and over the whole of q and of k; layers with a window, where a
+file has them, rotate by the global base, unscaled.
 """
 
 from converters.to_gguf.archs._arch import ENDS, QKV, Arch

@@ -1,4 +1,6 @@
-"""Phi-3 and Phi-4: fused projections, a part of the head rotates, long and short tables with any type."""
+"""Phi-3 and Phi-4: fused projections, a part of the head rotates, long and short tables with any
+type.
+"""
 
 from converters.to_gguf.archs._arch import ENDS, QKV, Arch
 from converters.to_gguf.rope.loader import LONG, SHORT, Loader, with_every_type

@@ -19,7 +19,8 @@ def _fixed_in_the_graph(model: Model) -> str | None:
     dense = [n for n, mlp in enumerate(mlps) if not isinstance(mlp, MixtureOfExperts)]
     if dense:
         return (
-            f"llama.cpp's qwen3moe has experts in every layer, and config.json keeps a dense MLP in "
+            f"llama.cpp's qwen3moe has experts in every layer, and config.json keeps a dense MLP "
+            f"in "
             f"layer {dense[0]} (mlp_only_layers, decoder_sparse_step); {ELSEWHERE}"
         )
     if any(isinstance(mlp, MixtureOfExperts) and not mlp.routing.normed for mlp in mlps):
@@ -34,7 +35,8 @@ def _read_fixed(stated: Stated) -> Mapping[str, Any]:
     scale = stated.get("expert_weights_scale", 0.0)
     if scale not in (0.0, 1.0):
         raise CheckpointError(
-            f"the GGUF file has qwen3moe.expert_weights_scale {scale:g}, by which no config.json of "
+            f"the GGUF file has qwen3moe.expert_weights_scale {scale:g}, by which no config.json "
+            f"of "
             f"the family can multiply; convert the original checkpoint"
         )
     return {"normed_weights": True, "sparse_step": 1, "mlp_only_layers": []}

@@ -1,11 +1,12 @@
-"""The GGUF container, version 3, little endian: reader and writer of everything before the tensor data.
+"""The GGUF container, version 3, little endian: reader and writer of everything before the tensor
+data.
 
-In file order (ggml docs/gguf.md):
-1 magic "GGUF" · 2 version u32 · 3 tensor count u64 · 4 key count u64
-5 per key: name · value type u32 · value (an array: element type u32, count u64, elements)
-6 per tensor: name · number of axes u32 · sizes u64, fastest axis first · type u32 · offset u64 into the data section
-7 zeros up to the alignment · 8 tensor data, each tensor padded to the alignment
-A string is a u64 length and UTF-8 bytes. Nothing is allocated on a header's word before it fits the file.
+In file order (ggml docs/gguf.md): 1 magic "GGUF" · 2 version u32 · 3 tensor count u64 · 4 key count
+u64 5 per key: name · value type u32 · value (an array: element type u32, count u64, elements) 6 per
+tensor: name · number of axes u32 · sizes u64, fastest axis first · type u32 · offset u64 into the
+data section 7 zeros up to the alignment · 8 tensor data, each tensor padded to the alignment A
+string is a u64 length and UTF-8 bytes. Nothing is allocated on a header's word before it fits the
+file.
 """
 
 from __future__ import annotations
@@ -27,13 +28,27 @@ from ropeconv.errors import CheckpointError
 MAGIC = b"GGUF"
 VERSION = 3
 ALIGNMENT = 32
-SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+SCALARS = {
+    0: "B",
+    1: "b",
+    2: "H",
+    3: "h",
+    4: "I",
+    5: "i",
+    6: "f",
+    7: "?",
+    10: "Q",
+    11: "q",
+    12: "d",
+}
 MAX_AXES = 4
 
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """One tensor of a file: shape slowest axis first, ggml type name, byte offset in the file, bytes."""
+    """One tensor of a file: shape slowest axis first, ggml type name, byte offset in the file,
+    bytes.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -44,7 +59,9 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class RawKey:
-    """One key as it stands in a file: its value, types, and its bytes for a copy that changes nothing."""
+    """One key as it stands in a file: its value, types, and its bytes for a copy that changes
+    nothing.
+    """
 
     keyvalue: KeyValue
     raw: bytes
@@ -67,7 +84,9 @@ def type_sizes() -> dict[str, tuple[int, int, int]]:
 
 
 def read_header(path: Path) -> Header:
-    """Keys and tensor table of one GGUF file. CheckpointError when it is damaged or claims more than it holds."""
+    """Keys and tensor table of one GGUF file. CheckpointError when it is damaged or claims more
+    than it holds.
+    """
     try:
         status = path.stat()
         return _read_header(path, status.st_mtime_ns, status.st_size)
@@ -136,7 +155,9 @@ class _Reader:
                 self.fail(f"key {key.keyvalue.key} stands twice")
             keys[key.keyvalue.key] = key
         raw_infos = [self.tensor() for _ in range(n_tensors)]
-        alignment = keys["general.alignment"].keyvalue.value if "general.alignment" in keys else ALIGNMENT
+        alignment = (
+            keys["general.alignment"].keyvalue.value if "general.alignment" in keys else ALIGNMENT
+        )
         if not isinstance(alignment, int) or alignment <= 0 or alignment % 8:
             self.fail(f"alignment {alignment}")
         start = self.at + -self.at % alignment
@@ -196,13 +217,18 @@ def padded(size: int) -> int:
 def encode_header(
     keys: Iterable[KeyValue | RawKey], tensors: Sequence[tuple[str, tuple[int, ...], str]]
 ) -> tuple[bytes, list[int]]:
-    """(bytes of steps 1 to 7, each tensor's byte offset in the file) for tensors (name, shape slowest first, type)."""
+    """(bytes of steps 1 to 7, each tensor's byte offset in the file) for tensors (name, shape
+    slowest first, type).
+    """
     sizes = type_sizes()
     parts = [encode_key(key) if isinstance(key, KeyValue) else key.raw for key in keys]
     count, offsets, at = len(parts), [], 0
     for name, shape, kind in tensors:
         number, block, size = sizes[kind]
-        parts.append(_text(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *reversed(shape), number, at))
+        parts.append(
+            _text(name)
+            + struct.pack(f"<I{len(shape)}QIQ", len(shape), *reversed(shape), number, at)
+        )
         offsets.append(at)
         at += padded(prod(shape) // block * size)
     header = MAGIC + struct.pack("<IQQ", VERSION, len(tensors), count) + b"".join(parts)

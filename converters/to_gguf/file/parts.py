@@ -1,4 +1,5 @@
-"""Rows through the plan into the file: slabs in, slabs out, a few threads, memory bound by the slab.
+"""Rows through the plan into the file: slabs in, slabs out, a few threads, memory bound by the
+slab.
 
 Every byte's place is known before the first is written, so slabs are written where they belong in
 any order. Files are written beside their names and renamed when complete: whatever interrupts, the
@@ -137,8 +138,11 @@ def write(
             path = part.path.with_name(f".{part.path.name}.part")
             with claimed(path, part.path) as descriptor:
                 written.append((path, part))
-                for size in _write_part(part, descriptor, threads=threads):
-                    done += size
+                head, size, slabs = part.header, part.size, _slabs(part)
+                for landed in write_slabs(
+                    descriptor, header=head, size=size, slabs=slabs, threads=threads
+                ):
+                    done += landed
                     if progress is not None:
                         progress(done, total)
         for path, part in written:
@@ -151,13 +155,6 @@ def write(
         for path, _ in written:
             with contextlib.suppress(OSError):
                 path.unlink()
-
-
-def _write_part(part: Part, descriptor: int, *, threads: int) -> Iterator[int]:
-    slabs = _slabs(part)
-    return write_slabs(
-        descriptor, header=part.header, size=part.size, slabs=slabs, threads=threads
-    )
 
 
 def _slabs(part: Part) -> Iterator[Slab]:

@@ -31,25 +31,38 @@ def split_paths(path: Path) -> list[Path]:
     paths = [path.with_name(split_name(match[1], n, count)) for n in range(1, count + 1)]
     missing = [p.name for p in paths if not p.is_file()]
     if missing:
-        raise CheckpointError(f"{path}: split file {missing[0]} is missing; put all {count} in one folder")
+        raise CheckpointError(
+            f"{path}: split file {missing[0]} is missing; put all {count} in one folder"
+        )
     return paths
 
 
 def read_headers(path: Path) -> list[tuple[Path, Header]]:
-    """Headers of the file and its splits. CheckpointError where names and headers disagree on what belongs together."""
+    """Headers of the file and its splits. CheckpointError where names and headers disagree on what
+    belongs together.
+    """
     headers = [(part, read_header(part)) for part in split_paths(path)]
     for number, (part, header) in enumerate(headers):
         count, own = _value(header, "split.count", 1) or 1, _value(header, "split.no", 0)
         if len(headers) == 1 and count > 1:
             name = split_name("NAME", int(own) + 1, count)
-            raise CheckpointError(f"{part}: is part {own + 1} of {count} by its header; name it {name} beside the others")
+            raise CheckpointError(
+                f"{part}: is part {own + 1} of {count} by its header; name it {name} beside the "
+                f"others"
+            )
         if (own, count) != (number, len(headers)):
             told = f"part {own + 1} of {count}"
-            raise CheckpointError(f"{part}: is {told} by its header, so the files are not one set; download them again")
+            raise CheckpointError(
+                f"{part}: is {told} by its header, so the files are not one set; download them "
+                f"again"
+            )
     stated = _value(headers[0][1], "split.tensors.count", None)
     total = sum(len(header.tensors) for _, header in headers)
     if len(headers) > 1 and stated not in (None, total):
-        raise CheckpointError(f"{path}: the splits hold {total} tensors, their header says {stated}; download them again")
+        raise CheckpointError(
+            f"{path}: the splits hold {total} tensors, their header says {stated}; download them "
+            f"again"
+        )
     return headers
 
 
@@ -60,9 +73,11 @@ def _value(header: Header, key: str, default: Any) -> Any:
 
 
 def check_outputs(out: Path, names: Collection[Path], *, source: Path, force: bool) -> list[Path]:
-    """Split files of an earlier run that the new files `names` of `out` make stale; they are to be removed afterwards.
+    """Split files of an earlier run that the new files `names` of `out` make stale; they are to be
+    removed afterwards.
 
-    OutputError for an output that is the source, in part or whole, and for one that exists, unless `force`.
+    OutputError for an output that is the source, in part or whole, and for one that exists, unless
+    `force`.
     """
     read = split_paths(source) if source.is_file() else []
     stale = [path for path in _find_splits(out) if path not in names]
@@ -94,6 +109,9 @@ def _find_splits(out: Path) -> list[Path]:
             header = read_header(path)
         except CheckpointError:
             continue  # whatever it is, it is not ours to remove
-        if (_value(header, "split.no", None), _value(header, "split.count", None)) == (int(match[2]) - 1, int(match[3])):
+        if (_value(header, "split.no", None), _value(header, "split.count", None)) == (
+            int(match[2]) - 1,
+            int(match[3]),
+        ):
             found.append(path)
     return found

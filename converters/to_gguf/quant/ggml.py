@@ -1,8 +1,8 @@
 """Rows of weights in, rows of ggml blocks out.
 
-Blocks (`Q4_K` and the like) are written by ggml itself, from the shared library that llama-cpp-python brings, called
-without loading the rest of that package. Everything here releases the GIL while it works and may run in several threads
-at once. Shapes: n rows of c values.
+Blocks (`Q4_K` and the like) are written by ggml itself, from the shared library that
+llama-cpp-python brings, called without loading the rest of that package. Everything here releases
+the GIL while it works and may run in several threads at once. Shapes: n rows of c values.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from converters.to_gguf.quant.types import FILE_TYPES
-from ropeconv.kit.casts import all_finite, bad_value
 from ropeconv.errors import CannotExpress, RopeconvError, unknown_name
+from ropeconv.kit.casts import all_finite, bad_value
 
 Array = np.ndarray[Any, Any]
 
@@ -36,7 +36,9 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
 
 @cache
 def block_size(type_name: str) -> tuple[int, int]:
-    """(values, bytes) of one block of a ggml type; a plain float type has blocks of one value. From `gguf`."""
+    """(values, bytes) of one block of a ggml type; a plain float type has blocks of one value. From
+    `gguf`.
+    """
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
     values, size = GGML_QUANT_SIZES[GGMLQuantizationType[type_name]]
@@ -49,39 +51,55 @@ def fits_blocks(type_name: str, cols: int) -> bool:
 
 
 def row_bytes(type_name: str, cols: int) -> int:
-    """Bytes of one row of `cols` values. Raises CannotExpress when they do not fill whole blocks."""
+    """Bytes of one row of `cols` values. CannotExpress when they do not fill whole blocks."""
     values, size = block_size(type_name)
     if cols % values:
-        raise CannotExpress(f"a row of {cols} values is no whole number of {type_name} blocks of {values}; take F16")
+        raise CannotExpress(
+            f"a row of {cols} values is no whole number of {type_name} blocks of {values}; take F16"
+        )
     return cols // values * size
 
 
 def quantize_rows(rows: Array, type_name: str) -> Array:
     """float32 (n, c) -> uint8 (n, row_bytes), byte for byte what llama-quantize writes.
 
-    Rows are independent, so slabs of rows may be quantised apart and joined. Raises BadValueError for a value that is
-    not finite, RopeconvError when ggml rejects its own result (a scale past float16), CannotExpress without ggml, for
-    a type that ropeconv does not write and for rows that do not fill blocks.
+    Rows are independent, so slabs of rows may be quantised apart and joined. Raises BadValueError
+    for a value that is not finite, RopeconvError when ggml rejects its own result (a scale past
+    float16), CannotExpress without ggml, for a type that ropeconv does not write and for rows that
+    do not fill blocks.
     """
     if rows.dtype != np.float32 or rows.ndim != 2:
-        raise TypeError(f"quantize_rows takes float32 rows of two axes, not {rows.dtype} of shape {rows.shape}")
-    if type_name not in WRITTEN:  # ggml ends the process when a type wants an importance matrix and gets none
+        raise TypeError(
+            f"quantize_rows takes float32 rows of two axes, not {rows.dtype} of shape {rows.shape}"
+        )
+    # ggml ends the process when a type wants an importance matrix and gets none
+    if type_name not in WRITTEN:
         raise CannotExpress(unknown_name("ggml type to quantise to", type_name, WRITTEN))
     out = np.empty((rows.shape[0], row_bytes(type_name, rows.shape[1])), np.uint8)
-    rows = np.require(rows, requirements=["C", "A"])  # a tensor of a mapped file may start at any byte
+    # a tensor of a mapped file may start at any byte
+    rows = np.require(rows, requirements=["C", "A"])
     if not all_finite(rows):
         raise bad_value(rows, type_name)
     lib, number = _prepare(type_name)
-    written = lib.ggml_quantize_chunk(number, rows.ctypes.data, out.ctypes.data, 0, *rows.shape, None)
+    written = lib.ggml_quantize_chunk(
+        number, rows.ctypes.data, out.ctypes.data, 0, *rows.shape, None
+    )
     if written != out.nbytes:
-        raise RopeconvError(f"ggml wrote {written} bytes of {type_name}, not {out.nbytes}: {_ADVICE}")
+        raise RopeconvError(
+            f"ggml wrote {written} bytes of {type_name}, not {out.nbytes}: {_ADVICE}"
+        )
     if not lib.ggml_validate_row_data(number, out.ctypes.data, out.nbytes):
-        raise RopeconvError(f"values up to {np.abs(rows).max():g} overflow the scales of {type_name}; take BF16 or F32")
+        raise RopeconvError(
+            f"values up to {np.abs(rows).max():g} overflow the scales of {type_name}; take BF16 or "
+            f"F32"
+        )
     return out
 
 
 def dequantize_rows(data: Array, type_name: str) -> Array:
-    """uint8 (n, row_bytes) -> float32 (n, c). Needs no ggml: `gguf.quants` gives ggml's very values."""
+    """uint8 (n, row_bytes) -> float32 (n, c). Needs no ggml: `gguf.quants` gives ggml's very
+    values.
+    """
     from gguf import GGMLQuantizationType
     from gguf.quants import dequantize
 
@@ -110,16 +128,23 @@ def _library() -> ctypes.CDLL:
     """ggml's base library inside the llama-cpp-python package."""
     spec = importlib.util.find_spec("llama_cpp")
     if spec is None or not spec.submodule_search_locations:
-        raise CannotExpress(f"quantised types are written by ggml, which is not installed: {_ADVICE}")
+        raise CannotExpress(
+            f"quantised types are written by ggml, which is not installed: {_ADVICE}"
+        )
     folder = Path(spec.submodule_search_locations[0], "lib")
     path = next((folder / name for name in _LIBRARY_NAMES if (folder / name).exists()), None)
     if path is None:
-        raise CannotExpress(f"{folder} holds no ggml-base library: reinstall llama-cpp-python >= 0.3.36, or take F16")
+        raise CannotExpress(
+            f"{folder} holds no ggml-base library: reinstall llama-cpp-python >= 0.3.36, or take "
+            f"F16"
+        )
     try:
         lib = ctypes.CDLL(str(path))
         for symbol, (result, arguments) in _SIGNATURES.items():
             function = getattr(lib, symbol)
             function.restype, function.argtypes = result, arguments
     except (OSError, AttributeError) as error:
-        raise CannotExpress(f"{path.name} is not usable ({error}): reinstall llama-cpp-python >= 0.3.36") from error
+        raise CannotExpress(
+            f"{path.name} is not usable ({error}): reinstall llama-cpp-python >= 0.3.36"
+        ) from error
     return lib

@@ -109,12 +109,11 @@ MIX: dict[str, dict[str, Lines]] = {
 EIGHT = 8
 RAISED = [row.name for row in FILE_TYPES.values() if row.quantised and row.base != "Q8_0"]
 MIX_OF_EIGHT: dict[str, dict[str, Lines]] = {
-    "attn_k": {name: ((anywhere, "Q8_0"),) for name in RAISED},
-    "attn_v": {name: ((anywhere, "Q8_0"),) for name in RAISED},
-    "attn_output": {
-        name: ((anywhere, "Q5_K"),)
-        for name in ("Q2_K", "Q3_K_S", "Q3_K_M", "IQ4_NL", "IQ4_XS", "Q4_K_S", "Q4_K_M")
-    },
+    "attn_k": dict.fromkeys(RAISED, ((anywhere, "Q8_0"),)),
+    "attn_v": dict.fromkeys(RAISED, ((anywhere, "Q8_0"),)),
+    "attn_output": dict.fromkeys(
+        ("Q2_K", "Q3_K_S", "Q3_K_M", "IQ4_NL", "IQ4_XS", "Q4_K_S", "Q4_K_M"), ((anywhere, "Q5_K"),)
+    ),
 }
 
 # name in the file -> role in the tables above; a role without lines there keeps the base type
@@ -144,8 +143,8 @@ ROLES = {name: name for name in DENSE} | STACKED | SHARED
 ROLES |= {"attn_qkv": "attn_v"}  # a fused matrix is treated as its most sensitive part
 KEPT = "ffn_gate_inp"  # the router: F32 whatever the file type
 
-# What the value projection of a model that llama.cpp takes for "70B" gets in place of what it would:
-# it is small there. Which models those are, an architecture says (`Exceptions`).
+# What the value projection of a model that llama.cpp takes for "70B" gets in place of what it
+# would: it is small there. Which models those are, an architecture says (`Exceptions`).
 SEVENTY_B_RAISES = {"Q3_K": "Q5_K", "Q4_K": "Q5_K"}
 
 # a row that is no whole number of 256-value blocks takes the nearest type with 32-value blocks

@@ -1,8 +1,9 @@
 """The GGUF file types that ropeconv writes.
 
-A file type is a recipe for a whole file ("mostly Q4_K"); `mix.py` turns it into one ggml type for each tensor. Numbers
-are `llama_ftype` of llama.cpp's `include/llama.h` (the value of `general.file_type`), names and aliases those of
-`llama-quantize`. ggml types are named as in `gguf.GGMLQuantizationType`.
+A file type is a recipe for a whole file ("mostly Q4_K"); `mix.py` turns it into one ggml type for
+each tensor. Numbers are `llama_ftype` of llama.cpp's `include/llama.h` (the value of
+`general.file_type`), names and aliases those of `llama-quantize`. ggml types are named as in
+`gguf.GGMLQuantizationType`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from ropeconv.errors import CannotExpress, RopeconvError, unknown_name
 class FileType:
     """One value of `--type`.
 
-    `bits_per_weight` is that of `base`; a mixed file (`Q4_K_M`) is a little larger, as some tensors get more bits.
+    `bits_per_weight` is that of `base`; a mixed file (`Q4_K_M`) is a little larger, as some tensors
+    get more bits.
     """
 
     name: str
@@ -61,23 +63,41 @@ FILE_TYPES = {
 ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
 
 # llama-quantize stops on these without an importance matrix
-NEEDS_IMATRIX = ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M", "IQ3_XXS", "IQ3_XS", "Q2_K_S")
+NEEDS_IMATRIX = (
+    "IQ1_S",
+    "IQ1_M",
+    "IQ2_XXS",
+    "IQ2_XS",
+    "IQ2_S",
+    "IQ2_M",
+    "IQ3_XXS",
+    "IQ3_XS",
+    "Q2_K_S",
+)
 # llama-quantize goes on with these, but their quality rests on one
 MADE_FOR_IMATRIX = ("IQ3_S", "IQ3_M")
 MADE_FOR_TRAINED = ("TQ1_0", "TQ2_0", "Q1_0", "Q2_0", "MXFP4_MOE", "NVFP4")
 
 NOT_WRITTEN = (
-    dict.fromkeys(NEEDS_IMATRIX, "needs an importance matrix, which ropeconv does not make; take Q2_K or IQ4_XS")
-    | dict.fromkeys(MADE_FOR_IMATRIX, "is made for an importance matrix, which ropeconv does not make; take Q3_K_M")
-    | dict.fromkeys(MADE_FOR_TRAINED, "is for weights trained in that very format; take Q2_K, Q4_0 or Q4_K_M")
+    dict.fromkeys(
+        NEEDS_IMATRIX,
+        "needs an importance matrix, which ropeconv does not make; take Q2_K or IQ4_XS",
+    )
+    | dict.fromkeys(
+        MADE_FOR_IMATRIX,
+        "is made for an importance matrix, which ropeconv does not make; take Q3_K_M",
+    )
+    | dict.fromkeys(
+        MADE_FOR_TRAINED, "is for weights trained in that very format; take Q2_K, Q4_0 or Q4_K_M"
+    )
 )
 
 
 def file_type(name: str) -> FileType:
     """The file type called `name`, in any case, by its own name or llama-quantize's alias.
 
-    Raises CannotExpress for a llama.cpp type that ropeconv does not write, with the reason, and RopeconvError with near
-    misses for a name that is none.
+    Raises CannotExpress for a llama.cpp type that ropeconv does not write, with the reason, and
+    RopeconvError with near misses for a name that is none.
     """
     wanted = name.upper()
     wanted = ALIASES.get(wanted, wanted)

@@ -57,9 +57,7 @@ def open_artefact(path: Path) -> Artefact:
         type=_type_name(metadata),
         provenance=read_provenance(metadata),
         checkpoint=checkpoint,
-        original_context=int(
-            metadata.get(f"{arch}.rope.scaling.original_context_length", context)
-        ),
+        original_context=int(metadata.get(f"{arch}.rope.scaling.original_context_length", context)),
         context=context,
         original_context_counts=_counts(metadata, arch),
         frequencies={} if wrong else _frequencies(metadata, tensors),

@@ -15,10 +15,10 @@ from converters.to_gguf.file.metadata import EPSILONS, SIZES
 from converters.to_gguf.file.splits import split_paths
 from converters.to_gguf.plan import Row, rows
 from converters.to_gguf.read.family import complete, find_family
+from converters.to_gguf.read.lazy_files import LazyFiles
 from converters.to_gguf.read.tensors import GgufTensor, open_tensors, read_metadata
 from converters.to_gguf.rope.loader import TABLES
 from converters.to_gguf.rope.rope_parameters import rope_config, shortest, with_intent
-from converters.to_gguf.tokenizer.lazy_files import LazyFiles
 from ropeconv.arch.family import Architecture
 from ropeconv.arch.layers import FULL
 from ropeconv.errors import CheckpointError
@@ -52,10 +52,7 @@ def open_checkpoint(
     metadata = {name: value for name, value in changed.items() if value is not None}
     intent = metadata.pop(INTENT, None)
     arch = find_arch(metadata)
-    context = metadata.get(f"{arch.name}.context_length")
-    if original_context is not None and isinstance(context, int) and 0 < original_context <= context:
-        trained = f"{arch.name}.rope.scaling.original_context_length"
-        metadata.setdefault(trained, original_context)
+    _add_trained(metadata, arch, original_context)
     native = open_tensors(path)
     config, view = _read(Stated(arch, metadata), native)
     return Checkpoint(
@@ -71,6 +68,15 @@ def open_checkpoint(
     )
 
 
+def _add_trained(metadata: dict[str, Any], arch: Arch, original_context: int | None) -> None:
+    context = metadata.get(f"{arch.name}.context_length")
+    if original_context is None or not isinstance(context, int):
+        return
+    if 0 < original_context <= context:
+        trained = f"{arch.name}.rope.scaling.original_context_length"
+        metadata.setdefault(trained, original_context)
+
+
 def _read(
     stated: Stated, native: Mapping[str, GgufTensor]
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -81,7 +87,8 @@ def _read(
     strange = [name for name, value in own.items() if value and name not in family.keys]
     if strange:
         raise CheckpointError(
-            f"the GGUF file has {strange[0]} {own[strange[0]]}, which {family.name} has no place for"
+            f"the GGUF file has {strange[0]} {own[strange[0]]}, which {family.name} has no place "
+            f"for"
         )
     # a family that knows windows is told that there are none
     sizes = {**sizes, "activation": _activation(family), "tied": "output.weight" not in native}
@@ -145,7 +152,7 @@ def _config(
     family: Architecture,
     sizes: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """A config.json of the file: sizes under the family's own keys, then layers, rope, special ids."""
+    """A config.json of the file: sizes under the family's keys, then layers, rope, special ids."""
     config: dict[str, Any] = {
         "model_type": family.name,
         "architectures": [family.classes[0]],
@@ -176,7 +183,8 @@ def _view(native: Mapping[str, GgufTensor], table: list[Row]) -> dict[str, Tenso
         elif tensor.shape != row.shape:
             if len(row.sources) > 1:
                 raise CheckpointError(
-                    f"tensor {name} has shape {tensor.shape}, the GGUF file's keys say {row.shape}; "
+                    f"tensor {name} has shape {tensor.shape}, the GGUF file's keys say "
+                    f"{row.shape}; "
                     f"convert it again"
                 )
             viewed[row.sources[0]] = tensor  # and here the shape

@@ -1,4 +1,4 @@
-"""What keeps llama.cpp from loading a file, or from meaning what it says, beside the rotary keys."""
+"""What keeps llama.cpp from loading a file, or from meaning what it says, beside rotary keys."""
 
 from __future__ import annotations
 

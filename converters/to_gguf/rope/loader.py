@@ -47,5 +47,5 @@ class Loader:
 
     @property
     def lenient(self) -> Loader:
-        """As if every table had a place: what the author of a file that is refused for one meant."""
+        """As if every table had a place: what the author of a file refused for one meant."""
         return replace(self, divisors=with_every_type(*TABLES))

@@ -38,7 +38,8 @@ BETA_FAST, BETA_SLOW = 32.0, 1.0
 def frequencies(
     metadata: Mapping[str, Any], tensors: Mapping[str, Table], *, lenient: bool = False
 ) -> dict[str, Frequencies]:
-    """Layer kind -> the angles (radians a token, per pair) and magnitude of llama.cpp for this file.
+    """Layer kind -> the angles (radians a token, per pair) and magnitude of llama.cpp for this
+    file.
 
     metadata: every key of the file; tensors: by GGUF name, lazy or as float32 arrays. With more
     context allocated than `switch_context`, every token uses `long_inv_freq`. lenient: see
@@ -96,7 +97,7 @@ def _powers(base: float, dimension: int) -> Array:
 
 
 def _scaled(base: Array, divisors: Array | None, settings: Settings) -> Array:
-    """theta a token: divided by the pair's divisor, then interpolated; with YaRN mixed by the ramp."""
+    """theta a token: divided by the pair's divisor, interpolated; with YaRN mixed by the ramp."""
     extrapolated = base if divisors is None else base / divisors
     interpolated = settings.scale * extrapolated
     if not settings.yarn:
@@ -114,7 +115,9 @@ def _correction_dims(settings: Settings) -> tuple[float, float]:
     """
 
     def pair(turns: float) -> float:
-        length = np.float32(settings.original_context) / (np.float32(turns * 2) * np.float32(math.pi))
+        length = np.float32(settings.original_context) / (
+            np.float32(turns * 2) * np.float32(math.pi)
+        )
         octaves = 2 * np.log(np.float32(settings.base))
         return float(np.float32(settings.dimension) * np.log(length) / octaves)
 

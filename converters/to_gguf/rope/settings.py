@@ -167,9 +167,7 @@ def _dimension_problems(
     return []
 
 
-def _table_problems(
-    settings: Settings, tensors: Mapping[str, Table], loader: Loader
-) -> list[str]:
+def _table_problems(settings: Settings, tensors: Mapping[str, Table], loader: Loader) -> list[str]:
     problems, pairs = [], settings.dimension // 2
     for name in (name for name in TABLES if name in tensors):
         tensor = tensors[name]

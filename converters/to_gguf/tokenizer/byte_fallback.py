@@ -1,9 +1,10 @@
-"""BPE with byte fallback from tokenizer.json: the SentencePiece BPE of Llama 2, Mistral and Gemma ("llama" in
-llama.cpp).
+"""BPE with byte fallback from tokenizer.json: the SentencePiece BPE of Llama 2, Mistral and Gemma
+("llama" in llama.cpp).
 
-llama.cpp has scores where tokenizer.json has merges: it joins the two neighbours whose joint text has the best score.
-That is the same algorithm only if every pair of tokens whose joint text is a token is a merge, and if the merges of
-one token stand together in rank. Both are checked. Source: `llm_tokenizer_spm_session` in `src/llama-vocab.cpp`.
+llama.cpp has scores where tokenizer.json has merges: it joins the two neighbours whose joint text
+has the best score. That is the same algorithm only if every pair of tokens whose joint text is a
+token is a merge, and if the merges of one token stand together in rank. Both are checked. Source:
+`llm_tokenizer_spm_session` in `src/llama-vocab.cpp`.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ from typing import Any
 
 from converters.to_gguf.tokenizer.byte_level import check_plain_bpe, merges_reach_all, read_merges
 from converters.to_gguf.tokenizer.sentencepiece import FRAGMENT_LIMIT, PAD_SCORE
-from converters.to_gguf.tokenizer.token_table import BYTE, BYTE_TOKENS, UNKNOWN, build_table
 from converters.to_gguf.tokenizer.source import Source, Vocabulary
+from converters.to_gguf.tokenizer.token_table import BYTE, BYTE_TOKENS, UNKNOWN, build_table
 from ropeconv.errors import TokenizerError
 
 SPACE = "▁"
-LEADING_LIMIT = "a text that starts with a space gets one more space in llama.cpp than in the original"
+LEADING_LIMIT = (
+    "a text that starts with a space gets one more space in llama.cpp than in the original"
+)
 
 
 def read_byte_fallback(source: Source, *, vocab_size: int) -> Vocabulary:
@@ -28,17 +31,14 @@ def read_byte_fallback(source: Source, *, vocab_size: int) -> Vocabulary:
     model = source.tokenizer["model"]
     check_plain_bpe(model)
     vocab: dict[str, int] = model["vocab"]
-    missing = next((token for token in BYTE_TOKENS if token not in vocab), None)
-    if missing is not None:
-        raise TokenizerError(
-            f"tokenizer.json lacks the byte token {missing}, without which llama.cpp stops at an unknown character; add all 256"
-        )
+    _check_bytes(vocab)
     prefix, limits = _read_prefix(source)
     merges = read_merges(model)
     _check_complete(vocab, merges, source)
     if model.get("ignore_merges") and not merges_reach_all(source):
         raise TokenizerError(
-            "tokenizer.json sets ignore_merges and has tokens that no merge builds; llama.cpp's SentencePiece has no such rule"
+            "tokenizer.json sets ignore_merges and has tokens that no merge builds; llama.cpp's "
+            "SentencePiece has no such rule"
         )
     tokens, types = build_table(source, vocab, vocab_size=vocab_size)
     for token in BYTE_TOKENS:
@@ -57,37 +57,57 @@ def read_byte_fallback(source: Source, *, vocab_size: int) -> Vocabulary:
     )
 
 
+def _check_bytes(vocab: Mapping[str, int]) -> None:
+    missing = next((token for token in BYTE_TOKENS if token not in vocab), None)
+    if missing is not None:
+        raise TokenizerError(
+            f"tokenizer.json lacks the byte token {missing}, without which llama.cpp stops at an "
+            f"unknown character; add all 256"
+        )
+
+
 def _scores(vocab: Mapping[str, int], merges: list[tuple[str, str]], source: Source) -> list[float]:
-    """Minus the place of a token's first merge; tokens without one follow in id order; byte and added tokens get 0."""
+    """Minus the place of a token's first merge; tokens without one follow in id order; byte and
+    added tokens get 0.
+    """
     fixed = {token.content for token in source.added.values()}.union(BYTE_TOKENS)
     places = {text: place for place, text in enumerate(dict.fromkeys(map("".join, merges)))}
     by_id = {index: text for text, index in vocab.items()}
     scores = [PAD_SCORE] * (max(by_id, default=-1) + 1)
     for index, text in sorted(by_id.items()):
-        scores[index] = 0.0 if text in fixed and text not in places else -float(places.setdefault(text, len(places)))
+        unmerged = text in fixed and text not in places
+        scores[index] = 0.0 if unmerged else -float(places.setdefault(text, len(places)))
     return scores
 
 
-def _check_complete(vocab: Mapping[str, int], merges: list[tuple[str, str]], source: Source) -> None:
-    """Refuse merges that scores cannot say: a pair left out, or the merges of one token scattered."""
+def _check_complete(
+    vocab: Mapping[str, int], merges: list[tuple[str, str]], source: Source
+) -> None:
+    """Refuse merges that scores cannot say: a pair left out, one token's merges scattered."""
     exempt = {token.content for token in source.added.values()}
     left_out = _left_out(vocab, set(merges), exempt)
     if left_out is not None:
         raise TokenizerError(
-            f"tokenizer.json does not merge {left_out[0]!r} with {left_out[1]!r} into a token that it has, and llama.cpp "
-            "would; GGUF carries byte-fallback BPE only when SentencePiece made it (every such pair a merge)"
+            f"tokenizer.json does not merge {left_out[0]!r} with {left_out[1]!r} into a token that "
+            f"it has, and llama.cpp would; GGUF carries byte-fallback BPE only when SentencePiece "
+            f"made it (every such pair a merge)"
         )
     runs = [text for text, _ in groupby(map("".join, merges)) if text not in exempt]
     if len(runs) != len(set(runs)):
         scattered = Counter(runs).most_common(1)[0][0]
         raise TokenizerError(
-            f"tokenizer.json scatters the merges of {scattered!r} over several ranks, and GGUF has one score a token; "
+            f"tokenizer.json scatters the merges of {scattered!r} over several ranks, and GGUF has "
+            f"one score a token; "
             "retrain the tokenizer or pick another target"
         )
 
 
-def _left_out(vocab: Mapping[str, int], known: set[tuple[str, str]], exempt: set[str]) -> tuple[str, str] | None:
-    """A pair of tokens whose joint text is a token without being a merge; added tokens never stand in a text."""
+def _left_out(
+    vocab: Mapping[str, int], known: set[tuple[str, str]], exempt: set[str]
+) -> tuple[str, str] | None:
+    """A pair of tokens whose joint text is a token without being a merge; added tokens never stand
+    in a text.
+    """
     for text in vocab.keys() - exempt:
         for cut in range(1, len(text)):
             left = text[:cut]
@@ -98,7 +118,9 @@ def _left_out(vocab: Mapping[str, int], known: set[tuple[str, str]], exempt: set
 
 
 def _read_prefix(source: Source) -> tuple[bool, list[str]]:
-    """Whether a space is put before the text, and what llama.cpp does otherwise than the original about it."""
+    """Whether a space is put before the text, and what llama.cpp does otherwise than the original
+    about it.
+    """
     normalizer = _parts(source.tokenizer.get("normalizer"), "normalizers")
     cutter = _parts(source.tokenizer.get("pre_tokenizer"), "pretokenizers")
     kinds = [_describe(part) for part in normalizer], [_describe(part) for part in cutter]
@@ -109,7 +131,14 @@ def _read_prefix(source: Source) -> tuple[bool, list[str]]:
         )
     scheme = cutter[0].get("prepend_scheme", "always") if kinds[1] == ["Metaspace"] else ""
     prepends = "Prepend" in kinds[0]
-    odd = next((token for token in source.added.values() if token.normalized and (prepends or " " in token.content)), None)
+    odd = next(
+        (
+            token
+            for token in source.added.values()
+            if token.normalized and (prepends or " " in token.content)
+        ),
+        None,
+    )
     if odd is not None:
         raise TokenizerError(
             f"added token {odd.content!r} is looked up in the normalised text, which llama.cpp "
@@ -119,7 +148,8 @@ def _read_prefix(source: Source) -> tuple[bool, list[str]]:
     return prepends or scheme in ("always", "first"), limits
 
 
-# (normalizer parts, pre-tokenizer parts): Llama 2 and TinyLlama, then Gemma, then Mistral v0.3 and transformers 5.
+# (normalizer parts, pre-tokenizer parts): Llama 2 and TinyLlama, then Gemma, then Mistral v0.3 and
+# transformers 5.
 _KNOWN: tuple[tuple[list[str], list[str]], ...] = (
     (["Prepend", "Replace"], []),
     (["Replace"], ["Split"]),

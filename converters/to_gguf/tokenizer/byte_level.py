@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from converters.to_gguf.tokenizer.token_table import build_table
+from converters.to_gguf.tokenizer.pretokenizer_steps import recognise
+from converters.to_gguf.tokenizer.pretokenizers import check_name
 from converters.to_gguf.tokenizer.source import Source, Vocabulary
-from converters.to_gguf.tokenizer.pretokenizers import check_name, recognise
+from converters.to_gguf.tokenizer.token_table import build_table
 from ropeconv.errors import TokenizerError
 
-NFC_LIMIT = "tokenizer.json normalises to NFC and llama.cpp does not: decomposed accents get other tokens"
+NFC_LIMIT = (
+    "tokenizer.json normalises to NFC and llama.cpp does not: decomposed accents get other tokens"
+)
 
 
 def read_byte_level(source: Source, *, vocab_size: int, pre: str | None) -> Vocabulary:
-    """Tokens, merges and pre-tokenizer name. Raises TokenizerError for what llama.cpp's BPE would not reproduce."""
+    """Tokens, merges and pre-tokenizer name. Raises TokenizerError for what llama.cpp's BPE would
+    not reproduce.
+    """
     model = source.tokenizer["model"]
     check_plain_bpe(model)
     limits = _read_normalizer(source.tokenizer.get("normalizer"))
@@ -32,17 +37,21 @@ def check_plain_bpe(model: Mapping[str, Any]) -> None:
     for option in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
         if model.get(option):
             raise TokenizerError(
-                f"tokenizer.json BPE sets {option}={model[option]!r}, which llama.cpp does not know; re-save without it"
+                f"tokenizer.json BPE sets {option}={model[option]!r}, which llama.cpp does not "
+                f"know; re-save without it"
             )
 
 
 def read_merges(model: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Merges as pairs, from either spelling: `"a b"` or `["a", "b"]`."""
     merges = model["merges"]
-    pairs = [tuple(merge.split(" ")) for merge in merges] if isinstance(next(iter(merges), ""), str) else list(map(tuple, merges))
+    spelt = isinstance(next(iter(merges), ""), str)
+    pairs = [tuple(merge.split(" ") if spelt else merge) for merge in merges]
     bad = next((pair for pair in pairs if len(pair) != 2), None)
     if bad is not None:
-        raise TokenizerError(f"tokenizer.json has a merge that is not a pair: {bad!r}; save the tokenizer again")
+        raise TokenizerError(
+            f"tokenizer.json has a merge that is not a pair: {bad!r}; save the tokenizer again"
+        )
     return pairs
 
 
@@ -52,7 +61,8 @@ def write_merges(model: Mapping[str, Any]) -> list[str]:
     bad = next((merge for merge in merges if merge.count(" ") != 1), None)
     if bad is not None:
         raise TokenizerError(
-            f"tokenizer.json merge {bad!r} is not two parts without spaces, as GGUF needs; save the tokenizer again"
+            f"tokenizer.json merge {bad!r} is not two parts without spaces, as GGUF needs; save "
+            f"the tokenizer again"
         )
     return merges
 
@@ -76,6 +86,7 @@ def _read_normalizer(normalizer: Mapping[str, Any] | None) -> list[str]:
     unknown = [part.get("type") for part in parts if part.get("type") != "NFC"]
     if unknown:
         raise TokenizerError(
-            f"tokenizer.json normalizer {unknown[0]!r} has no counterpart in llama.cpp's BPE; re-save without it"
+            f"tokenizer.json normalizer {unknown[0]!r} has no counterpart in llama.cpp's BPE; "
+            f"re-save without it"
         )
     return [NFC_LIMIT] if parts else []

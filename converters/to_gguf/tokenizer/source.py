@@ -27,7 +27,9 @@ class AddedToken:
 
 @dataclass(frozen=True)
 class Source:
-    """The JSON files as dicts (empty where absent), tokenizer.model as bytes, and the added tokens of all of them."""
+    """The JSON files as dicts (empty where absent), tokenizer.model as bytes, and the added tokens
+    of all of them.
+    """
 
     tokenizer: dict[str, Any]
     settings: dict[str, Any]  # tokenizer_config.json
@@ -59,7 +61,9 @@ class Vocabulary:
 
 @contextmanager
 def paused_collector() -> Iterator[None]:
-    """Half a million merges grow here, and the garbage collector would walk them again and again: 2x the time."""
+    """Half a million merges grow here, and the garbage collector would walk them again and again:
+    2x the time.
+    """
     running = gc.isenabled()
     gc.disable()
     try:
@@ -70,14 +74,18 @@ def paused_collector() -> Iterator[None]:
 
 
 def read_source(files: Mapping[str, bytes], config: Mapping[str, Any]) -> Source:
-    """Read the tokenizer files. Raises TokenizerError when there are none or one of them is not valid JSON."""
+    """Read the tokenizer files. Raises TokenizerError when there are none or one of them is not
+    valid JSON.
+    """
     if "tokenizer.json" not in files and "tokenizer.model" not in files:
         raise TokenizerError(
             "the checkpoint has no tokenizer.json and no tokenizer.model; save its tokenizer there "
             "with transformers' save_pretrained"
         )
     tokenizer = _read_json(files, "tokenizer.json")
-    settings = _read_json(files, "special_tokens_map.json") | _read_json(files, "tokenizer_config.json")
+    settings = _read_json(files, "special_tokens_map.json") | _read_json(
+        files, "tokenizer_config.json"
+    )
     return Source(
         tokenizer=tokenizer,
         settings=settings,
@@ -95,38 +103,59 @@ def _read_json(files: Mapping[str, bytes], name: str) -> dict[str, Any]:
     try:
         content = json.loads(bytes(files[name]))
     except (ValueError, RecursionError) as error:
-        raise TokenizerError(f"{name} is not valid JSON ({error}); download or save it again") from error
+        raise TokenizerError(
+            f"{name} is not valid JSON ({error}); download or save it again"
+        ) from error
     if not isinstance(content, dict):
-        raise TokenizerError(f"{name} holds a JSON {type(content).__name__}, not an object; download or save it again")
+        raise TokenizerError(
+            f"{name} holds a JSON {type(content).__name__}, not an object; download or save it "
+            f"again"
+        )
     return content
 
 
-def _read_added(tokenizer: Mapping[str, Any], settings: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[int, AddedToken]:
-    """Added tokens by id, tokenizer.json first: the others may add to it and may not contradict it."""
+def _read_added(
+    tokenizer: Mapping[str, Any], settings: Mapping[str, Any], extra: Mapping[str, Any]
+) -> dict[int, AddedToken]:
+    """Added tokens by id, tokenizer.json first: the others may add to it, not contradict it."""
     found: dict[int, AddedToken] = {}
     decoder: Mapping[str, Mapping[str, Any]] = settings.get("added_tokens_decoder") or {}
     try:
-        listed = [("tokenizer.json", _added(entry, entry["id"])) for entry in tokenizer.get("added_tokens") or []]
-        listed += [("tokenizer_config.json", _added(entry, int(key))) for key, entry in decoder.items()]
+        listed = [
+            ("tokenizer.json", _added(entry, entry["id"]))
+            for entry in tokenizer.get("added_tokens") or []
+        ]
+        listed += [
+            ("tokenizer_config.json", _added(entry, int(key))) for key, entry in decoder.items()
+        ]
         listed += [("added_tokens.json", AddedToken(int(key), text)) for text, key in extra.items()]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise TokenizerError(f"the added tokens are malformed ({error!r}); save the tokenizer again with transformers") from error
+        raise TokenizerError(
+            f"the added tokens are malformed ({error!r}); save the tokenizer again with "
+            f"transformers"
+        ) from error
     for where, token in listed:
         known = found.setdefault(token.id, token)
         if known.content != token.content:
             raise TokenizerError(
-                f"{where} says token {token.id} is {token.content!r}, tokenizer.json says {known.content!r}; make them agree"
+                f"{where} says token {token.id} is {token.content!r}, tokenizer.json says "
+                f"{known.content!r}; make them agree"
             )
     return found
 
 
 def _added(entry: Mapping[str, Any], index: int) -> AddedToken:
-    flags = {name: bool(entry.get(name)) for name in ("special", "lstrip", "rstrip", "normalized", "single_word")}
+    flags = {
+        name: bool(entry.get(name))
+        for name in ("special", "lstrip", "rstrip", "normalized", "single_word")
+    }
     return AddedToken(int(index), str(entry["content"]), **flags)
 
 
-def _read_template(files: Mapping[str, bytes], settings: Mapping[str, Any]) -> str | list[dict[str, str]] | None:
-    """The chat template: the .jinja files before tokenizer_config.json, as transformers reads them."""
+def _read_template(
+    files: Mapping[str, bytes], settings: Mapping[str, Any]
+) -> str | list[dict[str, str]] | None:
+    """The chat template: .jinja files before tokenizer_config.json, as transformers reads them."""
     if "chat_template.jinja" not in files:
         found: str | list[dict[str, str]] | None = settings.get("chat_template")
         return found
@@ -135,5 +164,8 @@ def _read_template(files: Mapping[str, bytes], settings: Mapping[str, Any]) -> s
     others = sorted(name for name in files if name.startswith(folder) and name.endswith(".jinja"))
     if not others:
         return main
-    named = [{"name": name[len(folder) : -len(".jinja")], "template": bytes(files[name]).decode()} for name in others]
+    named = [
+        {"name": name[len(folder) : -len(".jinja")], "template": bytes(files[name]).decode()}
+        for name in others
+    ]
     return [{"name": "default", "template": main}, *named]

@@ -8,7 +8,8 @@ from typing import Any
 from converters.to_gguf.tokenizer.source import Source, Vocabulary
 from ropeconv.errors import TokenizerError
 
-# Token name in tokenizer_config.json -> GGUF key (gguf.Keys.Tokenizer); "seperator" is the format's spelling.
+# Token name in tokenizer_config.json -> GGUF key (gguf.Keys.Tokenizer); "seperator" is the format's
+# spelling.
 ID_KEYS = {
     "bos": "tokenizer.ggml.bos_token_id",
     "eos": "tokenizer.ggml.eos_token_id",
@@ -21,19 +22,23 @@ ID_KEYS = {
 }
 _NAMED = ("bos", "eos", "unk", "sep", "pad", "mask")
 
-# Texts that llama.cpp's loader takes for an end of generation by itself (llama-vocab.cpp, special_eog_ids).
+# Texts that llama.cpp's loader takes for an end of generation by itself (llama-vocab.cpp,
+# special_eog_ids).
 _END_TEXTS = (
-    "<|eot_id|> <|im_end|> <|end|> <|return|> <|call|> <|flush|> <|calls|> <end_of_turn> <|endoftext|> </s> <|eom_id|> "
-    "<EOT> _<EOT> [EOT] [EOS] <|end_of_text|> <end_of_utterance> <eos> <turn|> <|tool_response> <｜end▁of▁sentence｜> [e~["
+    "<|eot_id|> <|im_end|> <|end|> <|return|> <|call|> <|flush|> <|calls|> <end_of_turn> "
+    "<|endoftext|> </s> <|eom_id|> "
+    "<EOT> _<EOT> [EOT] [EOS] <|end_of_text|> <end_of_utterance> <eos> <turn|> <|tool_response> "
+    "<｜end▁of▁sentence｜> [e~["
 )
 ENDS = frozenset(_END_TEXTS.split(" "))
 
 
 def special_ids(source: Source, vocabulary: Vocabulary) -> dict[str, int]:
-    """Ids by name. A name in tokenizer_config.json goes before an id in config.json, as in transformers.
+    """Ids by name. A name in tokenizer_config.json goes before an id in config.json, as in
+    transformers.
 
-    Raises TokenizerError for a name that is no token, an id outside the vocabulary, a missing end token, and for more
-    ends of generation than GGUF has keys for.
+    Raises TokenizerError for a name that is no token, an id outside the vocabulary, a missing end
+    token, and for more ends of generation than GGUF has keys for.
     """
     ids = {token: index for index, token in enumerate(vocabulary.tokens)}
     found: dict[str, int] = {}
@@ -49,7 +54,8 @@ def special_ids(source: Source, vocabulary: Vocabulary) -> dict[str, int]:
             found["unk"] = vocabulary.types.index(2)
     if "eos" not in found:
         raise TokenizerError(
-            "neither tokenizer_config.json nor config.json names an eos token; llama.cpp would take a fixed id for it: add one"
+            "neither tokenizer_config.json nor config.json names an eos token; llama.cpp would "
+            "take a fixed id for it: add one"
         )
     return _add_ends(found, source, vocabulary)
 
@@ -60,38 +66,54 @@ def _named_id(source: Source, name: str, ids: Mapping[str, int]) -> int | None:
     if text is not None:
         if text not in ids:
             raise TokenizerError(
-                f"tokenizer_config.json says {name}_token is {text!r}, which is not in the vocabulary; add it or correct the name"
+                f"tokenizer_config.json says {name}_token is {text!r}, which is not in the "
+                f"vocabulary; add it or correct the name"
             )
         return ids[text]
     index = source.config.get(f"{name}_token_id")
-    return index[0] if isinstance(index, list) and index else index if isinstance(index, int) else None
+    return (
+        index[0] if isinstance(index, list) and index else index if isinstance(index, int) else None
+    )
 
 
 def _in_range(index: int, name: str, size: int) -> int:
     if not 0 <= index < size:
-        raise TokenizerError(f"{name}_token_id {index} is outside the vocabulary of {size} tokens; correct config.json")
+        raise TokenizerError(
+            f"{name}_token_id {index} is outside the vocabulary of {size} tokens; correct "
+            f"config.json"
+        )
     return index
 
 
 def _add_ends(found: dict[str, int], source: Source, vocabulary: Vocabulary) -> dict[str, int]:
-    """Give the further ends of generation that llama.cpp would not know by their text the keys `eot` and `eom`."""
+    """Give the further ends of generation that llama.cpp would not know by their text the keys
+    `eot` and `eom`.
+    """
     ends: list[int] = []
     for where in (source.generation, source.config):
         said = where.get("eos_token_id")
         ends += said if isinstance(said, list) else [said] if isinstance(said, int) else []
     ends = [_in_range(index, "eos", len(vocabulary.tokens)) for index in dict.fromkeys(ends)]
-    unknown = [index for index in ends if index != found["eos"] and vocabulary.tokens[index] not in ENDS]
+    unknown = [
+        index for index in ends if index != found["eos"] and vocabulary.tokens[index] not in ENDS
+    ]
     if len(unknown) > 2:
         texts = [vocabulary.tokens[index] for index in unknown]
-        raise TokenizerError(f"generation stops at {texts} beside eos, and GGUF has keys for two of them; shorten eos_token_id")
+        raise TokenizerError(
+            f"generation stops at {texts} beside eos, and GGUF has keys for two of them; shorten "
+            f"eos_token_id"
+        )
     return found | dict(zip(("eot", "eom"), unknown, strict=False))
 
 
-def added_around(source: Source, ids: Mapping[str, int], vocabulary: Vocabulary) -> tuple[bool, bool]:
-    """Whether a bos token is put before a text and an eos token after it, as transformers does with add_special_tokens.
+def added_around(
+    source: Source, ids: Mapping[str, int], vocabulary: Vocabulary
+) -> tuple[bool, bool]:
+    """Whether a bos token is put before a text and an eos token after it, as transformers does with
+    add_special_tokens.
 
-    transformers 5 asks the post-processor of tokenizer.json alone where that file exists, and add_bos_token and
-    add_eos_token of tokenizer_config.json where only a tokenizer.model does.
+    transformers 5 asks the post-processor of tokenizer.json alone where that file exists, and
+    add_bos_token and add_eos_token of tokenizer_config.json where only a tokenizer.model does.
     """
     if not source.tokenizer:
         llama = vocabulary.model == "llama"
@@ -123,7 +145,8 @@ def _read_template(part: Mapping[str, Any], ids: Mapping[str, int]) -> tuple[boo
         said = part.get("special_tokens", {}).get(text, {}).get("ids", [])
         if len(before) > 1 or len(after) > 1 or said != [ids.get(name)]:
             raise TokenizerError(
-                f"tokenizer.json puts {text!r} around the text, and GGUF can put one bos before and "
+                f"tokenizer.json puts {text!r} around the text, and GGUF can put one bos before "
+                f"and "
                 f"one eos after: make it the {name}_token or take it out"
             )
     return bool(before), bool(after)

@@ -11,7 +11,12 @@ class LazyFiles(dict[str, Callable[[], bytes]]):
     """Tokenizer files made from GGUF metadata when the first of them is read."""
 
     def __init__(self, metadata: Mapping[str, Any]) -> None:
-        names = ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json"]
+        names = [
+            "tokenizer.json",
+            "tokenizer_config.json",
+            "special_tokens_map.json",
+            "generation_config.json",
+        ]
         super().__init__({name: partial(self._read, name) for name in names})
         self._metadata = metadata
         self._made: dict[str, bytes] | None = None
