@@ -130,7 +130,7 @@ def test_a_gguf_file_without_its_trained_length(
     assert (looked["original_context"], looked["context"]) == (L, 8 * L)
 
 
-@pytest.mark.slow
+@pytest.mark.llama
 def test_what_was_said_for_a_file_is_proven(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = scaled_gguf(model, tmp_path / "in.gguf", capsys, *LLAMA3)
     told = ["--yarn-factor", "8", "--on-existing", "replace", "--original-context", str(L)]

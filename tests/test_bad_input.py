@@ -260,7 +260,7 @@ def test_a_file_system_that_takes_no_more(good: Path, tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["out.gguf"]
 
 
-@pytest.mark.slow
+@pytest.mark.torch
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_in_the_middle(number: signal.Signals, smollm2: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.gguf"

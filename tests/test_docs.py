@@ -32,7 +32,7 @@ def test_every_command_has_a_page() -> None:
     assert {path.stem for path in (ROOT / "docs").glob("*.md")} >= set(commands)
 
 
-@pytest.mark.slow
+@pytest.mark.llama
 def test_the_examples_of_the_python_page_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -20,6 +20,7 @@ from ropeconv.config.rope_parameters import read_ropes, replace_rope_parameters
 from ropeconv.errors import CannotExpress
 from ropeconv.kit.float_types import FLOATS
 from ropeconv.model import Model
+from ropeconv.rope.magnitude import longrope_magnitude
 from ropeconv.rope.solve import solve
 from ropeconv.rope.spec import Array, Frequencies
 
@@ -100,7 +101,7 @@ def _narrow(config: dict[str, Any], model: Model) -> dict[str, Any]:
 def _is_rule(scaling: Mapping[str, Any], model: Model) -> bool:
     rope = model.main_rope
     factor = rope.context / rope.original_context
-    rule = 1.0 if factor <= 1 else math.sqrt(1 + math.log(factor) / math.log(rope.original_context))
+    rule = longrope_magnitude(factor, original_context=rope.original_context)
     return math.isclose(scaling["attention_factor"], rule, rel_tol=1e-12)
 
 

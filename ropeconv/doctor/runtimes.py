@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from ropeconv.doctor.case import MAX, TRAINED, Case, kind_of
 from ropeconv.finding import NOTE, Finding, Values
+from ropeconv.rope.magnitude import yarn_magnitude
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def _own_magnitude(values: Values) -> bool:
     magnitude, factor = values.get("attention_factor"), values.get("factor")
     if not isinstance(magnitude, int | float) or not isinstance(factor, int | float) or factor <= 1:
         return False
-    return not math.isclose(magnitude, 0.1 * math.log(factor) + 1, rel_tol=1e-6)
+    return not math.isclose(magnitude, yarn_magnitude(factor), rel_tol=1e-6)
 
 
 def _loose_factor(config: Values, values: Values) -> bool:

@@ -26,7 +26,7 @@ from ropeconv.proof.rungs import (
 )
 from ropeconv.proof.structure import Expected, find_expected, structure_findings
 from ropeconv.proof.text import Pass, default_text, plan_passes, read_text, wanted_tokens
-from ropeconv.proof.tokenizing import SourceFile, SourceFolder, Tokenizing
+from ropeconv.proof.tokens.tokenizing import SourceFile, SourceFolder, Tokenizing
 from ropeconv.target import Target
 
 LATER = ("frequencies", "tokens", "weights", "logits")

@@ -13,10 +13,10 @@ from ropeconv.proof.probes import compare_probes
 from ropeconv.proof.reference import Reference
 from ropeconv.proof.report import FAIL, OK, Measured, Rung
 from ropeconv.proof.rotary import Rotary
-from ropeconv.proof.scripts_text import SCRIPT_SAMPLES
 from ropeconv.proof.structure import Expected
-from ropeconv.proof.tokenizing import Tokenizing
-from ropeconv.proof.tokens import token_findings
+from ropeconv.proof.tokens.compare import token_findings
+from ropeconv.proof.tokens.texts import SCRIPT_SAMPLES
+from ropeconv.proof.tokens.tokenizing import Tokenizing
 from ropeconv.proof.weights import compare_weights
 from ropeconv.target import Target
 

@@ -14,6 +14,7 @@ from ropeconv.rope.spec import Rope
 def build_from_huggingface(
     rope: Rope, values: Mapping[str, Any], *, factor: float, context: int
 ) -> Rope:
+    """`rope`, which is unscaled, as `values` have it; RopeConfigError where they contradict it."""
     where = "rope_parameters"
     kind = find_rope_type(values, where=where)
     if (rope.kind == "proportional") != (kind.name == "proportional"):
@@ -30,9 +31,8 @@ def build_from_huggingface(
         "partial_rotary_factor": own,
     }
     if kind.name != "default":
-        trained["rope_theta"] = (
-            rope.theta
-        )  # a default with another theta is a changed base, a method of its own
+        # a default with another theta is a changed base, a method of its own
+        trained["rope_theta"] = rope.theta
     for key, value in trained.items():
         if values.get(key, value) != value:
             raise RopeConfigError(

@@ -130,7 +130,7 @@ def same(found: dict[str, Any], wanted: dict[str, Any]) -> bool:
     return set(found) == set(wanted) and all(np.allclose(found[key], wanted[key], rtol=5e-6, atol=0) for key in wanted)
 
 
-@pytest.mark.slow
+@pytest.mark.torch
 @pytest.mark.parametrize("name", TRAPS)
 def test_a_trap_is_found_refused_and_mended(name: str, sources: dict[str, Path], tmp_path: Path) -> None:
     trap = TRAPS[name]
@@ -158,7 +158,7 @@ def test_a_trap_is_found_refused_and_mended(name: str, sources: dict[str, Path],
     assert isinstance(mended.after, dict)
 
 
-@pytest.mark.slow
+@pytest.mark.torch
 @pytest.mark.filterwarnings("ignore:`rope_scaling` is deprecated")
 def test_t8_keys_that_gptj_never_reads(tmp_path: Path) -> None:
     import torch
@@ -185,7 +185,7 @@ def test_t8_keys_that_gptj_never_reads(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "mended").iterdir()) == sorted(path.name for path in folder.iterdir())
 
 
-@pytest.mark.slow
+@pytest.mark.torch
 @pytest.mark.skipif(not TF4.is_dir(), reason="transformers 4 is not there; run `make build/transformers4/.installed`")
 def test_k1_a_base_that_transformers_4_does_not_find(sources: dict[str, Path], tmp_path: Path) -> None:
     folder = edited(sources["llama"], tmp_path / "trap", {})

@@ -99,7 +99,7 @@ def nmse(path: Path, model: Any, length: int = 4 * L) -> float:
     return float(((found - wanted) ** 2).mean() / wanted.var())
 
 
-@pytest.mark.slow
+@pytest.mark.llama
 @pytest.mark.parametrize("name", TRAPS)
 def test_a_trap_is_found_refused_and_mended(name: str, tmp_path: Path) -> None:
     trap, short = TRAPS[name], name.split()[0]
@@ -126,7 +126,7 @@ def test_a_trap_is_found_refused_and_mended(name: str, tmp_path: Path) -> None:
     assert isinstance(mended.before, str) == (trap.before in ("refused", "aborts"))
 
 
-@pytest.mark.slow
+@pytest.mark.llama
 def test_g2_and_g4_say_the_length_that_the_file_reaches(tmp_path: Path) -> None:
     from gguf import GGUFReader
 

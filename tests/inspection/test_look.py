@@ -37,7 +37,7 @@ def run(*arguments: str) -> int:
     return int(done.value.code or 0)
 
 
-@pytest.mark.slow
+@pytest.mark.torch
 @pytest.mark.parametrize("family", FAMILIES)
 def test_sizes_are_those_of_the_loaded_model(family: str, sources: dict[str, Path]) -> None:
     """Parameters, weight bytes and the float32 cache against what transformers holds after running L tokens."""

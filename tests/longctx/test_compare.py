@@ -306,7 +306,7 @@ def start(*arguments: str, limit: int | None = None) -> subprocess.Popen[str]:
     )
 
 
-@pytest.mark.slow
+@pytest.mark.torch
 def test_out_of_memory_is_one_line(text: Path, tmp_path: Path) -> None:
     """8192 tokens in a layer 65536 wide want 2 GiB a tensor; a limit stands for a small machine."""
     wide = save_checkpoint(tmp_path / "wide", "llama", context=4096, intermediate_size=65536)
@@ -328,7 +328,7 @@ def test_out_of_memory_is_one_line(text: Path, tmp_path: Path) -> None:
     assert "Traceback" not in said
 
 
-@pytest.mark.slow
+@pytest.mark.torch
 def test_an_interrupted_comparison_keeps_its_rows(tiny: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     common = [
@@ -365,7 +365,7 @@ def test_an_interrupted_comparison_keeps_its_rows(tiny: Path, tmp_path: Path) ->
     assert (out / "report.html").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.torch
 def test_two_processes_measure_as_one(tiny: Path, text: Path, tmp_path: Path) -> None:
     common = [
         "compare",

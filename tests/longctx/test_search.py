@@ -257,7 +257,7 @@ def test_a_model_that_gives_no_numbers_ends_the_search(tiny: Path, tmp_path: Pat
 ARGUMENTS = ["--guide-prompts", "2", "--guide-tokens", "600", "--held-out-tokens", "600", "--quiet"]
 
 
-@pytest.mark.slow
+@pytest.mark.torch
 def test_a_resumed_search_goes_the_same_way(tiny: Path, tmp_path: Path) -> None:
     straight = run(tiny, tmp_path / "straight.json")
     out, history = tmp_path / "cut.json", tmp_path / "cut.json.history"
@@ -291,7 +291,7 @@ def start(*arguments: str) -> subprocess.Popen[str]:
     )
 
 
-@pytest.mark.slow
+@pytest.mark.torch
 def test_two_processes_search_as_one(tiny: Path, tmp_path: Path) -> None:
     alone = run(tiny, tmp_path / "alone.json")
     launch = [

@@ -246,7 +246,7 @@ def run_cli(*arguments: str, **options: Any) -> subprocess.Popen[str]:
     )
 
 
-@pytest.mark.slow
+@pytest.mark.torch
 def test_an_interrupted_run_goes_on_to_the_same_weights(
     tiny: Path, text: Path, tmp_path: Path
 ) -> None:
@@ -298,7 +298,7 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(
     assert all((first[name] == second[name]).all() for name in first)
 
 
-@pytest.mark.slow
+@pytest.mark.torch
 def test_two_processes_train_as_one(tiny: Path, text: Path, tmp_path: Path) -> None:
     common = [
         "tune",

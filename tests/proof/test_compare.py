@@ -22,9 +22,9 @@ from ropeconv.gates import Gates
 from ropeconv.rope.spec import Frequencies
 from ropeconv.proof.compare import band_edges, compare_logits, pair_blocks
 from ropeconv.proof.frequencies import compare_frequencies
-from ropeconv.proof.reference import Rotary
+from ropeconv.proof.rotary import Rotary
 from ropeconv.proof.report import FAIL, OK, Measured, Report, Rung, to_json
-from ropeconv.proof.run import gate_findings
+from ropeconv.proof.rungs import gate_findings
 from ropeconv.proof.text import Pass, plan_passes, wanted_tokens
 from ropeconv.proof.weights import compare_weights
 

@@ -16,7 +16,7 @@ from ropeconv.proof.report import FAIL, Report
 from ropeconv.proof.run import verify
 from tests.proof.conftest import CONTEXT, THETA, L, Sound
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.llama
 ORIGINAL = "rope.scaling.original_context_length"
 NO_SCALING = {"rope.scaling.type": None, "rope.scaling.factor": None}
 FOREIGN = {"ropeconv.provenance": None}

@@ -15,7 +15,7 @@ from ropeconv.proof.run import verify
 from tests.checkpoints import CHAT_TEMPLATE
 from tests.proof.conftest import Sound
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.llama
 TEMPLATE = "tokenizer.chat_template"
 
 

@@ -18,7 +18,7 @@ from tests.checkpoints import VOCAB, save_checkpoint
 from tests.proof.conftest import CONTEXT, SCALED, THETA, L
 from tests.families import model_logits, random_ids
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.torch
 
 
 def build(folder: Path, family: str, rope: Mapping[str, Any], **config: Any) -> Reference:

@@ -21,7 +21,7 @@ from ropeconv.proof.report import FAIL, OK, SKIPPED, Report
 from ropeconv.proof.run import verify
 from tests.proof.conftest import CONTEXT, LINEAR_KEYS, SCALED, THETA, L, Sound, provenance
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.llama
 
 YARN_KEYS = {"rope.scaling.type": "yarn", "rope.scaling.factor": 4.0}
 LONG_KEYS = {"rope.scaling.type": "longrope", "rope.scaling.attn_factor": 1.25}

@@ -245,7 +245,7 @@ def test_a_file_system_that_takes_no_more(llama: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.slow
+@pytest.mark.torch
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_interrupted_in_the_middle(number: signal.Signals, smollm2: Path, tmp_path: Path) -> None:
     out, part = tmp_path / "out", tmp_path / ".out.part" / "model.safetensors"

@@ -34,7 +34,7 @@ def to_folder(source: Path, out: Path, request: ScalingRequest | None = None, **
     return convert_source(source, "safetensors", out, scaling=request, **options).emitted
 
 
-@pytest.mark.slow
+@pytest.mark.llama
 @pytest.mark.parametrize("family", FAMILIES)
 def test_weights_and_logits_are_the_checkpoints(family: str, sources: dict[str, Path], tmp_path: Path) -> None:
     """Through GGUF and back, then scaled: transformers finds the weights of the folder that the GGUF file was made from."""
@@ -53,7 +53,7 @@ def test_weights_and_logits_are_the_checkpoints(family: str, sources: dict[str, 
     assert np.abs(model_logits(model, IDS) - wanted).max() <= 2e-5 * np.abs(wanted).max()
 
 
-@pytest.mark.slow
+@pytest.mark.llama
 def test_transformers_4_takes_them_too(sources: dict[str, Path], tmp_path: Path) -> None:
     """A config made from GGUF keys: both majors find the same model in it."""
     folders = [tmp_path / family for family in FAMILIES]
@@ -109,7 +109,7 @@ def edit_f32(path: Path, tensor: str, value: np.float32) -> Path:
     return path
 
 
-@pytest.mark.slow
+@pytest.mark.llama
 def test_smollm2_there_and_back(tmp_path: Path) -> None:
     """The packaged Q4_1 file: its numbers, dequantised once, and its tokens in many scripts."""
     import runpy
@@ -117,7 +117,7 @@ def test_smollm2_there_and_back(tmp_path: Path) -> None:
     from gguf import GGUFReader, dequantize
 
     from converters.to_gguf.run import tokenize
-    from ropeconv.proof.scripts_text import SCRIPT_SAMPLES
+    from ropeconv.proof.tokens.texts import SCRIPT_SAMPLES
 
     sample = runpy.run_path(str(Path(__file__).parents[2] / "samples" / "make_checkpoint.py"))
     packaged = sample["packaged_smollm2"]()

@@ -27,7 +27,7 @@ from tests.methods import FACTOR, METHODS, L
 from tests.families import FAMILIES, extra, reference
 from tests.families import random_ids
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.torch
 ROOT = Path(__file__).parents[2]
 TF4 = ROOT / "build" / "transformers4"
 LENGTHS = [L - 6, FACTOR * L]

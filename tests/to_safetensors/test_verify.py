@@ -15,7 +15,7 @@ from ropeconv.proof.report import Report
 from ropeconv.proof.run import verify
 from tests.checkpoints import save_checkpoint
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.torch
 L = 256
 
 

@@ -5,7 +5,6 @@ The magnitude, when not given, is sqrt(1 + ln s / ln L), the same for both table
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 
 from ropeconv.errors import RopeConfigError
 from ropeconv.rope import _checks
+from ropeconv.rope.magnitude import longrope_magnitude
 from ropeconv.rope.scalings import _common
 from ropeconv.rope.spec import Frequencies, Rope, ScalingKind
 
@@ -63,12 +63,7 @@ def _factor(rope: Rope) -> float:
 def _attention_factor(rope: Rope) -> float:
     if rope.parameters.attention_factor is not None:
         return float(rope.parameters.attention_factor)
-    factor = _factor(rope)
-    return (
-        1.0
-        if factor <= 1.0
-        else math.sqrt(1.0 + math.log(factor) / math.log(rope.original_context))
-    )
+    return longrope_magnitude(_factor(rope), original_context=rope.original_context)
 
 
 def _solve(rope: Rope) -> Frequencies:

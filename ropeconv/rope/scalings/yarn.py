@@ -17,6 +17,7 @@ from ropeconv.errors import RopeConfigError
 from ropeconv.rope import _checks
 from ropeconv.rope.build import OWN
 from ropeconv.rope.carry import carry_as_longrope
+from ropeconv.rope.magnitude import yarn_magnitude
 from ropeconv.rope.scalings import _common, longrope
 from ropeconv.rope.spec import Array, Frequencies, Rope, ScalingKind
 
@@ -80,12 +81,10 @@ def _attention_factor(rope: Rope) -> float:
     if p.attention_factor is not None:
         return float(p.attention_factor)
 
-    def magnitude(mscale: float) -> float:
-        return 1.0 if factor <= 1.0 else 0.1 * mscale * math.log(factor) + 1.0
-
     if p.mscale and p.mscale_all_dim:
-        return magnitude(p.mscale) / magnitude(p.mscale_all_dim)
-    return magnitude(1.0)
+        every = yarn_magnitude(factor, mscale=p.mscale_all_dim)
+        return yarn_magnitude(factor, mscale=p.mscale) / every
+    return yarn_magnitude(factor)
 
 
 def _pair_of(rope: Rope, turns: float) -> float:

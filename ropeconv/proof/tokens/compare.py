@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from ropeconv.artefact import Artefact
-from ropeconv.proof.tokenizing import Tokenizing
+from ropeconv.proof.tokens.tokenizing import Tokenizing
 
 ALWAYS = ("bos", "eos", "padding")  # special ids that every format has a place for
 ENDS = ("eos", "eot", "eom")  # compared as the tokens at which generation stops
