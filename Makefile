@@ -6,6 +6,9 @@ BIN := $(VENV)/bin
 export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
+# What needs no runtime and no model of PyTorch's: seconds.
+QUICK := not (llama or torch or node or real or gpu)
+
 .PHONY: sample check test lowest wheel bench clients format clean
 
 # The main job on a real model: SmolLM2 made 4 times longer, written as GGUF, verified.
@@ -17,7 +20,7 @@ check: $(VENV)/.installed
 	ruff check .
 	ruff format --check .
 	mypy ropeconv converters tests samples
-	pytest -q -m "not slow"
+	pytest -q -m "$(QUICK)"
 
 # Everything that must hold, as CI runs it.
 test: $(VENV)/.sample clients build/transformers4/.installed
@@ -28,7 +31,7 @@ test: $(VENV)/.sample clients build/transformers4/.installed
 
 # The quick tests with the lowest versions that pyproject.toml allows.
 lowest: build/lowest/.installed
-	build/lowest/bin/python -m pytest -q -m "not slow"
+	build/lowest/bin/python -m pytest -q -m "$(QUICK)"
 
 # The built wheel in a fresh environment, converting a tiny model outside of the checkout.
 wheel: $(VENV)/.installed

