@@ -18,11 +18,10 @@ from converters.to_gguf.read.family import complete, find_family
 from converters.to_gguf.read.lazy_files import LazyFiles
 from converters.to_gguf.read.tensors import GgufTensor, open_tensors, read_metadata
 from converters.to_gguf.rope.loader import TABLES
-from converters.to_gguf.rope.rope_parameters import rope_config, shortest, with_intent
+from converters.to_gguf.rope.rope_parameters import rope_config, shortest
 from ropeconv.arch.family import Architecture
 from ropeconv.arch.layers import FULL
 from ropeconv.errors import CheckpointError
-from ropeconv.finding import INTENT
 from ropeconv.model import Checkpoint, Tensor
 
 REQUIRED = (
@@ -50,7 +49,6 @@ def open_checkpoint(
     """
     changed = {**read_metadata(path), **(changes or {})}
     metadata = {name: value for name, value in changed.items() if value is not None}
-    intent = metadata.pop(INTENT, None)
     arch = find_arch(metadata)
     _add_trained(metadata, arch, original_context)
     native = open_tensors(path)
@@ -59,7 +57,7 @@ def open_checkpoint(
         # whichever part was named, all of them are meant, and llama.cpp opens them by the first
         path=split_paths(path)[0],
         format="gguf",
-        config=config if intent is None else with_intent(config, intent),
+        config=config,
         tensors=view,
         files=LazyFiles(metadata) if "tokenizer.ggml.tokens" in metadata else {},
         fingerprint="",

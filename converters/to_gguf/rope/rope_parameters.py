@@ -53,17 +53,6 @@ def shortest(value: float) -> float:
     return float(str(float32(value)))
 
 
-def with_intent(config: Mapping[str, Any], intent: Mapping[str, Any]) -> dict[str, Any]:
-    """`config` with the full-attention layers' parameters as the file's author meant them."""
-    values = config["rope_parameters"]
-    nested = isinstance(values.get(FULL), Mapping)
-    inner = values[FULL] if nested else values
-    share = {key: inner[key] for key in ("partial_rotary_factor",) if key in inner}
-    meant = {**intent, **share}
-    told = {**values, FULL: meant} if nested else meant
-    return {**config, "rope_parameters": told, TRAINED: intent[TRAINED]}
-
-
 def _scaling(
     stated: Stated, tensors: Mapping[str, Tensor], *, trained: int, context: int, pairs: int
 ) -> dict[str, Any]:
