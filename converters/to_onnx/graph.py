@@ -1,11 +1,14 @@
-"""A graph under construction: nodes in order, small constants inline, weights by reference to the data file.
+"""A graph under construction: nodes in order, small constants inline, weights by reference to the
+data file.
 
-Built on NodeProto directly: no shapes are inferred and nothing is optimised here; what is added is what is written.
+Built on NodeProto directly: no shapes are inferred and nothing is optimised here; what is added is
+what is written.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +17,8 @@ import numpy as np
 MICROSOFT = "com.microsoft"
 Value = str
 """The name of a value in the graph."""
-# Below this a constant stays in the model file: onnxruntime cannot load shape and axis constants from external data.
+# Below this a constant stays in the model file: onnxruntime cannot load shape and axis constants
+# from external data.
 INLINE = 1024
 
 
@@ -31,6 +35,15 @@ class Stored:
     def nbytes(self) -> int:
         """Bytes in the data file."""
         return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True)
+class Port:
+    """A value that enters or leaves a body: NumPy dtype name, shape with names for what varies."""
+
+    name: Value
+    dtype: str
+    shape: tuple[int | str, ...]
 
 
 class Graph:
@@ -69,7 +82,10 @@ class Graph:
         domain: str = "",
         **attributes: Any,
     ) -> list[Value]:
-        """Add a node with several outputs; "" for one that is not wanted, a name of `declare` is kept as it is."""
+        """Add a node with several outputs, each named as in `op`.
+
+        "" is an output that is not wanted; a name of `declare` is kept as it is.
+        """
         from onnx import helper
 
         outputs = [
@@ -151,6 +167,16 @@ class Graph:
         self._declared.add(name)
         return name
 
+    @contextmanager
+    def body(self) -> Iterator[list[Any]]:
+        """A list that takes the nodes which are added meanwhile; constants stay in the graph."""
+        outer = self.nodes
+        self.nodes = []
+        try:
+            yield self.nodes
+        finally:
+            self.nodes = outer
+
     def model(
         self,
         *,
@@ -173,6 +199,22 @@ class Graph:
         model.ir_version = ir_version
         helper.set_model_props(model, dict(metadata))
         return model
+
+
+def make_body(
+    name: str, nodes: Sequence[Any], *, inputs: Sequence[Port] = (), outputs: Sequence[Port]
+) -> Any:
+    """A GraphProto for the attribute of a node that runs it."""
+    from onnx import helper
+
+    ends = [
+        [
+            helper.make_tensor_value_info(port.name, element_type(port.dtype), list(port.shape))
+            for port in ports
+        ]
+        for ports in (inputs, outputs)
+    ]
+    return helper.make_graph(list(nodes), name, *ends)
 
 
 def element_type(dtype: str) -> int:

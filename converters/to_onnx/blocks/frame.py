@@ -45,12 +45,16 @@ class Decoder:
             block.eps,
         )
 
-    def linear(self, x: Value, layer: int, *linears: Linear) -> Value:
-        """x by matrices, one after the other, plus their biases when they have some."""
+    def linear(self, x: Value, layer: int, *linears: Linear, floats: bool = False) -> Value:
+        """x by matrices, one after the other, plus their biases when they have some.
+
+        floats: the matrices stay floats in every type.
+        """
         names = [name_of(linear.weight, layer) for linear in linears]
         biases = [name_of(linear.bias, layer) for linear in linears if linear.bias is not None]
         roles = "_".join(linear.weight.role.value for linear in linears)
-        return self.store.linear(x, names, biases=biases, to=f"layer_{layer}_{roles}")
+        to = f"layer_{layer}_{roles}"
+        return self.store.linear(x, names, biases=biases, to=to, floats=floats)
 
     def split(self, x: Value, layer: int, *linears: Linear) -> list[Value]:
         """x by each of several matrices, in one product."""
@@ -63,14 +67,25 @@ class Decoder:
 
     def flatten(self, x: Value, width: int, *, name: str) -> Value:
         """(..., width) of (b, s, width)."""
-        if not self.store.flat:
+        return self._as_rows(x, width, name=name) if self.store.flat else x
+
+    def rows(self, x: Value, width: int, *, name: str) -> Value:
+        """(b*s, width) of (..., width)."""
+        return x if self.store.flat else self._as_rows(x, width, name=name)
+
+    def unrows(self, x: Value, *, name: str) -> Value:
+        """(..., width) of (b*s, width)."""
+        if self.store.flat:
             return x
+        return self.graph.op("Reshape", x, self.inputs.shape, name=name)
+
+    def _as_rows(self, x: Value, width: int, *, name: str) -> Value:
         return self.graph.op("Reshape", x, self.graph.ints(-1, width), name=name)
 
     def _vector(self, weight: Weight, layer: int | None) -> Value:
         return self.store.vector(name_of(weight, layer))
 
 
-def name_of(weight: Weight, layer: int | None) -> str:
+def name_of(weight: Weight, layer: int | None, expert: int | str | None = None) -> str:
     """The tensor's name in the checkpoint."""
-    return weight.template.format(n=layer)
+    return weight.template.format(n=layer, x=expert)

@@ -35,7 +35,7 @@ def _plain(decoder: Decoder, n: int, block: PlainMlp, x: Value) -> Value:
     return decoder.linear(inner, n, block.down)
 
 
-MLPS: dict[type, Callable[[Decoder, int, Any, Value], Value]] = {
+DENSE: dict[type, Callable[[Decoder, int, Any, Value], Value]] = {
     GatedMlp: _gated,
     FusedGatedMlp: _fused,
     PlainMlp: _plain,

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from converters.to_onnx.blocks import find
 from converters.to_onnx.blocks.attention import MIXERS
 from converters.to_onnx.blocks.frame import Decoder
-from converters.to_onnx.blocks.mlp import MLPS
+from converters.to_onnx.blocks.mlp import DENSE
+from converters.to_onnx.blocks.moe import MIXTURES
 from converters.to_onnx.graph import Value
 from ropeconv.arch.blocks.norm import Norm
 from ropeconv.arch.blocks.residual import Parallel, PostNorm, PreNorm, Sandwich
@@ -72,6 +73,7 @@ def _parallel(
     return _add_next(decoder, n, x, decoder.graph.op("Add", y, z, name="parallel"), following)
 
 
+MLPS = {**DENSE, **MIXTURES}
 Add = Callable[[Decoder, int, Layer, Value, Value | None, Next], Stream]
 RESIDUALS: dict[type, Add] = {
     PreNorm: _pre,

@@ -73,7 +73,9 @@ class Heads:
 
 
 class Profile(Protocol):
-    """What the blocks ask of a profile."""
+    """What the blocks ask of a profile. fuses_experts: it has an operator for experts in floats."""
+
+    fuses_experts: bool
 
     def norm(self, x: Value, norm: Norm, *, name: str) -> Value:
         """The normed x, last axis."""

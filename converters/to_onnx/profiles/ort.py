@@ -30,6 +30,7 @@ class Ort:
     """
 
     inputs: Inputs
+    fuses_experts: bool = True
     _rotary: dict[str, tuple[Value, ...]] = field(default_factory=dict)
     _frame: list[Value] = field(default_factory=list)
 

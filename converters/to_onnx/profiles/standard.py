@@ -20,6 +20,7 @@ class Standard:
     """ai.onnx 23: RMSNormalization, RotaryEmbedding, Attention under an explicit mask."""
 
     inputs: Inputs
+    fuses_experts: bool = False
     _rotary: dict[str, tuple[Value, ...]] = field(default_factory=dict)
     _masks: dict[int | None, Value] = field(default_factory=dict)
 

@@ -17,6 +17,7 @@ from ropeconv.errors import CannotExpress, RopeconvError, unknown_name
 from ropeconv.gates import BlockLimits, Gates
 
 SMALLEST, LARGEST = 16, 256  # block sizes that MatMulNBits has kernels for
+INT8_ACTIVATIONS = 4  # accuracy level
 LEVELS = {0: "as the runtime likes", 1: "float32", 2: "float16", 3: "bfloat16", 4: "int8"}
 
 

@@ -1,0 +1,67 @@
+"""Experts as one operator of onnxruntime's: MoE for floats, QMoE for blocks.
+
+Both take router logits, and gate and up rows in turn (swiglu_fusion 1), which is the only gated
+form on the CPU. They normalise there whatever is asked: with normalize_routing_weights 0 MoE is
+right for a graph's own input alone (NMSE 1.0 for a value that the graph computed), and QMoE does
+not read it. So what the shares add up to is multiplied in afterwards where they stay as they are.
+Source: onnxruntime docs/ContribOperators.md; onnxruntime 1.31.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from converters.to_onnx.blocks.experts import expert_blocks, expert_matrices
+from converters.to_onnx.blocks.frame import Decoder
+from converters.to_onnx.blocks.routing import chosen_shares, share_sum
+from converters.to_onnx.graph import MICROSOFT, Value
+from ropeconv.arch.blocks.moe import MixtureOfExperts
+
+# act(gate) * up of SiLU, in the operators' terms
+SWIGLU: dict[str, Any] = {
+    "activation_type": "swiglu",
+    "swiglu_fusion": 1,
+    "activation_alpha": 1.0,
+    "activation_beta": 0.0,
+}
+
+
+def add_fused(decoder: Decoder, n: int, block: MixtureOfExperts, x: Value, logits: Value) -> Value:
+    """(..., e) of x (..., e) and router logits (..., x)."""
+    name = f"layer_{n}_experts"
+    y = _operator(decoder, n, block, x, logits, name=name)
+    if block.routing.normed:
+        return y
+    graph, dtype = decoder.graph, decoder.store.kind.dtype
+    shares, _ = chosen_shares(graph, n, block.routing, logits, dtype=dtype)
+    total = share_sum(graph, n, shares)
+    if dtype != "float32":
+        total = graph.cast(total, dtype, name=f"layer_{n}_share_sum")
+    return graph.op("Mul", y, total, name=name)
+
+
+def _operator(
+    decoder: Decoder, n: int, block: MixtureOfExperts, x: Value, logits: Value, *, name: str
+) -> Value:
+    """What the operator gives, the shares of a token's experts normalised."""
+    store = decoder.store
+    blocks = expert_blocks(store, n, block)
+    first = expert_matrices(store, n, block, block.gate, block.up, blocks=blocks, alternating=True)
+    last = expert_matrices(store, n, block, block.down, blocks=blocks)
+    rows = decoder.rows(logits, block.num_experts, name=f"layer_{n}_router_rows")
+    attributes = {**SWIGLU, "k": block.routing.chosen, "normalize_routing_weights": 1}
+    kind = "MoE"
+    inputs = (x, rows, *first, "", *last)
+    if blocks is not None:
+        attributes |= {"expert_weight_bits": blocks.bits, "block_size": blocks.size}
+        kind = "QMoE"
+        inputs = (x, rows, *_places(first, last))
+    return decoder.graph.op(kind, *inputs, name=name, domain=MICROSOFT, **attributes)
+
+
+def _places(first: tuple[Value, ...], last: tuple[Value, ...]) -> tuple[Value, ...]:
+    """Codes, scales and bias of the first matrices, of the last, of none, and the zero points."""
+    codes, scales, *zeros = first
+    last_codes, last_scales, *last_zeros = last
+    matrices = (codes, scales, "", last_codes, last_scales, "", "", "", "")
+    return (*matrices, *zeros, *last_zeros) if zeros else matrices[:5]
