@@ -1,0 +1,187 @@
+"""A graph's initializers as lazy tensors under Hugging Face's names.
+
+Matrices that share an initializer are told apart by the node that splits their product, or takes
+their rows in turn, and experts by the first axis, so that what comes out is what the runtime
+multiplies by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from converters.to_onnx.quant._pack import Packed, unpack_rows
+from converters.to_onnx.quant._types import Blocks
+from converters.to_onnx.read.coded import Coded, find_coded
+from converters.to_onnx.read.folder import Folder
+from converters.to_onnx.read.nodes import whole_numbers
+from converters.to_onnx.weights import EVERY, JOINT
+from ropeconv.errors import CheckpointError
+from ropeconv.kit.float_types import FLOAT_NAMES
+from ropeconv.kit.views import as_bytes
+from ropeconv.model import Rows, Tensor
+
+Index = slice | tuple[int, slice]
+"""Rows of an initializer, or of one entry of its first axis."""
+STEPS = 4  # nodes from a matrix to the split: dequantised, product, bias, split
+
+
+@dataclass(frozen=True)
+class FloatTensor:
+    """A float initializer; `shift` is taken off, where the graph multiplies by 1 + weight."""
+
+    data: NDArray[Any]
+    shift: float = 0.0
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape as stored, which is Hugging Face's."""
+        return self.data.shape
+
+    @property
+    def dtype(self) -> str:
+        """F32 or F16."""
+        return FLOAT_NAMES[self.data.dtype.name]
+
+    def rows(self, start: int, stop: int) -> Rows:
+        """The numbers."""
+        rows = self.data[start:stop]
+        return rows if self.shift == 0 else rows.astype(np.float32) - np.float32(self.shift)
+
+    def raw_rows(self, start: int, stop: int) -> NDArray[np.uint8]:
+        """The bytes."""
+        return as_bytes(self.data[start:stop])
+
+
+@dataclass(frozen=True)
+class BlockTensor:
+    """A matrix in blocks: its codes (n, b, bytes), scales (n, b), zero points or None."""
+
+    codes: NDArray[np.uint8]
+    scales: NDArray[np.float32]
+    zero_points: NDArray[np.uint8] | None
+    blocks: Blocks
+    columns: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, columns)."""
+        return len(self.codes), self.columns
+
+    @property
+    def dtype(self) -> str:
+        """The name under which the proof has its limits: int4, int8."""
+        return f"int{self.blocks.bits}"
+
+    def rows(self, start: int, stop: int) -> Rows:
+        """The numbers that onnxruntime multiplies by."""
+        zeros = None if self.zero_points is None else np.asarray(self.zero_points[start:stop])
+        codes, scales = np.asarray(self.codes[start:stop]), np.asarray(self.scales[start:stop])
+        return unpack_rows(Packed(codes, scales, zeros), self.blocks, columns=self.columns)
+
+    def raw_rows(self, start: int, stop: int) -> NDArray[np.uint8]:
+        """The codes' bytes."""
+        return as_bytes(self.codes[start:stop])
+
+
+def read_tensors(folder: Folder, offsets: Mapping[str, float]) -> dict[str, Tensor]:
+    """The model's weights; rotary tables and constants are left out.
+
+    offsets: what the graph's norms have added to the source's numbers, by name.
+    """
+    found: dict[str, Tensor] = {}
+    coded = find_coded(folder)
+    for name in sorted(folder.external):
+        if name in coded:
+            found.update(_blocks(folder, name, coded[name]))
+        elif _is_weight(folder, name):
+            for part, index in _cuts(folder, name, name):
+                found[part] = FloatTensor(folder.arrays[name][index], offsets.get(part, 0.0))
+    return found
+
+
+def _is_weight(folder: Folder, name: str) -> bool:
+    floats = folder.arrays[name].dtype.name in FLOAT_NAMES
+    return floats and not name.startswith("rope.") and not name.endswith("_scales")
+
+
+def _blocks(folder: Folder, name: str, coded: Coded) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of codes, with the scales and zero points beside them."""
+    stem = name.removesuffix("_codes")
+    zeros = folder.arrays.get(f"{stem}_zero_points")
+    for part, index in _cuts(folder, name, stem):
+        codes = folder.arrays[name][index]
+        yield (
+            part,
+            BlockTensor(
+                codes.reshape(len(codes), -1, coded.blocks.block_bytes),
+                folder.arrays[f"{stem}_scales"][index],
+                None if zeros is None else zeros[index],
+                coded.blocks,
+                coded.columns,
+            ),
+        )
+
+
+def _cuts(folder: Folder, name: str, stem: str) -> Iterator[tuple[str, Index]]:
+    """(tensor, its rows) of an initializer, whole where it holds one tensor.
+
+    CheckpointError when the graph does not cut it into as many parts, or not into as many rows, as
+    it has.
+    """
+    parts, shape = stem.split(JOINT), folder.arrays[name].shape
+    if EVERY not in stem:
+        yield from zip(parts, _places(folder, name, len(parts), shape[0]), strict=True)
+        return
+    if len(shape) != 3:
+        raise CheckpointError(
+            f"{folder.graph}: {name} has {len(shape)} axes, matrices of experts have 3; "
+            f"convert it again"
+        )
+    places = _places(folder, name, len(parts), shape[1])
+    for expert in range(shape[0]):
+        for part, place in zip(parts, places, strict=True):
+            yield part.replace(EVERY, str(expert)), (expert, place)
+
+
+def _places(folder: Folder, name: str, parts: int, rows: int) -> Sequence[slice]:
+    """The rows of each part."""
+    if parts > 1 and _alternates(folder, name) and rows % parts == 0:
+        return [slice(part, None, parts) for part in range(parts)]
+    counts = [rows] if parts == 1 else _split_of(folder, name)
+    if len(counts) != parts or sum(counts) != rows or min(counts) < 1:
+        raise CheckpointError(
+            f"{folder.graph}: {name} holds {parts} tensors in {rows} rows, "
+            f"but the graph splits its product into {counts or 'nothing'}; convert it again"
+        )
+    return [slice(end - n, end) for n, end in zip(counts, accumulate(counts), strict=True)]
+
+
+def _alternates(folder: Folder, name: str) -> bool:
+    """Whether its rows are taken in turn: an operator of experts takes gate and up rows so."""
+    readers = folder.nodes.readers(name)
+    return bool(readers) and all(
+        node.op_type in ("MoE", "QMoE")
+        and node.input[2] == name
+        and whole_numbers(node).get("swiglu_fusion") == 1
+        for node in readers
+    )
+
+
+def _split_of(folder: Folder, name: str) -> list[int]:
+    """Sizes that the product by an initializer is split into; [] when it is not."""
+    value = name
+    for _ in range(STEPS):
+        readers = folder.nodes.readers(value)
+        if len(readers) != 1:
+            return []
+        node = readers[0]
+        if node.op_type == "Split" and len(node.input) == 2:
+            return [int(n) for n in folder.arrays.get(node.input[1], ())]
+        value = node.output[0]
+    return []

@@ -1,0 +1,67 @@
+"""The texts of a folder: its tokenizer and special tokens."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ropeconv.errors import CheckpointError, TokenizerError
+
+SPECIAL = {"bos": "bos", "eos": "eos", "padding": "pad"}
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The folder's tokenizer, as transformers.js and onnxruntime-genai read it: tokenizer.json."""
+
+    folder: Path
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The tokenizers library's reading of tokenizer.json."""
+        from tokenizers import Tokenizer
+
+        try:
+            return Tokenizer.from_file(str(self.folder / "tokenizer.json"))
+        except Exception as error:
+            raise TokenizerError(
+                f"{self.folder}: tokenizer.json is not readable ({error}); convert it again"
+            ) from error
+
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids, special tokens parsed and added as the file says."""
+        return [int(i) for i in self.tokenizer.encode(text).ids]
+
+    def vocabulary(self) -> list[str]:
+        """Token text by id; empty where the tokenizer has no token."""
+        tokens = self.tokenizer.get_vocab(with_added_tokens=True)
+        known = {int(i): str(token) for token, i in tokens.items()}
+        return [known.get(i, "") for i in range(max(known, default=-1) + 1)]
+
+    def special_ids(self) -> dict[str, int]:
+        """bos, eos, padding: what tokenizer_config.json names, else what genai_config.json says."""
+        named = self._json("tokenizer_config.json")
+        genai = self._json("genai_config.json")
+        found: dict[str, int] = {}
+        for name, stem in SPECIAL.items():
+            token = named.get(f"{stem}_token")
+            token = token.get("content") if isinstance(token, dict) else token
+            stated = genai.get("model", {}).get(f"{stem}_token_id")
+            stated = stated[0] if isinstance(stated, list) else stated
+            value = self.tokenizer.token_to_id(token) if isinstance(token, str) else stated
+            if value is not None:
+                found[name] = int(value)
+        return found
+
+    def _json(self, name: str) -> dict[str, Any]:
+        path = self.folder / name
+        if not path.is_file():
+            return {}
+        try:
+            value = json.loads(path.read_bytes())
+        except ValueError as error:
+            raise CheckpointError(f"{path}: not JSON ({error}); convert it again") from error
+        return value if isinstance(value, dict) else {}
