@@ -112,7 +112,7 @@ def write(
 ) -> Conversion:
     """`convert` with the target's Options in hand."""
     from ropeconv import registry
-    from ropeconv.prepare import huggingface_patch, prepare_with_findings
+    from ropeconv.prepare import prepare_with_findings
 
     writer = registry.targets()[target]
     model, findings = prepare_with_findings(
@@ -121,7 +121,6 @@ def write(
     emitted = writer.emit(
         model,
         None if out is None else Path(out),
-        huggingface=huggingface_patch(model),
         options=options,
         progress=progress,
     )

@@ -32,7 +32,9 @@ class CheckpointError(RopeconvError):
 
 
 class TokenizerError(RopeconvError):
-    """A tokenizer that is missing, inconsistent with the model, or not expressible in the target."""
+    """A tokenizer that is missing, inconsistent with the model, or not expressible in the
+    target.
+    """
 
 
 class CannotExpress(RopeconvError):  # noqa: N818 - reads as a sentence at the raise

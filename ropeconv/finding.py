@@ -1,4 +1,6 @@
-"""What the doctor says of a source, in its own words and in those of a target that knows its files."""
+"""What the doctor says of a source, in its own words and in those of a target that knows its
+files.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,10 @@ class Finding:
 
     def note(self, runtimes: Collection[str]) -> str:
         """The finding in one line for whoever converts all the same."""
-        return f"note {self.name}: {self.what} ({'; '.join(self._effects_on(runtimes))}); {self.advice}"
+        return (
+            f"note {self.name}: {self.what} "
+            f"({'; '.join(self._effects_on(runtimes))}); {self.advice}"
+        )
 
     def _effects_on(self, runtimes: Collection[str]) -> list[str]:
         return [

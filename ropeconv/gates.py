@@ -64,5 +64,7 @@ class Gates:
 
 
 def uses_gelu(activations: Collection[str]) -> bool:
-    """Whether an activation is one of GELU's forms, which runtimes compute in forms of their own."""
+    """Whether an activation is one of GELU's forms, which runtimes compute in forms of their
+    own.
+    """
     return bool(set(activations) & set(GELU))

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ropeconv.arch.layers import FULL
-from ropeconv.config.rope_parameters import replace_rope_parameters, write_rope_parameters
+from ropeconv.config.patch import huggingface_patch
+from ropeconv.config.rope_parameters import replace_rope_parameters
 from ropeconv.config.understand import understand
 from ropeconv.doctor.examine import (
     Opened,
@@ -22,10 +22,7 @@ from ropeconv.errors import RopeConfigError
 from ropeconv.extend import ScalingRequest, extend_ropes
 from ropeconv.finding import Finding
 from ropeconv.model import Model
-from ropeconv.rope.build import find_kind
-from ropeconv.rope.carry import carry_as_longrope
 from ropeconv.rope.solve import is_scaled
-from ropeconv.rope.spec import Rope
 from ropeconv.sources.folder import open_checkpoint
 
 
@@ -103,25 +100,3 @@ def _refuse_unknown_trained_context(model: Model) -> None:
             f"the GGUF file is scaled and has no {key}, so its trained context is not known; "
             f"give it with --original-context"
         )
-
-
-def huggingface_patch(model: Model) -> dict[str, Any]:
-    """The config.json keys from which transformers computes this model's frequencies.
-
-    A kind that the family's transformers class rejects is spelled as LongRoPE with one table, which
-    every class takes.
-    """
-    ropes = {
-        layer: _acceptable(rope, model.arch.rope.rope_types) for layer, rope in model.ropes.items()
-    }
-    return write_rope_parameters(ropes, nested=model.arch.rope.nested)
-
-
-def _acceptable(rope: Rope | None, accepted: tuple[str, ...] | None) -> Rope | None:
-    if (
-        rope is None
-        or accepted is None
-        or find_kind(rope.kind).huggingface(rope)["rope_type"] in accepted
-    ):
-        return rope
-    return carry_as_longrope(rope)

@@ -6,12 +6,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ropeconv import __version__
 from ropeconv.artefact import Provenance
+from ropeconv.config.patch import huggingface_patch
 from ropeconv.errors import CheckpointError
 from ropeconv.model import Model
 
@@ -20,7 +20,7 @@ ORIGIN_FILE = (
 )
 
 
-def describe_origin(model: Model, huggingface: Mapping[str, Any], *, out: Path) -> dict[str, Any]:
+def describe_origin(model: Model, *, out: Path) -> dict[str, Any]:
     """JSON values for the artefact `out`: the source's place is told relative to the folder that
     holds `out`.
     """
@@ -29,7 +29,7 @@ def describe_origin(model: Model, huggingface: Mapping[str, Any], *, out: Path) 
         "source": _relative(model.checkpoint.path, out.parent),
         "fingerprint": model.checkpoint.fingerprint,
         "family": model.arch.name,
-        "config": dict(huggingface),
+        "config": huggingface_patch(model),
     }
 
 

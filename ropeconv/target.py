@@ -107,7 +107,9 @@ class FileReader(Protocol):
         """The file as it lies there, sound or not."""
 
     def examine(self, raw: Raw, *, original_context: int | None = None) -> list[Finding]:
-        """The traps that the file's own settings show. original_context: L as the user states it."""
+        """The traps that the file's own settings show. original_context: L as the user states
+        it.
+        """
 
     def unscaled(self, raw: Raw) -> Raw:
         """The file without its own scaling, in whose place a request comes."""
@@ -124,7 +126,6 @@ class FolderWriter(Protocol):
         model: Model,
         out: Path,
         *,
-        huggingface: Mapping[str, Any],
         dtype: str | None = None,
         link: bool = False,
         origin: bool = True,
@@ -187,14 +188,12 @@ class Target(Protocol):
         model: Model,
         out: Path | None,
         *,
-        huggingface: Mapping[str, Any],
         options: Any,
         progress: Progress | None = None,
     ) -> Emitted:
         """Write `model`; every refusal comes before a file is opened for writing.
 
-        huggingface: config keys for the reference, kept as provenance. options: an instance of the
-        target's own Options.
+        options: an instance of the target's own Options.
         """
 
     def open_artefact(self, path: Path, *, provider: str | None = None) -> Artefact:

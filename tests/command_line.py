@@ -24,7 +24,9 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     return lines[0]
 
 
-def run(arguments: list[str], capsys: pytest.CaptureFixture[str], *, code: int = 0) -> tuple[str, str]:
+def run(
+    arguments: list[str], capsys: pytest.CaptureFixture[str], *, code: int = 0
+) -> tuple[str, str]:
     """(stdout, stderr) of a command that exits with `code`."""
     capsys.readouterr()
     with pytest.raises(SystemExit) as done:

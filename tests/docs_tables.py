@@ -16,7 +16,7 @@ from ropeconv import registry
 from ropeconv.kit.options import Declared, declared
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted((ROOT / "docs").glob("*.md")) + [ROOT / "README.md"]
+PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md"]
 MARKED = re.compile(r"<!-- table (?P<name>[^>]+?) -->\n.*?<!-- end -->", re.DOTALL)
 
 

@@ -1,4 +1,5 @@
-"""The families as the tests use them: tiny random transformers models, and the references of the grids.
+"""The families as the tests use them: tiny random transformers models, and the references of the
+grids.
 
 A family is one entry of TINY. Nothing here calls ropeconv, so that a mistake in a converter cannot
 hide behind the same mistake in its test.
@@ -28,7 +29,8 @@ SHARED = {
     "initializer_range": 0.15,
     "pad_token_id": None,
 }
-LOCAL = {"rope_type": "default", "rope_theta": 10000.0}  # of sliding layers with a rope of their own
+# of sliding layers with a rope of their own
+LOCAL = {"rope_type": "default", "rope_theta": 10000.0}
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,8 @@ def make_model(
     model = AutoModelForCausalLM.from_config(CONFIG_MAPPING[family](**values), dtype=torch.float32)
     with torch.no_grad():
         for name, weight in model.named_parameters():
-            if weight.ndim == 1:  # transformers starts norms and biases at 1 and 0, which hide a lost one
+            # transformers starts norms and biases at 1 and 0, which hide a lost one
+            if weight.ndim == 1:
                 weight.add_(0.1 * torch.randn_like(weight))
             elif "embed" in name:
                 weight.mul_(4)

@@ -17,9 +17,11 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Gguf:
-    """What goes into a file: architecture, keys without the architecture's prefix, tensors by GGUF name.
+    """What goes into a file: architecture, keys without the architecture's prefix, tensors by GGUF
+    name.
 
-    ids: further special ids by GGUF's name; kinds: token id -> token type in place of the right one.
+    ids: further special ids by GGUF's name; kinds: token id -> token type in place of the right
+    one.
     """
 
     arch: str
@@ -36,7 +38,9 @@ class Gguf:
     @property
     def metadata(self) -> dict[str, Any]:
         """Keys as a reader gives them."""
-        return {"general.architecture": self.arch} | {f"{self.arch}.{key}": value for key, value in self.keys.items()}
+        return {"general.architecture": self.arch} | {
+            f"{self.arch}.{key}": value for key, value in self.keys.items()
+        }
 
     def changed(
         self,
@@ -78,7 +82,9 @@ def _merge(old: Mapping[str, Any], new: Mapping[str, Any] | None) -> dict[str, A
 
 
 def _add_vocabulary(writer: Any, gguf: Gguf) -> None:
-    """Vocabulary of a GPT-2 style tokenizer.json; its added tokens are control tokens, the first one BOS."""
+    """Vocabulary of a GPT-2 style tokenizer.json; its added tokens are control tokens, the first
+    one BOS.
+    """
     tokenizer = gguf.tokenizer
     if tokenizer is None:
         writer.add_string("tokenizer.ggml.model", "no_vocab")
@@ -90,7 +96,9 @@ def _add_vocabulary(writer: Any, gguf: Gguf) -> None:
     writer.add_array("tokenizer.ggml.tokens", tokens)
     types = [gguf.kinds.get(n, 3 if token in special else 1) for n, token in enumerate(tokens)]
     writer.add_array("tokenizer.ggml.token_type", types)
-    merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in tokenizer["model"]["merges"]]
+    merges = [
+        pair if isinstance(pair, str) else " ".join(pair) for pair in tokenizer["model"]["merges"]
+    ]
     writer.add_array("tokenizer.ggml.merges", merges)
     writer.add_uint32("tokenizer.ggml.bos_token_id", 0)
     writer.add_uint32("tokenizer.ggml.eos_token_id", gguf.eos)
@@ -100,12 +108,21 @@ def _add_vocabulary(writer: Any, gguf: Gguf) -> None:
 
 
 def _add(writer: Any, key: str, value: Any) -> None:
-    adders = {bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32, str: writer.add_string}
+    adders = {
+        bool: writer.add_bool,
+        int: writer.add_uint32,
+        float: writer.add_float32,
+        str: writer.add_string,
+    }
     adders[type(value)](key, value)
 
 
-def to_gguf(model: Any, *, keys: Mapping[str, Any] | None = None, tables: Mapping[str, Any] | None = None) -> Gguf:
-    """The model as llama.cpp stores it. keys: rotary keys, without prefix; tables: rotary tensors."""
+def to_gguf(
+    model: Any, *, keys: Mapping[str, Any] | None = None, tables: Mapping[str, Any] | None = None
+) -> Gguf:
+    """The model as llama.cpp stores it. keys: rotary keys, without prefix; tables: rotary
+    tensors.
+    """
     family = model.config.model_type
     state = dict(_experts(model.state_dict()))
     plain = GPT_NEOX if family == "gpt_neox" else LLAMA_NAMES
@@ -159,7 +176,9 @@ POST_NORMS = ("gemma3_text", "olmo2")
 
 
 def _experts(state: Mapping[str, Any]) -> Iterator[tuple[str, np.ndarray]]:
-    """transformers holds experts (expert, row, column), gate over up; llama.cpp wants them apart."""
+    """transformers holds experts (expert, row, column), gate over up; llama.cpp wants them
+    apart.
+    """
     for name, value in state.items():
         values = np.asarray(value.detach())
         if name.endswith("experts.gate_up_proj"):
@@ -186,11 +205,17 @@ def _tensors(
         name = names[inner]
         if inner == "post_attention_layernorm" and family in POST_NORMS:
             name = "post_attention_norm"
-        yield (f"{name}.{part}" if layer is None else f"blk.{layer}.{name}.{part}"), _rows(values, name, config, family)
+        yield (
+            (f"{name}.{part}" if layer is None else f"blk.{layer}.{name}.{part}"),
+            _rows(values, name, config, family),
+        )
 
 
 def _rows(values: np.ndarray, name: str, config: Any, family: str) -> np.ndarray:
-    heads = {"attn_q": config.num_attention_heads, "attn_k": getattr(config, "num_key_value_heads", None)}.get(name)
+    heads = {
+        "attn_q": config.num_attention_heads,
+        "attn_k": getattr(config, "num_key_value_heads", None),
+    }.get(name)
     if ARCHS[family] == "llama" and heads:  # halves (i, i + d/2) become neighbours (2i, 2i + 1)
         return values.reshape(heads, 2, -1, *values.shape[1:]).swapaxes(1, 2).reshape(values.shape)
     if family == "gemma3_text" and values.ndim == 1:
@@ -210,7 +235,9 @@ def _keys(config: Any, family: str) -> dict[str, Any]:
         "block_count": config.num_hidden_layers,
         "feed_forward_length": config.intermediate_size,
         "attention.head_count": config.num_attention_heads,
-        "attention.head_count_kv": getattr(config, "num_key_value_heads", config.num_attention_heads),
+        "attention.head_count_kv": getattr(
+            config, "num_key_value_heads", config.num_attention_heads
+        ),
         "rope.dimension_count": head,
         "vocab_size": config.vocab_size,
     }
@@ -220,7 +247,9 @@ def _keys(config: Any, family: str) -> dict[str, Any]:
         keys |= {
             "attention.layer_norm_epsilon": float(config.layer_norm_eps),
             "use_parallel_residual": bool(config.use_parallel_residual),
-            "rope.dimension_count": int(head * config.rope_parameters.get("partial_rotary_factor", 1.0)),
+            "rope.dimension_count": int(
+                head * config.rope_parameters.get("partial_rotary_factor", 1.0)
+            ),
         }
     if family == "qwen3_moe":
         keys |= {

@@ -1,4 +1,6 @@
-"""The grids of families and methods as tables: filled by the targets' grid tests, printed after the tests."""
+"""The grids of families and methods as tables: filled by the targets' grid tests, printed after the
+tests.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,10 @@ GRID = pytest.StashKey[dict[tuple[str, str], str]]()
 ONNX_GRID = pytest.StashKey[dict[tuple[str, str], str]]()
 TITLES = {
     GRID: "GGUF logits in llama.cpp against transformers, NMSE at 4 x the trained context",
-    ONNX_GRID: "ONNX logits in onnxruntime against transformers, largest difference over largest logit, worst of the variants",
+    ONNX_GRID: (
+        "ONNX logits in onnxruntime against transformers, largest difference "
+        "over largest logit, worst of the variants"
+    ),
 }
 
 
@@ -17,5 +22,7 @@ def table(cells: dict[tuple[str, str], str]) -> str:
     families = list(dict.fromkeys(family for family, _ in cells))
     methods = list(dict.fromkeys(method for _, method in cells))
     rows = [["method", *families], ["---"] * (len(families) + 1)]
-    rows += [[method, *(cells.get((family, method), "") for family in families)] for method in methods]
+    rows += [
+        [method, *(cells.get((family, method), "") for family in families)] for method in methods
+    ]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)

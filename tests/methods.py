@@ -1,6 +1,8 @@
-"""Every method twice: as a user asks ropeconv for it, and in transformers' own keys, written by hand.
+"""Every method twice: as a user asks ropeconv for it, and in transformers' own keys, written by
+hand.
 
-Nothing of ropeconv's is in the second spelling, so a mistake in a formula cannot hide in the reference.
+Nothing of ropeconv's is in the second spelling, so a mistake in a formula cannot hide in the
+reference.
 """
 
 from __future__ import annotations
@@ -50,7 +52,12 @@ def spelled(method: str) -> dict[str, Any]:
         "linear": {"rope_type": "linear", "factor": 4.0},
         "ntk": {"rope_type": "default", "rope_theta": THETA * FACTOR ** (dim / (dim - 2))},
         "ntk-critical": {"rope_type": "default", "rope_theta": critical},
-        "ntk-parts": {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 32.0},
+        "ntk-parts": {
+            "rope_type": "llama3",
+            "factor": 4.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 32.0,
+        },
         "yarn": YARN,
         "yarn attention_factor": YARN | {"attention_factor": 1.3},
         "yarn betas": YARN | {"beta_fast": 8.0, "beta_slow": 2.0},
@@ -58,7 +65,12 @@ def spelled(method: str) -> dict[str, Any]:
         "yarn truncate": YARN | {"truncate": False},
         "longrope": LONG | {"short_factor": ramp(1.5), "long_factor": ramp(4.0)},
         "longrope pinned": LONG | {"short_factor": ramp(4.0), "long_factor": ramp(4.0)},
-        "llama3": {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0},
+        "llama3": {
+            "rope_type": "llama3",
+            "factor": 4.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+        },
         "proportional": {"rope_type": "proportional", "factor": 4.0},
     }
     if own[method]["rope_type"] == "llama3":

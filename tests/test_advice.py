@@ -1,4 +1,6 @@
-"""What a refusal advises, followed to the letter: the command then works, and the numbers are the right ones."""
+"""What a refusal advises, followed to the letter: the command then works, and the numbers are the
+right ones.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,12 @@ def test_dynamic_frozen_at_a_length(
     command = ["gguf", str(source), "-o", str(tmp_path / "out.gguf")]
     run([*command, *frozen(refused(command, capsys)), "--on-existing", "replace"], capsys)
     asked = ["gguf", str(model), "--scaling", "dynamic", "--factor", str(factor)]
-    assert report(["gguf", str(model), *frozen(refused(asked, capsys)), "--dry-run"], capsys)["context"] == context
+    assert (
+        report(["gguf", str(model), *frozen(refused(asked, capsys)), "--dry-run"], capsys)[
+            "context"
+        ]
+        == context
+    )
     module = LlamaRotaryEmbedding(AutoConfig.from_pretrained(source))
     module(torch.zeros(1), torch.arange(context)[None])
     found = prepare(tmp_path / "out.gguf", None).frequencies["full_attention"]
@@ -59,7 +66,9 @@ def test_dynamic_frozen_at_a_length(
     assert np.allclose(found.inv_freq, module.inv_freq.tolist(), rtol=2e-6, atol=0)
 
 
-def test_dynamic_on_a_long_model_is_told_in_whole_tokens(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_dynamic_on_a_long_model_is_told_in_whole_tokens(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     long = with_config(model, tmp_path / "long", max_position_embeddings=131072)
     options = frozen(refused(["gguf", str(long), "--scaling", "dynamic", "--factor", "12"], capsys))
     assert options[-1] == "1572864"
@@ -67,31 +76,54 @@ def test_dynamic_on_a_long_model_is_told_in_whole_tokens(model: Path, tmp_path: 
 
 
 @pytest.mark.parametrize("factor", ["1.3", "1.0001"])
-def test_a_factor_that_gives_no_whole_number(factor: str, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    told = re.search(r"give (--context \d+) and no factor", refused(["gguf", str(model), "--pi-factor", factor], capsys))
+def test_a_factor_that_gives_no_whole_number(
+    factor: str, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = re.search(
+        r"give (--context \d+) and no factor",
+        refused(["gguf", str(model), "--pi-factor", factor], capsys),
+    )
     assert told is not None
     report(["gguf", str(model), *told[1].split(), "--dry-run"], capsys)
 
 
-def test_a_window_that_llama_cpp_ignores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_window_that_llama_cpp_ignores(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     qwen = save_checkpoint(tmp_path / "qwen", "qwen2", context=L)
-    keys = {"use_sliding_window": True, "max_window_layers": 1, "layer_types": ["full_attention", "sliding_attention"]}
-    wide, narrow = (with_config(qwen, tmp_path / f"w{size}", sliding_window=size, **keys) for size in (2 * L, L // 2))
+    keys = {
+        "use_sliding_window": True,
+        "max_window_layers": 1,
+        "layer_types": ["full_attention", "sliding_attention"],
+    }
+    wide, narrow = (
+        with_config(qwen, tmp_path / f"w{size}", sliding_window=size, **keys)
+        for size in (2 * L, L // 2)
+    )
     told = refused(["gguf", str(wide), "--pi-factor", "4"], capsys)
-    assert f"give --context {2 * L} or less, or take `ropeconv onnx` or `ropeconv safetensors`, which keep the window" in told
+    assert (
+        f"give --context {2 * L} or less, or take `ropeconv onnx` or `ropeconv "
+        "safetensors`, which keep the window"
+    ) in told
     report(["gguf", str(wide), "--context", str(2 * L), "--dry-run"], capsys)
     options: list[str]
     for options in ([], ["--pi-factor", "4"]):
         told = refused(["gguf", str(narrow), *options], capsys)
-        assert told.endswith("; take `ropeconv onnx` or `ropeconv safetensors`, which keep the window")
+        assert told.endswith(
+            "; take `ropeconv onnx` or `ropeconv safetensors`, which keep the window"
+        )
         for target in ("onnx", "safetensors"):
-            report([target, str(narrow), *options, "-o", str(tmp_path / "out"), "--dry-run"], capsys)
+            report(
+                [target, str(narrow), *options, "-o", str(tmp_path / "out"), "--dry-run"], capsys
+            )
 
 
 def test_a_window_on_every_layer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mistral = save_checkpoint(tmp_path / "mistral", "mistral", context=L, sliding_window=2 * L)
     told = refused(["gguf", str(mistral), "--pi-factor", "4"], capsys)
-    assert f"; give --context {2 * L} or less, or set sliding_window to null in config.json if" in told
+    assert (
+        f"; give --context {2 * L} or less, or set sliding_window to null in config.json if" in told
+    )
     report(["gguf", str(mistral), "--context", str(2 * L), "--dry-run"], capsys)
     narrow = with_config(mistral, tmp_path / "narrow", sliding_window=L)
     told = refused(["gguf", str(narrow), "--pi-factor", "4"], capsys)
@@ -108,7 +140,16 @@ def scaled_gguf(model: Path, out: Path, capsys: pytest.CaptureFixture[str], *opt
     return edit(plain, out, {ORIGINAL: None, "ropeconv.provenance": None})
 
 
-LLAMA3 = ["--scaling", "llama3", "--factor", "4", "--set", "low_freq_factor=1", "--set", "high_freq_factor=4"]
+LLAMA3 = [
+    "--scaling",
+    "llama3",
+    "--factor",
+    "4",
+    "--set",
+    "low_freq_factor=1",
+    "--set",
+    "high_freq_factor=4",
+]
 
 
 @pytest.mark.parametrize("options", [LLAMA3, ["--pi-factor", "4"]], ids=["table", "linear"])
@@ -118,11 +159,22 @@ def test_a_gguf_file_without_its_trained_length(
     source = scaled_gguf(model, tmp_path / "in.gguf", capsys, *options)
     command = ["gguf", str(source), "--yarn-factor", "8", "--on-existing", "replace"]
     told = refused(command, capsys)
-    assert told.endswith(f"has no {ORIGINAL}, so its trained context is not known; give it with --original-context")
+    assert told.endswith(
+        f"has no {ORIGINAL}, so its trained context is not known; give it with --original-context"
+    )
     for wrong in ("0", "2048", "-4"):
         assert "original" in refused([*command, "--original-context", wrong], capsys)
     run([*command, "--original-context", str(L), "-o", str(tmp_path / "out.gguf")], capsys)
-    direct = ["gguf", str(model), "--type", "F32", "--yarn-factor", "8", "-o", str(tmp_path / "direct.gguf")]
+    direct = [
+        "gguf",
+        str(model),
+        "--type",
+        "F32",
+        "--yarn-factor",
+        "8",
+        "-o",
+        str(tmp_path / "direct.gguf"),
+    ]
     run(direct, capsys)
     found, wanted = (prepare(tmp_path / name, None) for name in ("out.gguf", "direct.gguf"))
     assert found.main_rope == wanted.main_rope
@@ -131,7 +183,9 @@ def test_a_gguf_file_without_its_trained_length(
 
 
 @pytest.mark.llama
-def test_what_was_said_for_a_file_is_proven(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_was_said_for_a_file_is_proven(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     source = scaled_gguf(model, tmp_path / "in.gguf", capsys, *LLAMA3)
     told = ["--yarn-factor", "8", "--on-existing", "replace", "--original-context", str(L)]
     run(["gguf", str(source), *told, "-o", str(tmp_path / "out.gguf")], capsys)
@@ -143,27 +197,51 @@ def test_what_was_said_for_a_file_is_proven(model: Path, tmp_path: Path, capsys:
     assert "FAIL" in run(["verify", str(bare), *half], capsys, code=1)[0]
 
 
-def test_yarn_without_its_trained_length(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_yarn_without_its_trained_length(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     source = scaled_gguf(model, tmp_path / "in.gguf", capsys, "--yarn-factor", "4")
     out = ["-o", str(tmp_path / "out.gguf")]
     told = refused(["gguf", str(source), *out], capsys)
-    assert "G3: yarn without original_context_length; give the trained length with --original-context N (1024, or 256" in told
-    assert run(["gguf", str(source), "--original-context", str(L), *out], capsys)[1].startswith("prove it")
+    assert (
+        "G3: yarn without original_context_length; give the trained length with "
+        "--original-context N (1024, or 256"
+    ) in told
+    assert run(["gguf", str(source), "--original-context", str(L), *out], capsys)[1].startswith(
+        "prove it"
+    )
     found, wanted = (prepare(tmp_path / name, None) for name in ("out.gguf", "plain.gguf"))
     assert found.main_rope == wanted.main_rope
-    mended = ["inspect", str(source), "--fix", "--original-context", str(L), "-o", str(tmp_path / "mended.gguf")]
+    mended = [
+        "inspect",
+        str(source),
+        "--fix",
+        "--original-context",
+        str(L),
+        "-o",
+        str(tmp_path / "mended.gguf"),
+    ]
     run(mended, capsys)
     assert prepare(tmp_path / "mended.gguf", None).main_rope == wanted.main_rope
 
 
-def test_a_config_without_its_trained_length(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_config_without_its_trained_length(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     linear = {"rope_type": "linear", "rope_theta": 20000.0, "factor": 4.0}
-    source = with_config(model, tmp_path / "linear", rope_parameters=linear, max_position_embeddings=4 * L)
+    source = with_config(
+        model, tmp_path / "linear", rope_parameters=linear, max_position_embeddings=4 * L
+    )
     for existing in ("replace", "compose"):
         command = ["gguf", str(source), "--pi-factor", "2", "--on-existing", existing, "--dry-run"]
-        assert "without saying its trained context; give --original-context" in refused(command, capsys)
+        assert "without saying its trained context; give --original-context" in refused(
+            command, capsys
+        )
         found = report([*command, "--original-context", str(L)], capsys)
-        assert (found["original_context"], found["context"]) == (L, 2 * L if existing == "replace" else 8 * L)
+        assert (found["original_context"], found["context"]) == (
+            L,
+            2 * L if existing == "replace" else 8 * L,
+        )
 
 
 # keys that change what layers attend to in other families, and nothing in transformers' llama
@@ -179,7 +257,9 @@ FOREIGN: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("key", FOREIGN)
-def test_keys_of_other_families(key: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_keys_of_other_families(
+    key: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     source = with_config(model, tmp_path / "odd", **{key: FOREIGN[key]})
     for target, out in (("gguf", "out.gguf"), ("safetensors", "out")):
         command = [target, str(source), "--pi-factor", "4", "-o", str(tmp_path / out), "--dry-run"]
@@ -190,7 +270,8 @@ def test_keys_of_other_families(key: str, model: Path, tmp_path: Path, capsys: p
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [(key, value) for key in [*FOREIGN, "layer_types"] for value in (False, [])] + [("layer_types", ["full_attention"] * 2)],
+    [(key, value) for key in [*FOREIGN, "layer_types"] for value in (False, [])]
+    + [("layer_types", ["full_attention"] * 2)],
 )
 def test_keys_of_other_families_that_say_nothing(
     key: str, value: Any, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -212,7 +293,11 @@ def test_keys_of_other_families_that_say_nothing(
     ],
 )
 def test_values_that_change_attention(
-    changes: dict[str, Any], text: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    changes: dict[str, Any],
+    text: str,
+    model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert text in refused(["gguf", str(with_config(model, tmp_path / "odd", **changes))], capsys)
 

@@ -1,4 +1,6 @@
-"""Wrong input through the command line: one clear line, exit 2, nothing written, the previous output intact."""
+"""Wrong input through the command line: one clear line, exit 2, nothing written, the previous
+output intact.
+"""
 
 from __future__ import annotations
 
@@ -69,12 +71,16 @@ def missing_shard(path: Path) -> None:
 
 
 def path_out_of_the_folder(path: Path) -> None:
-    path.with_name("model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "../../etc/passwd"}}))
+    path.with_name("model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": {"a": "../../etc/passwd"}})
+    )
 
 
 def bigger_vocabulary(path: Path) -> None:
     tokenizer = json.loads(path.with_name("tokenizer.json").read_text())
-    tokenizer["added_tokens"].append({**tokenizer["added_tokens"][0], "id": 384, "content": "<|extra|>"})
+    tokenizer["added_tokens"].append(
+        {**tokenizer["added_tokens"][0], "id": 384, "content": "<|extra|>"}
+    )
     path.with_name("tokenizer.json").write_text(json.dumps(tokenizer))
 
 
@@ -82,7 +88,11 @@ def add_tensor(path: Path) -> None:
     import torch
     from safetensors.torch import load_file, save_file
 
-    save_file(load_file(path) | {"model.layers.0.self_attn.sinks": torch.zeros(4)}, path, metadata={"format": "pt"})
+    save_file(
+        load_file(path) | {"model.layers.0.self_attn.sinks": torch.zeros(4)},
+        path,
+        metadata={"format": "pt"},
+    )
 
 
 def drop_tensor(path: Path) -> None:
@@ -103,58 +113,97 @@ def single_file_beside_shards(path: Path) -> None:
 
 
 SOURCES: dict[str, tuple[Callable[[Path], object], str]] = {
-    "no config": (lambda p: p.with_name("config.json").unlink(), "not a checkpoint folder (no config.json)"),
-    "broken config": (lambda p: p.with_name("config.json").write_text("{"), "config.json: not readable as JSON"),
+    "no config": (
+        lambda p: p.with_name("config.json").unlink(),
+        "not a checkpoint folder (no config.json)",
+    ),
+    "broken config": (
+        lambda p: p.with_name("config.json").write_text("{"),
+        "config.json: not readable as JSON",
+    ),
     "no weights": (lambda p: p.unlink(), "no weights (model.safetensors"),
     "truncated weights": (truncate, "model.safetensors: not a readable safetensors file"),
     "corrupt header": (corrupt_header, "model.safetensors: not a readable safetensors file"),
-    "header larger than the file": (huge_header, "model.safetensors: not a readable safetensors file"),
+    "header larger than the file": (
+        huge_header,
+        "model.safetensors: not a readable safetensors file",
+    ),
     "missing shard": (missing_shard, "shard model-00002-of-00002.safetensors is missing (1 of 2)"),
-    "path out of the folder": (path_out_of_the_folder, "shard '../../etc/passwd' is not a file name inside the folder"),
-    "missing tensor": (drop_tensor, "tensor model.layers.1.mlp.up_proj.weight is missing (1 of 21)"),
-    "two sets of weights": (single_file_beside_shards, "holds both model.safetensors and model.safetensors.index.json"),
-    "tied and not tied": (untie_by_hand, "config.json says tie_word_embeddings, and lm_head.weight differs"),
+    "path out of the folder": (
+        path_out_of_the_folder,
+        "shard '../../etc/passwd' is not a file name inside the folder",
+    ),
+    "missing tensor": (
+        drop_tensor,
+        "tensor model.layers.1.mlp.up_proj.weight is missing (1 of 21)",
+    ),
+    "two sets of weights": (
+        single_file_beside_shards,
+        "holds both model.safetensors and model.safetensors.index.json",
+    ),
+    "tied and not tied": (
+        untie_by_hand,
+        "config.json says tie_word_embeddings, and lm_head.weight differs",
+    ),
     "model card that is no YAML": (
         lambda p: p.with_name("README.md").write_text("---\nversion: 1.5\nlicense: {a: 1}\n---\n"),
         "README.md: its front matter cannot be read",
     ),
     "unread tensor": (add_tensor, "no place for: model.layers.0.self_attn.sinks"),
     "missing tokenizer": (lambda p: p.with_name("tokenizer.json").unlink(), "tokenizer"),
-    "broken tokenizer": (lambda p: p.with_name("tokenizer.json").write_text("[]"), "tokenizer.json"),
+    "broken tokenizer": (
+        lambda p: p.with_name("tokenizer.json").write_text("[]"),
+        "tokenizer.json",
+    ),
     "vocabulary mismatch": (bigger_vocabulary, "384"),
     "unknown family": (
         lambda p: edit_json(p.with_name("config.json"), model_type="qwen-2"),
         "no model family 'qwen-2'; near: qwen2, qwen3; known: gemma3_text, gpt_neox, llama",
     ),
     "another class": (
-        lambda p: edit_json(p.with_name("config.json"), architectures=["LlamaForSequenceClassification"]),
+        lambda p: edit_json(
+            p.with_name("config.json"), architectures=["LlamaForSequenceClassification"]
+        ),
         "LlamaForSequenceClassification is not a llama causal language model",
     ),
     "unread config key": (
         lambda p: edit_json(p.with_name("config.json"), logit_scale=2.0),
-        "logit_scale, which ropeconv does not read for llama; if it has no bearing on logits pass --ignore-config-key",
+        "logit_scale, which ropeconv does not read for llama; if it has no bearing on logits pass "
+        "--ignore-config-key",
     ),
     "unread rope key": (
-        lambda p: edit_json(p.with_name("config.json"), rope_parameters={"rope_type": "linear", "factor": 2.0, "offset": 1}),
+        lambda p: edit_json(
+            p.with_name("config.json"),
+            rope_parameters={"rope_type": "linear", "factor": 2.0, "offset": 1},
+        ),
         "offset",
     ),
     "quantised weights": (
-        lambda p: edit_json(p.with_name("config.json"), quantization_config={"quant_method": "awq"}),
+        lambda p: edit_json(
+            p.with_name("config.json"), quantization_config={"quant_method": "awq"}
+        ),
         "quantization_config means quantised weights",
     ),
     "wrong size": (
         lambda p: edit_json(p.with_name("config.json"), vocab_size=385),
         "has shape (384, 64), config.json says (385, 64)",
     ),
-    "uneven heads": (lambda p: edit_json(p.with_name("config.json"), num_key_value_heads=3), "4 heads are not a multiple of 3"),
+    "uneven heads": (
+        lambda p: edit_json(p.with_name("config.json"), num_key_value_heads=3),
+        "4 heads are not a multiple of 3",
+    ),
 }
 
 
 @pytest.mark.parametrize("case", SOURCES)
-def test_a_wrong_source(case: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_source(
+    case: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     spoil, text = SOURCES[case]
     spoil(model / "model.safetensors")
-    assert text in refused(["gguf", str(model), "--pi-factor", "4", "-o", str(tmp_path / "out.gguf")], capsys)
+    assert text in refused(
+        ["gguf", str(model), "--pi-factor", "4", "-o", str(tmp_path / "out.gguf")], capsys
+    )
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
 
 
@@ -174,10 +223,16 @@ GGUFS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "empty": (lambda _: b"", "not a checkpoint file that ropeconv reads"),
     "not GGUF": (lambda d: b"PK" + d[2:], "not a checkpoint file that ropeconv reads"),
     "truncated": (cut_gguf, "corrupt GGUF file (tensor"),
-    "cut in the header": (lambda d: d[:2000], "corrupt GGUF file (it ends at byte 2000, an array of 384 strings does not fit"),
+    "cut in the header": (
+        lambda d: d[:2000],
+        "corrupt GGUF file (it ends at byte 2000, an array of 384 strings does not fit",
+    ),
     "more keys than bytes": (many_keys, "corrupt GGUF file"),
     "a string longer than the file": (long_string, "corrupt GGUF file (it ends at byte"),
-    "another version": (lambda d: d[:4] + struct.pack("<I", 9) + d[8:], "version 9; ropeconv reads 2 and 3"),
+    "another version": (
+        lambda d: d[:4] + struct.pack("<I", 9) + d[8:],
+        "version 9; ropeconv reads 2 and 3",
+    ),
     "another architecture": (
         lambda d: d.replace(b"\x05\0\0\0\0\0\0\0llama", b"\x05\0\0\0\0\0\0\0lama2", 1),
         "no GGUF architecture 'lama2'; near: llama",
@@ -186,10 +241,15 @@ GGUFS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
 
 
 @pytest.mark.parametrize("case", GGUFS)
-def test_a_wrong_gguf_source(case: str, good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_gguf_source(
+    case: str, good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     spoil, text = GGUFS[case]
     (tmp_path / "in.gguf").write_bytes(spoil((good / "good.gguf").read_bytes()))
-    assert text in refused(["gguf", str(tmp_path / "in.gguf"), "--pi-factor", "2", "-o", str(tmp_path / "out.gguf")], capsys)
+    assert text in refused(
+        ["gguf", str(tmp_path / "in.gguf"), "--pi-factor", "2", "-o", str(tmp_path / "out.gguf")],
+        capsys,
+    )
     assert [p.name for p in tmp_path.iterdir()] == ["in.gguf"]
 
 
@@ -199,19 +259,29 @@ OPTIONS: dict[str, tuple[list[str], str]] = {
     "factor nan": (["--pi-factor", "nan"], "factor is nan; give a finite number above 1"),
     "factor inf": (["--ntk-factor", "inf"], "factor is inf; give a finite number above 1"),
     "unknown kind": (["--scaling", "yarm", "--factor", "4"], "'yarm'; near: yarn"),
-    "unknown parameter": (["--scaling", "yarn", "--factor", "4", "--set", "beta_quick=3"], "beta_quick"),
+    "unknown parameter": (
+        ["--scaling", "yarn", "--factor", "4", "--set", "beta_quick=3"],
+        "beta_quick",
+    ),
     "context that does not fit": (["--pi-factor", "4", "--context", "300"], "300"),
     "unknown type": (["--type", "Q4_K_X"], "Q4_K_X"),
     "type that needs a matrix": (["--type", "IQ2_XS"], "importance matrix"),
-    "unreachable method": (["--scaling", "dynamic", "--factor", "4"], "--scaling ntk --factor 13.0 --context 1024"),
+    "unreachable method": (
+        ["--scaling", "dynamic", "--factor", "4"],
+        "--scaling ntk --factor 13.0 --context 1024",
+    ),
     "unknown pre-tokenizer": (["--pre", "smolm"], "smollm"),
 }
 
 
 @pytest.mark.parametrize("case", OPTIONS)
-def test_a_wrong_option(case: str, good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_option(
+    case: str, good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     options, text = OPTIONS[case]
-    assert text in refused(["gguf", str(good / "model"), *options, "-o", str(tmp_path / "out.gguf")], capsys)
+    assert text in refused(
+        ["gguf", str(good / "model"), *options, "-o", str(tmp_path / "out.gguf")], capsys
+    )
     assert not list(tmp_path.iterdir())
 
 
@@ -222,24 +292,37 @@ def test_no_such_source(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 def test_output_exists(good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out.gguf"
     out.write_text("mine")
-    assert "exists; pass --force to replace it" in refused(["gguf", str(good / "model"), "-o", str(out)], capsys)
+    assert "exists; pass --force to replace it" in refused(
+        ["gguf", str(good / "model"), "-o", str(out)], capsys
+    )
     assert out.read_text() == "mine"
 
 
-def test_output_folder_is_missing(good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "no such folder" in refused(["gguf", str(good / "model"), "-o", str(tmp_path / "no" / "out.gguf")], capsys)
+def test_output_folder_is_missing(
+    good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "no such folder" in refused(
+        ["gguf", str(good / "model"), "-o", str(tmp_path / "no" / "out.gguf")], capsys
+    )
 
 
-def test_output_folder_is_not_writable(good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = Path("/sys") if os.geteuid() == 0 else tmp_path  # nothing stops root but a file system without files
+def test_output_folder_is_not_writable(
+    good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # nothing stops root but a file system without files
+    folder = Path("/sys") if os.geteuid() == 0 else tmp_path
     tmp_path.chmod(0o555)
-    assert "the folder is not writable" in refused(["gguf", str(good / "model"), "-o", str(folder / "out.gguf")], capsys)
+    assert "the folder is not writable" in refused(
+        ["gguf", str(good / "model"), "-o", str(folder / "out.gguf")], capsys
+    )
     tmp_path.chmod(0o755)
 
 
 def run(arguments: list[str], **options: object) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "ropeconv.cli", *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)  # type: ignore[call-overload, no-any-return]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+    )  # type: ignore[call-overload, no-any-return]
 
 
 def test_a_file_system_that_takes_no_more(good: Path, tmp_path: Path) -> None:

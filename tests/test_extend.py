@@ -1,4 +1,6 @@
-"""extend_ropes: the numbers that transformers computes from the extended config, and what is refused."""
+"""extend_ropes: the numbers that transformers computes from the extended config, and what is
+refused.
+"""
 
 from __future__ import annotations
 
@@ -79,19 +81,25 @@ HF: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("kind", sorted(HF))
 @pytest.mark.parametrize("how", ["factor", "context", "both", "huggingface"])
 def test_extended_config_is_the_one_written_by_hand(kind: str, how: str) -> None:
-    extra = {k: v for k, v in HF[kind].items() if k not in ("factor", "original_max_position_embeddings")}
+    extra = {
+        k: v for k, v in HF[kind].items() if k not in ("factor", "original_max_position_embeddings")
+    }
     factor = 4.0 if how in ("factor", "both") else None
     context = 4 * L if how in ("context", "both") else None
     by_hand = {"rope_type": kind, "rope_theta": 1e5, **HF[kind]}
     if how == "huggingface":
-        request = ScalingRequest(None, huggingface={k: v for k, v in by_hand.items() if k != "rope_theta"})
+        request = ScalingRequest(
+            None, huggingface={k: v for k, v in by_hand.items() if k != "rope_theta"}
+        )
     else:
         request = ScalingRequest(kind, factor, context, extra)
     patch = patch_of(extend_ropes(full(rope()), request))
     assert patch["max_position_embeddings"] == 4 * L
     assert patch["original_max_position_embeddings"] == L
     for length in (None, L, 3 * L):
-        expected = llama_tables(length, rope_parameters=dict(by_hand), max_position_embeddings=4 * L)
+        expected = llama_tables(
+            length, rope_parameters=dict(by_hand), max_position_embeddings=4 * L
+        )
         same(llama_tables(length, **patch), expected)
     wrong = {**by_hand, "factor": 4.04} if kind != "longrope" else {**by_hand, "long_factor": PAIRS}
     off = llama_tables(3 * L, rope_parameters=wrong, max_position_embeddings=4 * L)
@@ -121,9 +129,14 @@ def test_ntk_takes_a_factor_beside_a_shorter_context() -> None:
 
 
 def test_changed_base_from_a_file() -> None:
-    request = ScalingRequest(None, context=4 * L, huggingface={"rope_type": "default", "rope_theta": 1e6})
+    request = ScalingRequest(
+        None, context=4 * L, huggingface={"rope_type": "default", "rope_theta": 1e6}
+    )
     patch = patch_of(extend_ropes(full(rope()), request))
-    same(llama_tables(**patch), llama_tables(rope_parameters={"rope_type": "default", "rope_theta": 1e6}))
+    same(
+        llama_tables(**patch),
+        llama_tables(rope_parameters={"rope_type": "default", "rope_theta": 1e6}),
+    )
 
 
 def test_only_full_layers_are_scaled() -> None:
@@ -133,7 +146,9 @@ def test_only_full_layers_are_scaled() -> None:
     assert list(found) == list(ropes)
     assert found["no_rope"] is None
     assert found["sliding_attention"] is not None
-    np.testing.assert_array_equal(solve(found["sliding_attention"]).inv_freq, solve(sliding).inv_freq)
+    np.testing.assert_array_equal(
+        solve(found["sliding_attention"]).inv_freq, solve(sliding).inv_freq
+    )
     patch = write_rope_parameters({k: v for k, v in found.items() if v is not None}, nested=True)
 
     from transformers import Gemma3TextConfig
@@ -150,7 +165,11 @@ def test_only_full_layers_are_scaled() -> None:
     module = Gemma3RotaryEmbedding(config)
     plain = 1.0 / 1e6 ** (np.arange(0, 64, 2) / 64)
     np.testing.assert_allclose(module.full_attention_inv_freq.numpy(), plain / 8, rtol=5e-6)
-    np.testing.assert_allclose(module.sliding_attention_inv_freq.numpy(), 1.0 / 1e4 ** (np.arange(0, 64, 2) / 64), rtol=5e-6)
+    np.testing.assert_allclose(
+        module.sliding_attention_inv_freq.numpy(),
+        1.0 / 1e4 ** (np.arange(0, 64, 2) / 64),
+        rtol=5e-6,
+    )
     again = read_ropes(
         config.to_dict(),
         rotary_sizes={"sliding_attention": 64, "full_attention": 64},
@@ -176,7 +195,11 @@ def test_windows_bound_the_reach() -> None:
 
 def test_no_reach_without_rope_on_the_full_layers() -> None:
     with pytest.raises(RopeConfigError, match="cannot reach further"):
-        extend_ropes({"sliding_attention": rope(), "no_rope": None}, ScalingRequest("linear", 2.0), sliding_window=8 * L)
+        extend_ropes(
+            {"sliding_attention": rope(), "no_rope": None},
+            ScalingRequest("linear", 2.0),
+            sliding_window=8 * L,
+        )
     with pytest.raises(RopeConfigError, match="no layer has a rotary"):
         extend_ropes({"no_rope": None}, ScalingRequest("linear", 2.0))
 
@@ -205,10 +228,31 @@ def test_no_reach_without_rope_on_the_full_layers() -> None:
         (ScalingRequest("dynamic", 2.0, 2 * L), "no target context"),
         (ScalingRequest("dynamic"), "needs a factor"),
         (ScalingRequest("linear", 2.0, on_existing="merge"), "merge"),
-        (ScalingRequest("linear", huggingface={"rope_type": "linear", "factor": 2.0}), "drop --scaling"),
-        (ScalingRequest(None, 3.0, huggingface={"rope_type": "linear", "factor": 2.0}), "2.0 in rope_parameters"),
-        (ScalingRequest(None, huggingface={"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}), "100000"),
-        (ScalingRequest(None, huggingface={**HF["yarn"], "rope_type": "yarn", "original_max_position_embeddings": 1}), "4096"),
+        (
+            ScalingRequest("linear", huggingface={"rope_type": "linear", "factor": 2.0}),
+            "drop --scaling",
+        ),
+        (
+            ScalingRequest(None, 3.0, huggingface={"rope_type": "linear", "factor": 2.0}),
+            "2.0 in rope_parameters",
+        ),
+        (
+            ScalingRequest(
+                None, huggingface={"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}
+            ),
+            "100000",
+        ),
+        (
+            ScalingRequest(
+                None,
+                huggingface={
+                    **HF["yarn"],
+                    "rope_type": "yarn",
+                    "original_max_position_embeddings": 1,
+                },
+            ),
+            "4096",
+        ),
         (ScalingRequest(None, 2.0, huggingface={"rope_type": "default"}), "scales nothing"),
         (ScalingRequest(None, 2.0, huggingface={"rope_type": "linear", "betta": 1}), "'betta'"),
     ],
@@ -237,7 +281,10 @@ def test_existing_scaling_is_refused_by_default(kind: str) -> None:
 def test_replace_counts_from_the_trained_context(kind: str) -> None:
     request = ScalingRequest("linear", 16.0, on_existing="replace")
     patch = patch_of(extend_ropes(full(SCALED[kind]), request))
-    assert (patch["original_max_position_embeddings"], patch["max_position_embeddings"]) == (L, 16 * L)
+    assert (patch["original_max_position_embeddings"], patch["max_position_embeddings"]) == (
+        L,
+        16 * L,
+    )
     by_hand = {"rope_type": "linear", "rope_theta": 1e5, "factor": 16.0}
     same(llama_tables(**patch), llama_tables(rope_parameters=by_hand))
 
@@ -280,9 +327,21 @@ def test_compose_with_a_changed_base() -> None:
         (rope(context=4 * L), "replace", "trained one is not known"),
         (rope("linear", factor=2.0), "replace", "--original-context"),
         (rope("dynamic", factor=2.0), "compose", "no single table"),
-        (rope("longrope", context=4 * L, short_factor=PAIRS, long_factor=[2 * x for x in PAIRS]), "compose", "single table"),
-        (rope("proportional", context=2 * L, factor=2.0, partial_rotary_factor=0.5), "compose", "frequency 0"),
-        (rope("proportional", partial_rotary_factor=0.5), "refuse", "only be scaled as proportional"),
+        (
+            rope("longrope", context=4 * L, short_factor=PAIRS, long_factor=[2 * x for x in PAIRS]),
+            "compose",
+            "single table",
+        ),
+        (
+            rope("proportional", context=2 * L, factor=2.0, partial_rotary_factor=0.5),
+            "compose",
+            "frequency 0",
+        ),
+        (
+            rope("proportional", partial_rotary_factor=0.5),
+            "refuse",
+            "only be scaled as proportional",
+        ),
     ],
 )
 def test_existing_scalings_that_cannot_be_built_on(value: Rope, existing: str, word: str) -> None:
@@ -294,12 +353,20 @@ def test_replace_where_the_trained_context_is_stated_and_the_limit_was_left_alon
     # Qwen's cards switch YaRN on without raising max_position_embeddings.
     request = ScalingRequest("linear", 8.0, on_existing="replace")
     patch = patch_of(extend_ropes(full(rope("yarn", factor=4.0)), request))
-    assert (patch["original_max_position_embeddings"], patch["max_position_embeddings"]) == (L, 8 * L)
+    assert (patch["original_max_position_embeddings"], patch["max_position_embeddings"]) == (
+        L,
+        8 * L,
+    )
 
 
 def test_proportional_keeps_its_share() -> None:
     value = rope("proportional", partial_rotary_factor=0.5)
     patch = patch_of(extend_ropes(full(value), ScalingRequest("proportional", 4.0)))
-    by_hand = {"rope_type": "proportional", "rope_theta": 1e5, "factor": 4.0, "partial_rotary_factor": 0.5}
+    by_hand = {
+        "rope_type": "proportional",
+        "rope_theta": 1e5,
+        "factor": 4.0,
+        "partial_rotary_factor": 0.5,
+    }
     same(llama_tables(**patch), llama_tables(rope_parameters=by_hand))
     assert (llama_tables(**patch)[0][16:] == 0).all()

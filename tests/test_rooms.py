@@ -1,4 +1,6 @@
-"""Who may import whom, and what stays unloaded: held by walking the syntax trees and by a fresh interpreter."""
+"""Who may import whom, and what stays unloaded: held by walking the syntax trees and by a fresh
+interpreter.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,20 @@ from ropeconv import registry
 
 ROOT = Path(__file__).parent.parent
 # room -> rooms of the project that it may import; a room is the longest prefix listed
-GROUND = {"ropeconv.errors", "ropeconv.registry", "ropeconv.rope", "ropeconv.arch", "ropeconv.model"}
-DECLARED = {"ropeconv.artefact", "ropeconv.finding", "ropeconv.gates", "ropeconv.kit", "ropeconv.target"}
+GROUND = {
+    "ropeconv.errors",
+    "ropeconv.registry",
+    "ropeconv.rope",
+    "ropeconv.arch",
+    "ropeconv.model",
+}
+DECLARED = {
+    "ropeconv.artefact",
+    "ropeconv.finding",
+    "ropeconv.gates",
+    "ropeconv.kit",
+    "ropeconv.target",
+}
 READING = {"ropeconv.config", "ropeconv.sources", "ropeconv.provenance"}
 PREPARED = {"ropeconv.extend", "ropeconv.prepare"}
 TARGET = GROUND | DECLARED | READING | {"ropeconv", "ropeconv.doctor"}
@@ -71,8 +85,18 @@ HEAVY = {
     "cmaes",
 }
 RUNTIMES = {
-    "torch": {"ropeconv.proof", "ropeconv.longctx", "ropeconv.sources", "converters.to_safetensors"},
-    "transformers": {"ropeconv.proof", "ropeconv.longctx", "ropeconv.kit", "converters.to_safetensors"},
+    "torch": {
+        "ropeconv.proof",
+        "ropeconv.longctx",
+        "ropeconv.sources",
+        "converters.to_safetensors",
+    },
+    "transformers": {
+        "ropeconv.proof",
+        "ropeconv.longctx",
+        "ropeconv.kit",
+        "converters.to_safetensors",
+    },
     "accelerate": {"ropeconv.longctx"},
     "peft": {"ropeconv.longctx"},
     "cmaes": {"ropeconv.longctx"},
@@ -87,7 +111,9 @@ def name_of(path: Path) -> str:
 
 
 def room_of(module: str) -> str:
-    return max((room for room in ALLOWED if module == room or module.startswith(f"{room}.")), key=len)
+    return max(
+        (room for room in ALLOWED if module == room or module.startswith(f"{room}.")), key=len
+    )
 
 
 def imports(tree: ast.AST) -> list[str]:
@@ -99,7 +125,9 @@ def imports(tree: ast.AST) -> list[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "absolute imports only"
             module = node.module or ""
-            found += [f"{module}.{alias.name}" if module == "ropeconv" else module for alias in node.names]
+            found += [
+                f"{module}.{alias.name}" if module == "ropeconv" else module for alias in node.names
+            ]
     return found
 
 
@@ -116,7 +144,9 @@ def arrows(path: Path, source: str) -> list[str]:
             wrong.append(f"{room} -> {top}")
     for node in tree.body:
         if isinstance(node, ast.Import | ast.ImportFrom):
-            wrong += [f"{room} loads {m} at once" for m in imports(node) if m.partition(".")[0] in HEAVY]
+            wrong += [
+                f"{room} loads {m} at once" for m in imports(node) if m.partition(".")[0] in HEAVY
+            ]
     return wrong
 
 
@@ -127,7 +157,12 @@ def test_imports_follow_the_rooms(path: Path) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["from converters.to_gguf.run import logits", "import torch", "from ropeconv.proof.run import verify", "import llama_cpp"],
+    [
+        "from converters.to_gguf.run import logits",
+        "import torch",
+        "from ropeconv.proof.run import verify",
+        "import llama_cpp",
+    ],
 )
 def test_a_wrong_arrow_is_seen(line: str) -> None:
     assert arrows(ROOT / "ropeconv" / "rope" / "solve.py", line)
@@ -176,9 +211,14 @@ def test_files_are_short(path: Path) -> None:
 
 def loaded_by(*arguments: str) -> set[str]:
     """Top-level modules that a fresh interpreter has after the command."""
-    code = "import sys\nfrom ropeconv.cli import main\ntry: main(sys.argv[1:])\nexcept SystemExit: pass\n"
+    code = (
+        "import sys\nfrom ropeconv.cli import main\ntry: "
+        "main(sys.argv[1:])\nexcept SystemExit: pass\n"
+    )
     code += "print('LOADED', *sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
+    )
     line = next(row for row in done.stdout.splitlines() if row.startswith("LOADED"))
     return {module.partition(".")[0] for module in line.split()}
 
@@ -191,6 +231,16 @@ def test_converting_loads_neither_torch_nor_transformers(tmp_path: Path) -> None
     from tests.checkpoints import save_checkpoint
 
     source = save_checkpoint(tmp_path / "model", "llama", context=256)
-    loaded = loaded_by("gguf", str(source), "--pi-factor", "4", "--type", "Q8_0", "-o", str(tmp_path / "out.gguf"), "--quiet")
+    loaded = loaded_by(
+        "gguf",
+        str(source),
+        "--pi-factor",
+        "4",
+        "--type",
+        "Q8_0",
+        "-o",
+        str(tmp_path / "out.gguf"),
+        "--quiet",
+    )
     assert (tmp_path / "out.gguf").exists()
     assert not loaded & {"torch", "transformers", "llama_cpp", "onnxruntime"}

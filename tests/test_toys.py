@@ -1,4 +1,6 @@
-"""What adding costs: a family, a target, a scaling kind, a weight type, each dropped in and used."""
+"""What adding costs: a family, a target, a scaling kind, a weight type, each dropped in and
+used.
+"""
 
 from __future__ import annotations
 
@@ -56,8 +58,21 @@ def test_a_target_is_one_folder(model: Path, tmp_path: Path) -> None:
     looked = json.loads(ropeconv("inspect", str(model), "--json").stdout)
     assert looked["carries"]["yarn"]["toy"] == {"how": "tables", "why": "one line a pair"}
     assert looked["carries"]["llama3"]["toy"]["why"] == "a toy has no llama3; take yarn"
-    refused = ropeconv("toy", str(model), "--scaling", "llama3", "--factor", "4",
-                       "--set", "low_freq_factor=1", "--set", "high_freq_factor=4", "-o", str(out), "--force")  # fmt: skip
+    refused = ropeconv(
+        "toy",
+        str(model),
+        "--scaling",
+        "llama3",
+        "--factor",
+        "4",
+        "--set",
+        "low_freq_factor=1",
+        "--set",
+        "high_freq_factor=4",
+        "-o",
+        str(out),
+        "--force",
+    )
     assert refused.returncode == 2
     assert refused.stderr == "ropeconv: a toy has no llama3; take yarn\n"
     verified = ropeconv("verify", str(out))

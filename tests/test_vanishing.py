@@ -14,7 +14,9 @@ NAME = "model.layers.1.mlp.down_proj.weight"
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint one of whose matrices lies below float16's smallest subnormal, some of it negative."""
+    """A checkpoint one of whose matrices lies below float16's smallest subnormal, some of it
+    negative.
+    """
     import torch
     from safetensors.torch import load_file, save_file
 
@@ -40,7 +42,12 @@ def run(*arguments: str) -> int:
     ],
 )
 def test_they_are_refused(
-    command: str, narrow: tuple[str, ...], wide: tuple[str, ...], source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    command: str,
+    narrow: tuple[str, ...],
+    wide: tuple[str, ...],
+    source: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     out = tmp_path / "out.gguf"
     assert run(command, str(source), "--pi-factor", "4", *narrow, "-o", str(out)) == 2

@@ -73,9 +73,11 @@ SCALING = ScalingKind(
 )
 '''
 
-RUNNING_KIND = STATIC_KIND.replace('name="root"', 'name="running"').replace(
-    'by_factor_of("root")', 'by_factor_of("running")'
-).replace("static=True", "static=False")
+RUNNING_KIND = (
+    STATIC_KIND.replace('name="root"', 'name="running"')
+    .replace('by_factor_of("root")', 'by_factor_of("running")')
+    .replace("static=True", "static=False")
+)
 
 TARGET = '''
 """A target that writes the frequencies as text, and reads nothing back."""
@@ -115,7 +117,7 @@ class Toy:
             raise CannotExpress("a toy has no llama3; take yarn")
         return Carried("tables", "one line a pair")
 
-    def emit(self, model, out, *, huggingface, options, progress=None):
+    def emit(self, model, out, *, options, progress=None):
         carried = self.carry(model, options.bake)
         lines = [f"{value:.{options.digits}g}" for value in model.main_frequencies.inv_freq]
         text = "\\n".join(lines)
@@ -138,7 +140,9 @@ TARGET = Toy()
 '''
 
 
-def run(arguments: list[str], *, rooms: dict[str, Path] | None = None) -> subprocess.CompletedProcess[str]:
+def run(
+    arguments: list[str], *, rooms: dict[str, Path] | None = None
+) -> subprocess.CompletedProcess[str]:
     """`ropeconv ARGUMENTS` with folders of further modules in rooms: package -> folder."""
     code = RUN.format(rooms=[(room, str(folder)) for room, folder in (rooms or {}).items()])
     return subprocess.run(

@@ -81,14 +81,13 @@ class Gguf:
         model: Model,
         out: Path | None,
         *,
-        huggingface: Mapping[str, Any],
         options: Any,
         progress: Progress | None = None,
     ) -> Emitted:
         """See `Target`."""
         from converters.to_gguf.write import emit
 
-        return emit(model, out, huggingface=huggingface, options=options, progress=progress)
+        return emit(model, out, options=options, progress=progress)
 
     def open_artefact(self, path: Path, *, provider: str | None = None) -> Artefact:  # noqa: ARG002
         """See `Target`; the arithmetic is always the CPU's."""

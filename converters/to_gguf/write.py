@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,15 +36,14 @@ def emit(
     model: Model,
     out: Path | None,
     *,
-    huggingface: Mapping[str, Any],
     options: Options,
     progress: Progress | None = None,
 ) -> Emitted:
     """Write `model` as GGUF.
 
-    out: file or folder; None = the current folder. huggingface: config keys for the reference, kept
-    as provenance. Raises CannotExpress, TokenizerError or OutputError before any file is opened for
-    writing; CheckpointError for a weight that is not a number, with nothing left behind.
+    out: file or folder; None = the current folder. Raises CannotExpress, TokenizerError or
+    OutputError before any file is opened for writing; CheckpointError for a weight that is not a
+    number, with nothing left behind.
     """
     encoding = encode(model, options.bake)
     kind = _file_type(model, options)
@@ -54,7 +53,7 @@ def emit(
     path = _resolve(out, naming, type_name)
     typed = [] if kind is None else [uint32("general.file_type", kind.number)]
     keys, limits = _keys(model, encoding, [*general, *typed], options)
-    keys.append(provenance_key(model, huggingface, path))
+    keys.append(provenance_key(model, path))
     parts = lay_out(path, keys, tensors, split=options.split)
     names = [part.path for part in parts]
     stale = check_outputs(path, names, source=model.checkpoint.path, force=options.force)

@@ -57,14 +57,13 @@ class Onnx:
         model: Model,
         out: Path | None,
         *,
-        huggingface: Mapping[str, Any],
         options: Options,
         progress: Progress | None = None,
     ) -> Emitted:
         """See Target."""
         from converters.to_onnx.write import emit
 
-        return emit(model, out, huggingface=huggingface, options=options, progress=progress)
+        return emit(model, out, options=options, progress=progress)
 
     def open_artefact(self, path: Path, *, provider: str | None = None) -> Artefact:
         """See Target."""

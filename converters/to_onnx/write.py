@@ -28,13 +28,12 @@ def emit(
     model: Model,
     out: Path | None,
     *,
-    huggingface: Mapping[str, Any],
     options: Options,
     progress: Progress | None = None,
 ) -> Emitted:
     """Write `model` as a folder that onnxruntime, onnxruntime-genai, optimum and transformers.js load.
 
-    huggingface: config keys for the reference, kept as provenance. Raises CannotExpress, TokenizerError or OutputError
+    Raises CannotExpress, TokenizerError or OutputError
     before anything is written; CheckpointError for a weight that is not a number, with nothing left behind.
     """
     if out is None:
@@ -48,9 +47,9 @@ def emit(
     kind = weight_type(options.type, **chosen)
     store, graph = build(model, encoding, profile, kind)
     texts = client_files(
-        model, huggingface=huggingface, kind=kind, shares_buffer=profile.shares_buffer
+        model, kind=kind, shares_buffer=profile.shares_buffer
     )
-    texts[ORIGIN_FILE] = _dump(describe_origin(model, huggingface, out=out.resolve()))
+    texts[ORIGIN_FILE] = _dump(describe_origin(model, out=out.resolve()))
     texts[GRAPH] = graph
     if options.dry_run:
         check_folder(out, force=options.force, source=model.checkpoint.path)

@@ -50,21 +50,19 @@ class Safetensors:
         model: Model,
         out: Path | None,
         *,
-        huggingface: Mapping[str, Any],
         options: SafetensorsOptions,
         progress: Progress | None = None,
     ) -> Emitted:
         """See Target."""
         from converters.to_safetensors.write import emit
 
-        return emit(model, out, huggingface=huggingface, options=options, progress=progress)
+        return emit(model, out, options=options, progress=progress)
 
     def write_folder(
         self,
         model: Model,
         out: Path,
         *,
-        huggingface: Mapping[str, Any],
         dtype: str | None = None,
         link: bool = False,
         origin: bool = True,
@@ -76,7 +74,7 @@ class Safetensors:
         options = SafetensorsOptions(
             dtype=dtype, link=link, origin=origin, force=force, dry_run=dry_run
         )
-        return self.emit(model, out, huggingface=huggingface, options=options, progress=progress)
+        return self.emit(model, out, options=options, progress=progress)
 
     def open_artefact(self, path: Path, *, provider: str | None = None) -> Artefact:  # noqa: ARG002
         """See Target."""

@@ -54,15 +54,13 @@ def emit(
     model: Model,
     out: Path | None,
     *,
-    huggingface: Mapping[str, Any],
     options: SafetensorsOptions,
     progress: Progress | None = None,
 ) -> Emitted:
     """Write `model` as a folder that transformers 5 and 4 read.
 
-    huggingface: config keys for the reference, kept as provenance. Raises CannotExpress,
-    TokenizerError or OutputError before anything is written; CheckpointError for a weight that is
-    not a number, with nothing left behind.
+    Raises CannotExpress, TokenizerError or OutputError before anything is written; CheckpointError
+    for a weight that is not a number, with nothing left behind.
     """
     if out is None:
         raise OutputError("a folder to write is needed; give it with -o")
@@ -77,7 +75,7 @@ def emit(
     tensors = plan(model, dtype=dtype)
     config = write_config(model, spelling, dtype=None if kept else _widest(tensors))
     shards = [] if kept else lay_out(tensors, max_shard_size=options.max_shard_size)
-    origin = describe_origin(model, huggingface, out=out.resolve()) if options.origin else None
+    origin = describe_origin(model, out=out.resolve()) if options.origin else None
     contents = Contents(kept, shards, _texts(model, config, origin, shards))
     if options.dry_run:
         check_folder(out, force=options.force, source=model.checkpoint.path)

@@ -145,7 +145,10 @@ def _describe_kind(rope: Rope) -> str:
     factor, reach = getattr(rope.parameters, "factor", None), rope.context / rope.original_context
     if factor is None or math.isclose(factor, reach, rel_tol=1e-9):
         return rope.kind
-    return f"{rope.kind}, factor {factor:g}, which is not {rope.context}/{rope.original_context} = {reach:g}"
+    return (
+        f"{rope.kind}, factor {factor:g}, which is not "
+        f"{rope.context}/{rope.original_context} = {reach:g}"
+    )
 
 
 def _describe_numbers(model: Model) -> str:

@@ -59,10 +59,11 @@ def command(
     original_context: int | None,
     **scaling: Any,
 ) -> int:
-    """Look at SOURCE: family, sizes, rotary embedding by layer type, bytes, what each target can carry, traps.
+    """Look at SOURCE: family, sizes, rotary embedding, bytes, what each target can carry, traps.
 
-    SOURCE is a Hugging Face folder, a GGUF file, an ONNX folder or a hub id. A scaling option shows the model with it.
-    Exit 1: a trap makes the file's meaning doubtful, or the model cannot be converted.
+    SOURCE is a Hugging Face folder, a GGUF file, an ONNX folder or a hub id. A scaling option shows
+    the model with it. Exit 1: a trap makes the file's meaning doubtful, or the model cannot be
+    converted.
 
     \b
     Examples:

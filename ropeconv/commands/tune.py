@@ -43,9 +43,9 @@ def command(source: str, *, output: Path, original_context: int | None, **values
     Examples:
       ropeconv tune model/ --pi-factor 2 -o tuned/
       ropeconv tune model/ --yarn-factor 4 --lora-rank 8 --steps 200 --text book.txt -o tuned/
-      accelerate launch --num_processes 4 -m ropeconv tune model/ --pi-factor 4 --batch-size 64 -o tuned/
+      accelerate launch --num_processes 4 -m ropeconv tune model/ --pi-factor 4 -o tuned/
       ropeconv gguf tuned/ -o tuned.gguf
-    """  # noqa: E501 - a command that can be copied
+    """
     from ropeconv.longctx.tune.report import tuned_facts
     from ropeconv.longctx.tune.run import tune
 

@@ -55,9 +55,10 @@ def command(
 ) -> int:
     """Prove that OUT computes what its source computes in PyTorch, past the trained context too.
 
-    Structure, rotary frequencies, tokens, weights, then logits at every position of a real text: the file runs in its own
-    runtime, the source in transformers (float32) with the new config. Exit 0: equal within the type's limits; 1: a check
-    failed; 2: nothing to compare. A scaling option states what OUT should carry, where it does not say so itself.
+    Structure, rotary frequencies, tokens, weights, then logits at every position of a real text:
+    the file runs in its own runtime, the source in transformers (float32) with the new config.
+    Exit 0: equal within the type's limits; 1: a check failed; 2: nothing to compare. A scaling
+    option states what OUT should carry, where it does not say so itself.
 
     \b
     Examples:

@@ -22,25 +22,29 @@ from ropeconv.errors import ConfigError, unknown_name
 IGNORED = frozenset(
     """
     _attn_implementation _attn_implementation_autoset _commit_hash _name_or_path
-    add_cross_attention architectures attention_dropout attn_implementation auto_map bad_words_ids
-    begin_suppress_tokens bos_token_id chunk_size_feed_forward cross_attention_hidden_size decoder_start_token_id
-    diversity_penalty do_sample dtype early_stopping embd_pdrop encoder_no_repeat_ngram_size eos_token_id
-    exponential_decay_length_penalty finetuning_task forced_bos_token_id forced_eos_token_id id2label
-    initializer_range is_decoder is_encoder_decoder is_llama_config keys_to_ignore_at_inference label2id
-    length_penalty max_length min_length model_type no_repeat_ngram_size num_beam_groups num_beams
-    num_return_sequences output_attentions output_hidden_states output_scores pad_token_id prefix pretraining_tp
-    problem_type pruned_heads remove_invalid_values repetition_penalty resid_pdrop return_dict
-    return_dict_in_generate rope_interleaved sep_token_id suppress_tokens task_specific_params temperature
-    tf_legacy_loss tie_encoder_decoder tie_word_embeddings tokenizer_class top_k top_p torch_dtype torchscript
-    transformers.js_config transformers_version transformers_weights typical_p unsloth_fixed unsloth_version
-    use_bfloat16 use_cache attention_probs_dropout_prob hidden_dropout_prob
+    add_cross_attention architectures attention_dropout attn_implementation auto_map
+    bad_words_ids begin_suppress_tokens bos_token_id chunk_size_feed_forward
+    cross_attention_hidden_size decoder_start_token_id diversity_penalty do_sample dtype
+    early_stopping embd_pdrop encoder_no_repeat_ngram_size eos_token_id
+    exponential_decay_length_penalty finetuning_task forced_bos_token_id forced_eos_token_id
+    id2label initializer_range is_decoder is_encoder_decoder is_llama_config
+    keys_to_ignore_at_inference label2id length_penalty max_length min_length model_type
+    no_repeat_ngram_size num_beam_groups num_beams num_return_sequences output_attentions
+    output_hidden_states output_scores pad_token_id prefix pretraining_tp problem_type
+    pruned_heads remove_invalid_values repetition_penalty resid_pdrop return_dict
+    return_dict_in_generate rope_interleaved sep_token_id suppress_tokens task_specific_params
+    temperature tf_legacy_loss tie_encoder_decoder tie_word_embeddings tokenizer_class top_k
+    top_p torch_dtype torchscript transformers.js_config transformers_version
+    transformers_weights typical_p unsloth_fixed unsloth_version use_bfloat16 use_cache
+    attention_probs_dropout_prob hidden_dropout_prob
     """.split()  # noqa: SIM905 - a list of names to read, one a word
 )
-# Keys that checkpoint/rope_parameters.py and `layer_types` read and check themselves.
+# Keys that config/rope_parameters.py and `layer_types` read and check themselves.
 READ_ELSEWHERE = frozenset(
     """
-    rope_parameters rope_scaling rope_theta rope_local_base_freq partial_rotary_factor rotary_pct rotary_emb_base
-    max_position_embeddings original_max_position_embeddings layer_types
+    rope_parameters rope_scaling rope_theta rope_local_base_freq partial_rotary_factor
+    rotary_pct rotary_emb_base max_position_embeddings original_max_position_embeddings
+    layer_types
     """.split()  # noqa: SIM905 - a list of names to read, one a word
 )
 # Values under a harmless name that would still change the forward pass: what they mean, what to do.

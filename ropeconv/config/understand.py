@@ -78,7 +78,9 @@ def account(tensors: Mapping[str, Tensor], arch: Architecture, stack: Stack) -> 
 
 
 def _check_tie(tensors: Mapping[str, Tensor], stack: Stack) -> None:
-    """transformers leaves a head that differs from the embedding untied, whatever the config says."""
+    """transformers leaves a head that differs from the embedding untied, whatever the config
+    says.
+    """
     embedding, name = stack.embedding.weight.template, stack.head.output.weight.template
     head, table = tensors.get(name), tensors[embedding]
     if head is None:

@@ -27,7 +27,9 @@ def _hidden_theta(case: Case) -> Finding | None:
             "transformers 4": f"takes {case.default_theta:g}, and no scaling at all"
             if full != case.default_theta
             else "no scaling",
-            "readers of the older keys (vLLM, DeepSpeed, SGLang on transformers 4)": "10000, without a word",
+            "readers of the older keys (vLLM, DeepSpeed, SGLang on transformers 4)": (
+                "10000, without a word"
+            ),
         },
         "write both generations of keys",
         dict,  # the writer of folders writes both

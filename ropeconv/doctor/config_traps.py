@@ -54,7 +54,9 @@ def _lost_theta(case: Case) -> Finding | None:
         f"inside rope_parameters",
         {
             "transformers 5": effect,
-            "transformers 4": f"never reads rope_parameters: the base becomes {case.default_theta:g}",
+            "transformers 4": (
+                f"never reads rope_parameters: the base becomes {case.default_theta:g}"
+            ),
         },
         "keep rope_scaling's method and write the base where both majors read it",
         mend,
@@ -173,9 +175,15 @@ def _stale_cache(case: Case) -> Finding | None:
             WARNING,
             f"{where}: longrope with two tables on a {case.name} model",
             {
-                "transformers 5": "generation that crosses the trained length goes on with cached keys of the short table",
+                "transformers 5": (
+                    "generation that crosses the trained length goes on with "
+                    "cached keys of the short table"
+                ),
                 "transformers 4": "the same",
-                "llama.cpp": "takes the long table for every token once more than the trained length is allocated",
+                "llama.cpp": (
+                    "takes the long table for every token once more than the "
+                    "trained length is allocated"
+                ),
             },
             "one table for all lengths (short_factor = long_factor) keeps generation sound, at a "
             "price for short texts",

@@ -74,7 +74,9 @@ def find_reader(path: Path) -> FileReader | None:
 
 
 def open_file(path: Path) -> Opened | None:
-    """The file's own keys and tables where a target reads such files; None for folders and hub ids."""
+    """The file's own keys and tables where a target reads such files; None for folders and hub
+    ids.
+    """
     reader = find_reader(path)
     return None if reader is None else Opened(reader, reader.open_raw(path))
 

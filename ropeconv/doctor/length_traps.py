@@ -40,7 +40,10 @@ def _yarn_without_length(case: Case) -> Finding | None:
             ERROR if stated is None else WARNING,
             f"{where}: yarn without {TRAINED}",
             {
-                "transformers 5": f"takes {MAX} {limit}: if that is the extended length, frequencies are off by up to 2.2 times",
+                "transformers 5": (
+                    f"takes {MAX} {limit}: if that is the extended length, "
+                    "frequencies are off by up to 2.2 times"
+                ),
                 "transformers 4": "the same",
                 "onnxruntime-genai": "takes the extended length",
             },
@@ -72,7 +75,9 @@ def _bumped_dynamic(case: Case) -> Finding | None:
             ERROR,
             f"{where}: dynamic with {MAX} {limit} raised above the trained {trained}",
             {
-                "transformers 5": f"takes {limit} for the trained length: nothing is scaled below it",
+                "transformers 5": (
+                    f"takes {limit} for the trained length: nothing is scaled below it"
+                ),
                 "transformers 4": "the same",
                 "vLLM": "builds one table for the maximum",
             },
@@ -103,7 +108,9 @@ def _outer_length(case: Case) -> Finding | None:
         ERROR,
         f"{holes[0]} has no {TRAINED}, only config.json itself has ({length})",
         {
-            "transformers 5": f"does not look there for a nested dict: takes {MAX} {case.config.get(MAX)}",
+            "transformers 5": (
+                f"does not look there for a nested dict: takes {MAX} {case.config.get(MAX)}"
+            ),
             "transformers 4": "the same",
         },
         "move it into the layer type's dict",

@@ -118,7 +118,9 @@ ROWS: tuple[Row, ...] = (
             and values.get("short_factor") != values.get("long_factor")
         ),
         {
-            "llama.cpp, vLLM": "choose by the context that is allocated, not by the length of the text",
+            "llama.cpp, vLLM": (
+                "choose by the context that is allocated, not by the length of the text"
+            ),
             "mlx-lm": "long table only",
         },
     ),

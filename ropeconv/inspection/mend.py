@@ -25,7 +25,6 @@ from ropeconv.errors import CheckpointError, ConfigError, RopeconvError
 from ropeconv.finding import INTENT, Finding, changes
 from ropeconv.kit.output import replacing_folder
 from ropeconv.model import Checkpoint
-from ropeconv.prepare import huggingface_patch
 from ropeconv.rope.spec import Frequencies
 from ropeconv.sources.folder import fingerprint, open_checkpoint
 from ropeconv.target import FileReader, FolderWriter, Target
@@ -121,7 +120,7 @@ def _mend_folder(
         _copy_with_config(checkpoint, config, out, force=force)
     else:
         model = understand(replace(checkpoint, config=config), original_context=original_context)
-        write(model, out, huggingface=huggingface_patch(model), link=link, force=force)
+        write(model, out, link=link, force=force)
     return Mended(out, tuple(done), tuple(left), before, _folder_numbers(target, out))
 
 
@@ -172,8 +171,7 @@ def _mend_file(
         checkpoint = replace(checkpoint, config=_with_intent(checkpoint.config, intent))
     own = _fingerprint(reader, path, checkpoint)
     model = understand(replace(checkpoint, fingerprint=own))
-    patch = huggingface_patch(model)
-    emitted = target.emit(model, out, huggingface=patch, options=target.options(force=force))
+    emitted = target.emit(model, out, options=target.options(force=force))
     written = emitted.files[0]
     return Mended(
         written, tuple(done), tuple(left), _file_numbers(file), _file_numbers(open_file(written))

@@ -60,9 +60,8 @@ def render(look: Look, console: Console) -> None:
 
 def _lines(look: Look) -> dict[str, str]:
     facts = look.facts
-    lines = {
-        "path": f"{look.path} ({' '.join(str(facts[key]) for key in ('format', 'type') if facts.get(key))})"
-    }
+    kinds = " ".join(str(facts[key]) for key in ("format", "type") if facts.get(key))
+    lines = {"path": f"{look.path} ({kinds})"}
     if "parameters" in facts:
         lines["model"] = (
             f"{facts['family']}, {facts['parameters'] / 1e6:,.1f} M parameters, {facts['layers']} "

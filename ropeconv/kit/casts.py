@@ -181,6 +181,9 @@ def bad_value(rows: Array, type_name: str) -> BadValueError:
         reason = "is not finite; the checkpoint is damaged"
         if not bad.any():
             bad = ~np.isfinite(wide.astype(numpy_dtype(FLOATS[type_name])).astype(np.float32))
-            reason = f"is past the range of {type_name}; take {'F32' if type_name == 'BF16' else 'BF16 or F32'}"
+            reason = (
+                f"is past the range of {type_name}; take "
+                f"{'F32' if type_name == 'BF16' else 'BF16 or F32'}"
+            )
     row, column = (int(axis) for axis in np.argwhere(bad)[0])
     return BadValueError(row, column, float(wide[row, column]), reason)

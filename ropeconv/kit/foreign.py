@@ -1,4 +1,6 @@
-"""Other libraries, made to behave: their errors as one line, transformers without its own output."""
+"""Other libraries, made to behave: their errors as one line, transformers without its own
+output.
+"""
 
 from __future__ import annotations
 

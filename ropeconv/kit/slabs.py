@@ -12,7 +12,9 @@ SLAB = 1 << 20  # values: 4 MiB of float32, which amortise a call and stay near 
 
 
 def cut(shape: tuple[int, ...], *, values: int = SLAB) -> Iterator[tuple[int, int]]:
-    """(start, stop) over the first axis of `shape`, at least one row and about `values` at a time."""
+    """(start, stop) over the first axis of `shape`, at least one row and about `values` at a
+    time.
+    """
     step = max(1, values // max(1, prod(shape[1:])))
     for start in range(0, shape[0], step):
         yield start, min(shape[0], start + step)

@@ -93,7 +93,10 @@ def _compare_table(where: str, mine: Array, theirs: Array) -> tuple[list[str], f
         return [], worst
     ratio = float(mine[pair] / theirs[pair]) if theirs[pair] else float("inf")
     count = int(np.sum(off > RTOL))
-    text = f"{where}: pair {pair} rotates by {mine[pair]:.9g} radians a token, expected {theirs[pair]:.9g}"
+    text = (
+        f"{where}: pair {pair} rotates by {mine[pair]:.9g} radians a token, "
+        f"expected {theirs[pair]:.9g}"
+    )
     return [f"{text} (ratio {ratio:.6g}; {count} of {len(mine)} pairs differ)"], worst
 
 

@@ -82,7 +82,6 @@ class Converted:
                 whole = as_torch(tensor.rows(0, tensor.shape[0])).float()
                 converter.add_tensor(self.first, self.first, pattern, whole)
         made = converter.convert(self.first, model=self.model, config=self.model.config)
-        made = made[0] if isinstance(made, tuple) else made  # before 5.1: beside its errors
         return {name: one[0] if isinstance(one, list) else one for name, one in made.items()}
 
 

@@ -80,7 +80,10 @@ class Report:
             return f"FAIL: {', '.join(failed)}{self._untested(skipped)}"
         if not self.measured:
             return f"FAIL: logits did not run{self._untested(skipped)}"
-        head = f"PASS: {self.path} computes what PyTorch computes, within the limits of {self.type}, over {self.reached} tokens"
+        head = (
+            f"PASS: {self.path} computes what PyTorch computes, within the limits "
+            f"of {self.type}, over {self.reached} tokens"
+        )
         return head + self._untested(skipped)
 
     def _untested(self, skipped: list[str]) -> str:
@@ -97,7 +100,9 @@ class Report:
 
 
 def to_json(report: Report) -> dict[str, Any]:
-    """Everything in the report as JSON values; a number that is not finite is its name as a string."""
+    """Everything in the report as JSON values; a number that is not finite is its name as a
+    string.
+    """
     values = asdict(report) | {
         "ok": report.ok,
         "verdict": report.verdict,
@@ -157,7 +162,10 @@ def _band_table(measured: Measured, *, trained: int) -> Any:
     from rich.table import Table
 
     gates = measured.gates
-    title = f"logits, {measured.run.name}: {measured.run.tokens} tokens (* past the trained {trained}; @ position)"
+    title = (
+        f"logits, {measured.run.name}: {measured.run.tokens} tokens (* past the "
+        f"trained {trained}; @ position)"
+    )
     table = Table(
         "positions", title=title, title_justify="left", title_style="", box=None, pad_edge=False
     )

@@ -94,7 +94,10 @@ def probe_rung(
             progress("probes", done, total)
 
     result = compare_probes(artefact.probes, torch_side, ids, gates, progress=report)
-    summary = f"{len(artefact.probes)} calls beside the text, worst NMSE {result.worst:.1e} ({result.worst_name})"
+    summary = (
+        f"{len(artefact.probes)} calls beside the text, worst NMSE "
+        f"{result.worst:.1e} ({result.worst_name})"
+    )
     return make_rung("probes", result.findings, summary)
 
 
@@ -117,7 +120,9 @@ def logit_rung(measured: Sequence[Measured], *, wanted: int, trained: int, conte
 
 
 def gate_findings(band: Band, gates: Gates) -> list[str]:
-    """One line for every limit that the band does not keep; a number that is not finite keeps none."""
+    """One line for every limit that the band does not keep; a number that is not finite keeps
+    none.
+    """
     limits = gates.at(band.stop)
     where = f"positions {band.start}-{band.stop - 1}"
     findings = []

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from ropeconv.artefact import Artefact
+from ropeconv.config.patch import huggingface_patch
 from ropeconv.config.rope_parameters import replace_rope_parameters
 from ropeconv.config.understand import understand
 from ropeconv.errors import CannotExpress, CheckpointError, RopeconvError
 from ropeconv.extend import ScalingRequest
 from ropeconv.model import Checkpoint, Model
-from ropeconv.prepare import huggingface_patch, scale
+from ropeconv.prepare import scale
 from ropeconv.rope.build import find_kind
 from ropeconv.rope.spec import Rope
 from ropeconv.sources.folder import open_checkpoint
@@ -99,7 +100,9 @@ def _check_fingerprint(artefact: Artefact, checkpoint: Checkpoint) -> None:
 def _requested(
     checkpoint: Checkpoint, request: ScalingRequest | None, *, original_context: int | None
 ) -> Mapping[str, Any]:
-    """The config keys of the scaling that the user states; the checkpoint's own without a request."""
+    """The config keys of the scaling that the user states; the checkpoint's own without a
+    request.
+    """
     model = _understand(checkpoint, original_context=original_context)
     return huggingface_patch(scale(model, request))
 
@@ -206,7 +209,9 @@ def _running_length(rope: Rope | None) -> str | None:
 
 
 def _size_findings(found: Model, expected: Expected) -> list[str]:
-    """Sizes and constants of the forward pass that an artefact states beside its tensors' shapes."""
+    """Sizes and constants of the forward pass that an artefact states beside its tensors'
+    shapes.
+    """
     mine, theirs = found.sizes.values(), expected.model.sizes.values()
     apart = JUDGED_BY_TENSORS | JUDGED_BY_LAYERS
     stated = [name for name in theirs if name in mine and name not in apart]
@@ -219,7 +224,9 @@ def _size_findings(found: Model, expected: Expected) -> list[str]:
 
 
 def _equal(a: Any, b: Any) -> bool:
-    """Whether the artefact says what the source says; a word is said by no format but the source's."""
+    """Whether the artefact says what the source says; a word is said by no format but the
+    source's.
+    """
     if isinstance(a, str | list) or isinstance(b, str | list):
         return True
     if isinstance(a, float) or isinstance(b, float):

@@ -84,7 +84,10 @@ def _compare_exact(name: str, mine: Tensor, theirs: Tensor, *, offset: float) ->
             at = tuple(int(i) for i in np.argwhere(wrong)[0])
             count = int(wrong.sum())
             place = f"{name}[{', '.join(map(str, (start + at[0], *at[1:])))}]"
-            text = f"{place} is {found[at]:.9g} ({mine.dtype}), the source's {source[at]:.9g} rounds to {expected[at]:.9g}"
+            text = (
+                f"{place} is {found[at]:.9g} ({mine.dtype}), the source's "
+                f"{source[at]:.9g} rounds to {expected[at]:.9g}"
+            )
             return f"{text}; {count} of {wrong.size} values in its rows differ"
     return None
 
@@ -110,12 +113,21 @@ def _compare_blocks(
     rms, slope = float(np.sqrt(error / power)), product / power - 1.0
     report.blocks[mine.dtype] = max(report.blocks.get(mine.dtype, 0.0), rms)
     if mine.dtype not in limits:
-        return f"{name} is {mine.dtype}, for which there are no measured limits; take a type that ropeconv writes"
+        return (
+            f"{name} is {mine.dtype}, for which there are no measured limits; take "
+            "a type that ropeconv writes"
+        )
     limit = limits[mine.dtype]
     if not rms <= limit.rms:
-        return f"{name} ({mine.dtype}) is off by {rms:.2%} RMS, {mine.dtype} is good for {limit.rms:.0%}"
+        return (
+            f"{name} ({mine.dtype}) is off by {rms:.2%} RMS, {mine.dtype} is good "
+            f"for {limit.rms:.0%}"
+        )
     slope += rms**2 if limit.projected else 0.0
     if not limit.slope_low <= slope <= limit.slope_high:
         allowed = f"{limit.slope_low:+.2%} to {limit.slope_high:+.2%}"
-        return f"{name} ({mine.dtype}) is {slope:+.2%} too large on the whole, {mine.dtype} rounds within {allowed}"
+        return (
+            f"{name} ({mine.dtype}) is {slope:+.2%} too large on the whole, "
+            f"{mine.dtype} rounds within {allowed}"
+        )
     return None

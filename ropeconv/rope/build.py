@@ -29,7 +29,9 @@ def parameter_keys(kind: ScalingKind, *, own: bool = True) -> tuple[str, ...]:
 
 
 def make_parameters(kind: ScalingKind, values: Mapping[str, Any]) -> Any:
-    """An instance of `kind.parameters`; RopeConfigError on an unknown, missing or ill-typed value."""
+    """An instance of `kind.parameters`; RopeConfigError on an unknown, missing or ill-typed
+    value.
+    """
     keys = parameter_keys(kind)
     for key in values:
         if key not in keys:

@@ -87,8 +87,8 @@ class ScalingKind:
     huggingface: Rope -> the `rope_parameters` dict (with rope_theta) from which transformers
     computes the same numbers. by_factor: (Rope, factor, extra parameters) -> the parameters that
     make the unscaled Rope `factor` times longer. static: False when no fixed table holds the
-    numbers, because they follow the running length (`dynamic`). LongRoPE is
-        static: its two tables are known beforehand, and `Frequencies.switch_context` says when the second one starts.
+    numbers, because they follow the running length (`dynamic`); LongRoPE's two tables are known
+    beforehand, and `Frequencies.switch_context` says when the second one starts.
     source: paper or specification. check: Rope -> None, raises RopeConfigError; for what the
     parameters cannot check alone (list lengths, smallest d). solve_at: (Rope, running length in
     tokens) -> Frequencies, for kinds that are not static. frozen_advice: Rope -> what to do where

@@ -1,4 +1,6 @@
-"""Which files make up a checkpoint: one folder, its weight files, its text files, its fingerprint."""
+"""Which files make up a checkpoint: one folder, its weight files, its text files, its
+fingerprint.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
-"""Every trap of a config.json: a folder that shows it, found by name, refused by converters, mended; judged by transformers.
+"""Every trap of a config.json: a folder that shows it, found by name, refused by converters,
+mended; judged by transformers.
 
-Before and after are what transformers' own rotary module computes; the truth is spelled by hand in transformers' keys.
+Before and after are what transformers' own rotary module computes; the truth is spelled by hand in
+transformers' keys.
 """
 
 from __future__ import annotations
@@ -20,27 +22,32 @@ from ropeconv.inspection.look import look
 from ropeconv.inspection.mend import mend
 from ropeconv.prepare import prepare
 from tests.checkpoints import add_tokenizer, save_checkpoint
+from tests.families import random_ids
 from tests.methods import LONG, THETA, YARN, L, ramp
 from tests.to_safetensors.majors import run
 from tests.to_safetensors.test_grid import TF4, load_in
-from tests.families import random_ids
 
 IDS = np.array(random_ids(4 * L))
 SLIDING = {"rope_type": "default", "rope_theta": 10000.0}
 YARN4 = YARN | {"rope_theta": THETA}
-BARE_YARN = {key: value for key, value in YARN4.items() if key != "original_max_position_embeddings"}
+BARE_YARN = {
+    key: value for key, value in YARN4.items() if key != "original_max_position_embeddings"
+}
 
 
 @dataclass(frozen=True)
 class Trap:
-    """edit: keys of config.json; truth: what a right config has; severity; original_context: what the user has to add."""
+    """edit: keys of config.json; truth: what a right config has; severity; original_context: what
+    the user has to add.
+    """
 
     edit: dict[str, Any]
     truth: dict[str, Any]
     family: str = "llama"
     severity: str = "error"
     original_context: int | None = None
-    before: str = "wrong"  # "wrong" numbers, "refused" by transformers, or "right": another reader falls into it
+    # "wrong" numbers, "refused" by transformers, or "right": another reader falls into it
+    before: str = "wrong"
     keep: tuple[str, ...] = field(default=("K1",))
 
 
@@ -50,7 +57,10 @@ TRAPS: dict[str, Trap] = {
         {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": THETA}},
     ),
     "T2": Trap(
-        {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": None}, "rope_theta": THETA},
+        {
+            "rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": None},
+            "rope_theta": THETA,
+        },
         {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": THETA}},
         before="refused",
     ),
@@ -65,15 +75,25 @@ TRAPS: dict[str, Trap] = {
             "max_position_embeddings": 4 * L,
             "original_max_position_embeddings": L,
         },
-        {"rope_parameters": {"rope_type": "dynamic", "factor": 4.0, "rope_theta": THETA}, "max_position_embeddings": L},
+        {
+            "rope_parameters": {"rope_type": "dynamic", "factor": 4.0, "rope_theta": THETA},
+            "max_position_embeddings": L,
+        },
     ),
     "T6": Trap(
         {
-            "rope_parameters": {"full_attention": YARN4 | {"truncate": False}, "sliding_attention": SLIDING},
+            "rope_parameters": {
+                "full_attention": YARN4 | {"truncate": False},
+                "sliding_attention": SLIDING,
+            },
             "max_position_embeddings": 4 * L,
         },
         {
-            "rope_parameters": {"full_attention": YARN4, "sliding_attention": SLIDING, "truncate": False},
+            "rope_parameters": {
+                "full_attention": YARN4,
+                "sliding_attention": SLIDING,
+                "truncate": False,
+            },
             "max_position_embeddings": 4 * L,
         },
         family="gemma3_text",
@@ -84,16 +104,21 @@ TRAPS: dict[str, Trap] = {
             "max_position_embeddings": 4 * L,
             "original_max_position_embeddings": L,
         },
-        {"rope_parameters": {"full_attention": YARN4, "sliding_attention": SLIDING}, "max_position_embeddings": 4 * L},
+        {
+            "rope_parameters": {"full_attention": YARN4, "sliding_attention": SLIDING},
+            "max_position_embeddings": 4 * L,
+        },
         family="gemma3_text",
     ),
     "T9": Trap(
         {
-            "rope_parameters": LONG | {"rope_theta": THETA, "short_factor": ramp(1.5), "long_factor": ramp(4.0)},
+            "rope_parameters": LONG
+            | {"rope_theta": THETA, "short_factor": ramp(1.5), "long_factor": ramp(4.0)},
             "max_position_embeddings": 4 * L,
         },
         {
-            "rope_parameters": LONG | {"rope_theta": THETA, "short_factor": ramp(4.0), "long_factor": ramp(4.0)},
+            "rope_parameters": LONG
+            | {"rope_theta": THETA, "short_factor": ramp(4.0), "long_factor": ramp(4.0)},
             "max_position_embeddings": 4 * L,
         },
         severity="warning",
@@ -110,7 +135,10 @@ TRAPS: dict[str, Trap] = {
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("traps")
-    return {family: save_checkpoint(root / family, family, context=L) for family in ("llama", "gemma3_text")}
+    return {
+        family: save_checkpoint(root / family, family, context=L)
+        for family in ("llama", "gemma3_text")
+    }
 
 
 def edited(source: Path, out: Path, edit: dict[str, Any]) -> Path:
@@ -123,16 +151,24 @@ def edited(source: Path, out: Path, edit: dict[str, Any]) -> Path:
 
 def numbers(folder: Path) -> dict[str, Any]:
     """What transformers 5 computes below and past L."""
-    return {key: value for key, value in run(str(folder), IDS, [L - 6, 4 * L]).items() if not key.startswith("logits")}
+    return {
+        key: value
+        for key, value in run(str(folder), IDS, [L - 6, 4 * L]).items()
+        if not key.startswith("logits")
+    }
 
 
 def same(found: dict[str, Any], wanted: dict[str, Any]) -> bool:
-    return set(found) == set(wanted) and all(np.allclose(found[key], wanted[key], rtol=5e-6, atol=0) for key in wanted)
+    return set(found) == set(wanted) and all(
+        np.allclose(found[key], wanted[key], rtol=5e-6, atol=0) for key in wanted
+    )
 
 
 @pytest.mark.torch
 @pytest.mark.parametrize("name", TRAPS)
-def test_a_trap_is_found_refused_and_mended(name: str, sources: dict[str, Path], tmp_path: Path) -> None:
+def test_a_trap_is_found_refused_and_mended(
+    name: str, sources: dict[str, Path], tmp_path: Path
+) -> None:
     trap = TRAPS[name]
     folder = edited(sources[trap.family], tmp_path / "trap", trap.edit)
     truth = numbers(edited(sources[trap.family], tmp_path / "truth", trap.truth))
@@ -166,7 +202,15 @@ def test_t8_keys_that_gptj_never_reads(tmp_path: Path) -> None:
 
     torch.manual_seed(0)
     model = GPTJForCausalLM(
-        GPTJConfig(vocab_size=384, n_embd=64, n_head=4, n_layer=2, rotary_dim=8, n_positions=L, bos_token_id=0)
+        GPTJConfig(
+            vocab_size=384,
+            n_embd=64,
+            n_head=4,
+            n_layer=2,
+            rotary_dim=8,
+            n_positions=L,
+            bos_token_id=0,
+        )
     )
     model.save_pretrained(tmp_path / "plain")
     add_tokenizer(tmp_path / "plain")
@@ -180,14 +224,24 @@ def test_t8_keys_that_gptj_never_reads(tmp_path: Path) -> None:
     assert "rope_scaling" not in json.loads((tmp_path / "mended" / "config.json").read_text())
     ids = torch.tensor([random_ids(100)])
     with torch.no_grad():
-        before, after = (GPTJForCausalLM.from_pretrained(path).eval()(ids).logits for path in (folder, tmp_path / "mended"))
+        before, after = (
+            GPTJForCausalLM.from_pretrained(path).eval()(ids).logits
+            for path in (folder, tmp_path / "mended")
+        )
     assert torch.equal(before, after)  # the keys did nothing, and the copy says nothing of them
-    assert sorted(path.name for path in (tmp_path / "mended").iterdir()) == sorted(path.name for path in folder.iterdir())
+    assert sorted(path.name for path in (tmp_path / "mended").iterdir()) == sorted(
+        path.name for path in folder.iterdir()
+    )
 
 
 @pytest.mark.torch
-@pytest.mark.skipif(not TF4.is_dir(), reason="transformers 4 is not there; run `make build/transformers4/.installed`")
-def test_k1_a_base_that_transformers_4_does_not_find(sources: dict[str, Path], tmp_path: Path) -> None:
+@pytest.mark.skipif(
+    not TF4.is_dir(),
+    reason="transformers 4 is not there; run `make build/transformers4/.installed`",
+)
+def test_k1_a_base_that_transformers_4_does_not_find(
+    sources: dict[str, Path], tmp_path: Path
+) -> None:
     folder = edited(sources["llama"], tmp_path / "trap", {})
     config = json.loads((folder / "config.json").read_text())
     assert "rope_theta" not in config  # as transformers 5 saves it
@@ -200,14 +254,22 @@ def test_k1_a_base_that_transformers_4_does_not_find(sources: dict[str, Path], t
     assert np.allclose(after, THETA**-pairs, rtol=5e-6)
 
 
-def test_k2_longrope_without_factors_is_not_guessed(sources: dict[str, Path], tmp_path: Path) -> None:
-    folder = edited(sources["llama"], tmp_path / "trap", {"rope_parameters": LONG | {"rope_theta": THETA}})
+def test_k2_longrope_without_factors_is_not_guessed(
+    sources: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = edited(
+        sources["llama"], tmp_path / "trap", {"rope_parameters": LONG | {"rope_theta": THETA}}
+    )
     found = look(folder)
     assert found.findings[0].name == "K2"
     assert not found.sound
-    with pytest.raises(RopeConfigError, match=r"^K2: rope_parameters: longrope without short_factor"):
+    with pytest.raises(
+        RopeConfigError, match=r"^K2: rope_parameters: longrope without short_factor"
+    ):
         prepare(folder, None)
-    with pytest.raises(RopeConfigError, match=r"^K2: rope_parameters: longrope without short_factor"):
+    with pytest.raises(
+        RopeConfigError, match=r"^K2: rope_parameters: longrope without short_factor"
+    ):
         mend(folder, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -218,12 +280,20 @@ def test_k4_a_tokenizer_that_cuts(sources: dict[str, Path], tmp_path: Path) -> N
     file.write_text(json.dumps(json.loads(file.read_text()) | {"model_max_length": 100}))
     assert "K4" in {finding.name for finding in look(folder).findings}
     assert "K4" in mend(folder, tmp_path / "mended").mended
-    assert json.loads((tmp_path / "mended" / "tokenizer_config.json").read_text())["model_max_length"] == L
+    assert (
+        json.loads((tmp_path / "mended" / "tokenizer_config.json").read_text())["model_max_length"]
+        == L
+    )
 
 
-def test_t4_is_not_mended_without_the_trained_length(sources: dict[str, Path], tmp_path: Path) -> None:
+def test_t4_is_not_mended_without_the_trained_length(
+    sources: dict[str, Path], tmp_path: Path
+) -> None:
     folder = edited(sources["llama"], tmp_path / "trap", TRAPS["T4"].edit)
-    with pytest.raises(RopeConfigError, match=r"T4: .*give the trained length with --original-context N \(1024, or 256"):
+    with pytest.raises(
+        RopeConfigError,
+        match=r"T4: .*give the trained length with --original-context N \(1024, or 256",
+    ):
         mend(folder, tmp_path / "out")
     assert prepare(folder, None, original_context=L).main_rope.original_context == L
 
@@ -243,7 +313,8 @@ ROWS: dict[str, dict[str, Any]] = {
     "D4": YARN4 | {"mscale": 1.0, "mscale_all_dim": 0.5},
     "D5": YARN4,
     "D6": {"rope_type": "dynamic", "factor": 4.0, "rope_theta": THETA},
-    "D7": LONG | {"rope_theta": THETA, "factor": 3.0, "short_factor": ramp(4.0), "long_factor": ramp(4.0)},
+    "D7": LONG
+    | {"rope_theta": THETA, "factor": 3.0, "short_factor": ramp(4.0), "long_factor": ramp(4.0)},
     "D8": LONG | {"rope_theta": THETA, "short_factor": ramp(1.5), "long_factor": ramp(4.0)},
     "D9": YARN4 | {"partial_rotary_factor": 0.25},
     "D10": {"rope_type": "linear", "factor": 4.0, "rope_theta": THETA},
@@ -252,7 +323,12 @@ ROWS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", ROWS)
 def test_where_runtimes_disagree_is_a_note(name: str) -> None:
-    config = {"model_type": "llama", "max_position_embeddings": 4 * L, "rope_parameters": ROWS[name], "rope_theta": THETA}
+    config = {
+        "model_type": "llama",
+        "max_position_embeddings": 4 * L,
+        "rope_parameters": ROWS[name],
+        "rope_theta": THETA,
+    }
     found = {finding.name: finding.severity for finding in examine_config(config)}
     assert found.get(name) == "note"
     plain = config | {"rope_parameters": {"rope_type": "default", "rope_theta": THETA}}

@@ -1,4 +1,6 @@
-"""What `inspect` says of a model, against transformers, against files, and against what the targets then do."""
+"""What `inspect` says of a model, against transformers, against files, and against what the targets
+then do.
+"""
 
 from __future__ import annotations
 
@@ -17,18 +19,20 @@ from ropeconv.cli import main
 from ropeconv.errors import RopeconvError
 from ropeconv.extend import ScalingRequest
 from ropeconv.inspection.look import look
-from ropeconv.prepare import huggingface_patch, prepare
+from ropeconv.prepare import prepare
 from ropeconv.rope.build import find_kind
 from tests.checkpoints import save_checkpoint
+from tests.families import FAMILIES, extra, random_ids
 from tests.methods import METHODS, L
-from tests.families import FAMILIES, extra
-from tests.families import random_ids
 
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("look")
-    return {family: save_checkpoint(root / f"model-{n}", family, context=L, **extra(family)) for n, family in enumerate(FAMILIES)}
+    return {
+        family: save_checkpoint(root / f"model-{n}", family, context=L, **extra(family))
+        for n, family in enumerate(FAMILIES)
+    }
 
 
 def run(*arguments: str) -> int:
@@ -40,7 +44,9 @@ def run(*arguments: str) -> int:
 @pytest.mark.torch
 @pytest.mark.parametrize("family", FAMILIES)
 def test_sizes_are_those_of_the_loaded_model(family: str, sources: dict[str, Path]) -> None:
-    """Parameters, weight bytes and the float32 cache against what transformers holds after running L tokens."""
+    """Parameters, weight bytes and the float32 cache against what transformers holds after running
+    L tokens.
+    """
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -53,10 +59,14 @@ def test_sizes_are_those_of_the_loaded_model(family: str, sources: dict[str, Pat
         cache = model(torch.tensor([random_ids(L)]), use_cache=True).past_key_values
     tensors = [part for layer in cache.layers for part in (layer.keys, layer.values)]
     found = sum(tensor.numel() * 4 for tensor in tensors)
-    sliding = sum(kind == "sliding_attention" for kind in getattr(model.config, "layer_types", None) or [])
+    sliding = sum(
+        kind == "sliding_attention" for kind in getattr(model.config, "layer_types", None) or []
+    )
     # transformers keeps one position less than the window, the newest comes with the pass
     one = 2 * facts["kv_heads"] * facts["head_dim"] * 4
-    assert facts["kv_cache_bytes"][str(L)]["F32"] == found + (sliding * one if facts["sliding_window"] else 0)
+    assert facts["kv_cache_bytes"][str(L)]["F32"] == found + (
+        sliding * one if facts["sliding_window"] else 0
+    )
     sizes = facts["kv_cache_bytes"][str(L)]
     assert sizes["F16"] * 2 == sizes["F32"]
     assert sizes["Q8_0"] * 64 == sizes["F32"] * 17
@@ -66,20 +76,37 @@ def test_pairs_that_never_turn_are_counted_by_transformers_table(sources: dict[s
     from transformers import LlamaConfig
     from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-    rope = {"rope_type": "yarn", "rope_theta": 20000.0, "factor": 4.0, "original_max_position_embeddings": L}
+    rope = {
+        "rope_type": "yarn",
+        "rope_theta": 20000.0,
+        "factor": 4.0,
+        "original_max_position_embeddings": L,
+    }
     size = {"hidden_size": 64, "num_attention_heads": 4}
-    plain = LlamaRotaryEmbedding(LlamaConfig(**size, rope_parameters={"rope_type": "default", "rope_theta": 20000.0})).inv_freq
-    scaled = LlamaRotaryEmbedding(LlamaConfig(**size, max_position_embeddings=4 * L, rope_parameters=rope)).inv_freq
-    facts = look(sources["llama"], ScalingRequest(kind="yarn", factor=4)).facts["rope"]["full_attention"]
+    plain = LlamaRotaryEmbedding(
+        LlamaConfig(**size, rope_parameters={"rope_type": "default", "rope_theta": 20000.0})
+    ).inv_freq
+    scaled = LlamaRotaryEmbedding(
+        LlamaConfig(**size, max_position_embeddings=4 * L, rope_parameters=rope)
+    ).inv_freq
+    facts = look(sources["llama"], ScalingRequest(kind="yarn", factor=4)).facts["rope"][
+        "full_attention"
+    ]
     assert facts["incomplete"] == int((plain * L < 2 * math.pi).sum())
     assert facts["incomplete_after"] == int((scaled * 4 * L < 2 * math.pi).sum())
     assert 0 < facts["incomplete"] < 8
-    assert np.allclose(facts["wavelengths"], [2 * math.pi / scaled.max(), 2 * math.pi / scaled.min()], rtol=1e-5)
+    assert np.allclose(
+        facts["wavelengths"], [2 * math.pi / scaled.max(), 2 * math.pi / scaled.min()], rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_what_the_table_promises_is_what_the_targets_do(family: str, sources: dict[str, Path], tmp_path: Path) -> None:
-    """Every cell: a promised scaling is planned by the target, a refused one is refused with the same words."""
+def test_what_the_table_promises_is_what_the_targets_do(
+    family: str, sources: dict[str, Path], tmp_path: Path
+) -> None:
+    """Every cell: a promised scaling is planned by the target, a refused one is refused with the
+    same words.
+    """
     carries = look(sources[family]).facts["carries"]
     assert set(carries) == set(registry.scalings()) - {"default"}
     plain = prepare(sources[family], None)
@@ -92,20 +119,26 @@ def test_what_the_table_promises_is_what_the_targets_do(family: str, sources: di
                 model = prepare(sources[family], request)
                 target = registry.targets()[name]
                 options = target.options(dry_run=True)
-                patch = huggingface_patch(model)
-                emitted = target.emit(model, out, huggingface=patch, options=options)
+                emitted = target.emit(model, out, options=options)
                 found = {"how": emitted.carried.how, "why": emitted.carried.why}
             except RopeconvError as error:
                 found = {"how": "refused", "why": str(error)}
             assert row[name]["how"] == found["how"], (kind, name, found)
-            if (family, kind) != ("phi3", "dynamic"):  # its reference is refused before a target is asked
+            # its reference is refused before a target is asked
+            if (family, kind) != ("phi3", "dynamic"):
                 assert row[name]["why"] == found["why"], (kind, name)
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_folders_that_ropeconv_wrote_show_no_trap(method: str, sources: dict[str, Path], tmp_path: Path) -> None:
+def test_folders_that_ropeconv_wrote_show_no_trap(
+    method: str, sources: dict[str, Path], tmp_path: Path
+) -> None:
     asked = METHODS[method]
-    request = None if asked is None else ScalingRequest(kind=asked[0], factor=asked[1], parameters=asked[2])
+    request = (
+        None
+        if asked is None
+        else ScalingRequest(kind=asked[0], factor=asked[1], parameters=asked[2])
+    )
     for family in ("llama", "gemma3_text", "phi3"):
         if (family, method) == ("phi3", "dynamic"):
             continue
@@ -113,7 +146,8 @@ def test_folders_that_ropeconv_wrote_show_no_trap(method: str, sources: dict[str
         model = convert(sources[family], "safetensors", out, scaling=request, link=True).model
         found = look(out)
         names = {finding.name for finding in found.findings if finding.severity != "note"}
-        stale = {"T9"} if method == "longrope" and family != "phi3" else set()  # it is what was asked for, and it is said
+        # it is what was asked for, and it is said
+        stale = {"T9"} if method == "longrope" and family != "phi3" else set()
         assert names == stale
         assert found.sound
         assert found.facts["context"] == model.main_rope.context
@@ -125,7 +159,10 @@ def test_models_that_scaling_cannot_reach_are_refused_with_the_reason(
     family: str, sources: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = shutil.copytree(sources["llama"], tmp_path / "model")
-    config = json.loads((folder / "config.json").read_text()) | {"model_type": family, "architectures": ["X"]}
+    config = json.loads((folder / "config.json").read_text()) | {
+        "model_type": family,
+        "architectures": ["X"],
+    }
     (folder / "config.json").write_text(json.dumps(config))
     assert run("inspect", str(folder)) == 1
     assert "no RoPE scaling makes it reach further" in capsys.readouterr().out
@@ -141,13 +178,32 @@ def test_a_gguf_file_says_where_it_came_from(
     sources: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "x4.gguf"
-    assert run("gguf", str(sources["llama"]), "--pi-factor", "4", "--type", "Q8_0", "-o", str(out), "--quiet") == 0
+    assert (
+        run(
+            "gguf",
+            str(sources["llama"]),
+            "--pi-factor",
+            "4",
+            "--type",
+            "Q8_0",
+            "-o",
+            str(out),
+            "--quiet",
+        )
+        == 0
+    )
     capsys.readouterr()
     assert run("inspect", str(out), "--json") == 0
     found = json.loads(capsys.readouterr().out)
-    assert (found["original_context"], found["context"], found["rope"]["full_attention"]["factor"]) == (L, 4 * L, 4.0)
+    assert (
+        found["original_context"],
+        found["context"],
+        found["rope"]["full_attention"]["factor"],
+    ) == (L, 4 * L, 4.0)
     assert set(found["weight_bytes"]) == {"Q8_0", "F32"}
-    assert found["provenance"]["fingerprint"] == prepare(sources["llama"], None).checkpoint.fingerprint
+    assert (
+        found["provenance"]["fingerprint"] == prepare(sources["llama"], None).checkpoint.fingerprint
+    )
     assert found["findings"] == []
 
 
@@ -172,7 +228,9 @@ def test_the_command_mends_and_says_how_far_the_numbers_moved(
     sources: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = shutil.copytree(sources["llama"], tmp_path / "trap")
-    config = json.loads((folder / "config.json").read_text()) | {"rope_scaling": {"rope_type": "linear", "factor": 2.0}}
+    config = json.loads((folder / "config.json").read_text()) | {
+        "rope_scaling": {"rope_type": "linear", "factor": 2.0}
+    }
     (folder / "config.json").write_text(json.dumps(config))
     assert run("inspect", str(folder)) == 1
     shown = capsys.readouterr().out
@@ -190,7 +248,10 @@ def test_the_command_mends_and_says_how_far_the_numbers_moved(
 
 USE: dict[str, tuple[list[str], str]] = {
     "fix without output": (["--fix"], "--fix and -o go together"),
-    "fix and scaling": (["--fix", "-o", "out", "--pi-factor", "4"], "scale the mended copy afterwards"),
+    "fix and scaling": (
+        ["--fix", "-o", "out", "--pi-factor", "4"],
+        "scale the mended copy afterwards",
+    ),
     "nothing to mend": (["--fix", "-o", "out", "--keep", "K1"], "shows no trap"),
     "another picture": (["--plot", "spectrum.gif"], "a picture's name ends in .png or .svg"),
     "a factor of zero": (["--pi-factor", "0"], "factor is 0.0"),
@@ -199,7 +260,11 @@ USE: dict[str, tuple[list[str], str]] = {
 
 @pytest.mark.parametrize("case", USE)
 def test_wrong_use(
-    case: str, sources: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    case: str,
+    sources: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     arguments, text = USE[case]
     monkeypatch.chdir(tmp_path)
@@ -209,10 +274,23 @@ def test_wrong_use(
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg"])
-def test_the_picture_shows_every_pair_before_and_after(suffix: str, sources: dict[str, Path], tmp_path: Path) -> None:
+def test_the_picture_shows_every_pair_before_and_after(
+    suffix: str, sources: dict[str, Path], tmp_path: Path
+) -> None:
     pytest.importorskip("matplotlib")
     out = tmp_path / f"spectrum{suffix}"
-    assert run("inspect", str(sources["gemma3_text"]), "--yarn-factor", "4", "--plot", str(out), "--json") == 0
+    assert (
+        run(
+            "inspect",
+            str(sources["gemma3_text"]),
+            "--yarn-factor",
+            "4",
+            "--plot",
+            str(out),
+            "--json",
+        )
+        == 0
+    )
     data = out.read_bytes()
     assert data.startswith(b"\x89PNG" if suffix == ".png" else b"<?xml")
     if suffix == ".svg":
@@ -221,7 +299,9 @@ def test_the_picture_shows_every_pair_before_and_after(suffix: str, sources: dic
     assert [path.name for path in tmp_path.iterdir()] == [out.name]
 
 
-def test_the_drawn_numbers_are_the_models(sources: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_drawn_numbers_are_the_models(
+    sources: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What reaches the axes: wavelengths unscaled and scaled by transformers' own tables."""
     figure_module = pytest.importorskip("matplotlib.figure")
     from transformers import LlamaConfig
@@ -231,12 +311,25 @@ def test_the_drawn_numbers_are_the_models(sources: dict[str, Path], tmp_path: Pa
 
     drawn: list[Any] = []
     saved = figure_module.Figure.savefig
-    monkeypatch.setattr(figure_module.Figure, "savefig", lambda self, *a, **k: (drawn.append(self), saved(self, *a, **k))[1])
-    plot_spectrum(prepare(sources["llama"], ScalingRequest(kind="yarn", factor=4)), tmp_path / "s.png")
+    monkeypatch.setattr(
+        figure_module.Figure,
+        "savefig",
+        lambda self, *a, **k: (drawn.append(self), saved(self, *a, **k))[1],
+    )
+    plot_spectrum(
+        prepare(sources["llama"], ScalingRequest(kind="yarn", factor=4)), tmp_path / "s.png"
+    )
     lines = drawn[0].axes[0].get_lines()
-    rope = {"rope_type": "yarn", "rope_theta": 20000.0, "factor": 4.0, "original_max_position_embeddings": L}
+    rope = {
+        "rope_type": "yarn",
+        "rope_theta": 20000.0,
+        "factor": 4.0,
+        "original_max_position_embeddings": L,
+    }
     size = {"hidden_size": 64, "num_attention_heads": 4, "max_position_embeddings": 4 * L}
-    plain = LlamaRotaryEmbedding(LlamaConfig(**size, rope_parameters={"rope_type": "default", "rope_theta": 20000.0})).inv_freq
+    plain = LlamaRotaryEmbedding(
+        LlamaConfig(**size, rope_parameters={"rope_type": "default", "rope_theta": 20000.0})
+    ).inv_freq
     scaled = LlamaRotaryEmbedding(LlamaConfig(**size, rope_parameters=rope)).inv_freq
     assert np.allclose(lines[0].get_ydata(), 2 * math.pi / plain.double(), rtol=1e-5)
     assert np.allclose(lines[1].get_ydata(), 2 * math.pi / scaled.double(), rtol=1e-5)

@@ -51,14 +51,22 @@ def make_sound(tmp_path_factory: pytest.TempPathFactory) -> Any:
         if family not in folders:
             folder = tmp_path_factory.mktemp(family)
             default = {"rope_type": "default", "rope_theta": THETA}
-            model = make_model(family, default, context=L, vocab_size=VOCAB, bos_token_id=0, eos_token_id=0)
+            model = make_model(
+                family, default, context=L, vocab_size=VOCAB, bos_token_id=0, eos_token_id=0
+            )
             model.save_pretrained(folder)
             folders[family] = add_tokenizer(folder), model
         return folders[family]
 
-    def make(family: str, scaling: str, keys: Mapping[str, Any], tables: Mapping[str, Any] | None = None) -> Sound:
+    def make(
+        family: str, scaling: str, keys: Mapping[str, Any], tables: Mapping[str, Any] | None = None
+    ) -> Sound:
         folder, model = source(family)
-        lengths = {"context_length": CONTEXT, "rope.scaling.original_context_length": L, "rope.freq_base": THETA}
+        lengths = {
+            "context_length": CONTEXT,
+            "rope.scaling.original_context_length": L,
+            "rope.freq_base": THETA,
+        }
         gguf = to_gguf(model, keys=lengths | dict(keys), tables=tables)
         gguf = replace(gguf, tokenizer=json.loads(tokenizer_json()))
         told = provenance(folder, family, scaling)
@@ -69,17 +77,30 @@ def make_sound(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def provenance(folder: Path, family: str, scaling: str) -> str:
-    """What the artefact says of its source, as the writer spells it; the config is typed by hand."""
+    """What the artefact says of its source, as the writer spells it; the config is typed by
+    hand.
+    """
     rope: dict[str, Any] = {"rope_theta": THETA} | SCALED[scaling]
     if family == "gemma3_text":
-        rope = {"full_attention": rope, "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0}}
+        rope = {
+            "full_attention": rope,
+            "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+        }
     config = {
         "rope_parameters": rope,
         "max_position_embeddings": CONTEXT,
         "original_max_position_embeddings": L,
     }
     fingerprint = open_checkpoint(folder).fingerprint
-    return json.dumps({"ropeconv": "0", "source": str(folder), "fingerprint": fingerprint, "family": family, "config": config})
+    return json.dumps(
+        {
+            "ropeconv": "0",
+            "source": str(folder),
+            "fingerprint": fingerprint,
+            "family": family,
+            "config": config,
+        }
+    )
 
 
 LINEAR_KEYS = {"rope.scaling.type": "linear", "rope.scaling.factor": 4.0}

@@ -1,4 +1,6 @@
-"""The proof's arithmetic against torch's own functions, and its limits against files that are slightly wrong."""
+"""The proof's arithmetic against torch's own functions, and its limits against files that are
+slightly wrong.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +21,14 @@ from ropeconv.arch.blocks.weight import Role, Weight
 from ropeconv.arch.stack import Place
 from ropeconv.errors import CannotExpress, CheckpointError
 from ropeconv.gates import Gates
-from ropeconv.rope.spec import Frequencies
 from ropeconv.proof.compare import band_edges, compare_logits, pair_blocks
 from ropeconv.proof.frequencies import compare_frequencies
-from ropeconv.proof.rotary import Rotary
 from ropeconv.proof.report import FAIL, OK, Measured, Report, Rung, to_json
+from ropeconv.proof.rotary import Rotary
 from ropeconv.proof.rungs import gate_findings
 from ropeconv.proof.text import Pass, plan_passes, wanted_tokens
 from ropeconv.proof.weights import compare_weights
+from ropeconv.rope.spec import Frequencies
 
 VOCAB, TOTAL, TRAINED = 37, 50, 32
 GGUF = registry.targets()["gguf"]
@@ -61,24 +63,39 @@ def test_metrics_are_those_of_torch(logits: Any) -> None:
     for band in (*bands, whole):
         part = slice(band.start, band.stop)
         a, b = (torch.from_numpy(x[part]).double() for x in (reference, artefact))
-        kl = functional.kl_div(b.log_softmax(-1), a.log_softmax(-1), log_target=True, reduction="none").sum(-1)
+        kl = functional.kl_div(
+            b.log_softmax(-1), a.log_softmax(-1), log_target=True, reduction="none"
+        ).sum(-1)
         variance = a.var(dim=-1, unbiased=False).sum()
-        assert band.nmse == pytest.approx(float(functional.mse_loss(b, a, reduction="none").mean(-1).sum() / variance))
+        assert band.nmse == pytest.approx(
+            float(functional.mse_loss(b, a, reduction="none").mean(-1).sum() / variance)
+        )
         assert band.kl == pytest.approx(float(kl.mean()))
-        assert (band.kl_max, band.kl_at) == (pytest.approx(float(kl.max())), band.start + int(kl.argmax()))
+        assert (band.kl_max, band.kl_at) == (
+            pytest.approx(float(kl.max())),
+            band.start + int(kl.argmax()),
+        )
         assert band.max_abs == pytest.approx(float((a - b).abs().max()))
         assert band.max_abs_at == band.start + int((a - b).abs().max(-1).values.argmax())
         assert band.top1 == pytest.approx(float((a.argmax(-1) == b.argmax(-1)).double().mean()))
         stop = min(band.stop, TOTAL - 1)
         targets = torch.tensor(ids[band.start + 1 : stop + 1])
         for side, loss in ((a, band.loss_reference), (b, band.loss_artefact)):
-            assert loss == pytest.approx(float(functional.cross_entropy(side[: len(targets)], targets)))
+            assert loss == pytest.approx(
+                float(functional.cross_entropy(side[: len(targets)], targets))
+            )
 
 
 def test_equal_logits_measure_zero_and_one_moved_value_is_located(logits: Any) -> None:
     reference, _, ids = logits
     _, whole = compare_logits([reference], [reference.copy()], ids, trained=TRAINED)
-    assert (whole.nmse, whole.kl, whole.max_abs, whole.top1, whole.loss_difference) == (0, 0, 0, 1, 0)
+    assert (whole.nmse, whole.kl, whole.max_abs, whole.top1, whole.loss_difference) == (
+        0,
+        0,
+        0,
+        1,
+        0,
+    )
     moved = reference.copy()
     moved[41, 5] += 0.5
     bands, whole = compare_logits([reference], [moved], ids, trained=TRAINED)
@@ -104,7 +121,12 @@ def test_each_limit_can_fail_alone(logits: Any) -> None:
     band = compare_logits([reference], [artefact], ids, trained=TRAINED)[1]
     wide = Gates(nmse=1.0, kl=1.0, top1=0.0, loss=10.0)
     assert gate_findings(band, wide) == []
-    for field, value in (("nmse", band.nmse * 0.99), ("kl", band.kl * 0.99), ("top1", band.top1 + 0.01), ("loss", 0.0)):
+    for field, value in (
+        ("nmse", band.nmse * 0.99),
+        ("kl", band.kl * 0.99),
+        ("top1", band.top1 + 0.01),
+        ("loss", 0.0),
+    ):
         lines = gate_findings(band, replace(wide, **{field: value}))
         assert len(lines) == 1
         assert lines[0].startswith("positions 0-49: ")
@@ -127,15 +149,25 @@ def test_sides_that_do_not_fit_are_an_error(logits: Any) -> None:
         (3, 256, [0, 1, 2, 3]),
     ],
 )
-def test_bands_have_an_edge_at_the_trained_length(total: int, trained: int, edges: list[int]) -> None:
+def test_bands_have_an_edge_at_the_trained_length(
+    total: int, trained: int, edges: list[int]
+) -> None:
     assert band_edges(total, trained) == edges
 
 
 @pytest.mark.parametrize(
     ("trained", "context", "tokens", "wanted"),
-    [(8192, 32768, None, 9216), (2048, 4096, None, 3072), (8192, 8192, None, 8192), (131072, 524288, None, 16384), (8, 16, 5, 5)],
+    [
+        (8192, 32768, None, 9216),
+        (2048, 4096, None, 3072),
+        (8192, 8192, None, 8192),
+        (131072, 524288, None, 16384),
+        (8, 16, 5, 5),
+    ],
 )
-def test_default_text_reaches_past_the_trained_length(trained: int, context: int, tokens: int | None, wanted: int) -> None:
+def test_default_text_reaches_past_the_trained_length(
+    trained: int, context: int, tokens: int | None, wanted: int
+) -> None:
     assert wanted_tokens(tokens, trained=trained, context=context) == wanted
 
 
@@ -144,7 +176,8 @@ def test_longrope_runs_on_both_sides_of_its_switch() -> None:
     assert plan_passes(ids, switch=None, trained=4096) == [Pass("whole text", 5000, 5000)]
     short, long = plan_passes(ids, switch=4096, trained=4096)
     assert (short.tokens, short.context, long.tokens, long.context) == (4096, 4096, 5000, 5000)
-    # llama.cpp would round 4000 up to 4096 and take the long factors for a text that is short to PyTorch
+    # llama.cpp would round 4000 up to 4096 and take the long factors for a text that is short to
+    # PyTorch
     assert plan_passes(ids, switch=4000, trained=4000)[0].context == 3840
     assert [p.tokens for p in plan_passes(ids[:4096], switch=4096, trained=4096)] == [4096]
 
@@ -158,11 +191,23 @@ FREQUENCY_FAULTS: dict[str, tuple[Frequencies, Rotary, str]] = {
         "pair 5 .*1 of 8 pairs differ",
     ),
     "order reversed": (Frequencies(INV[::-1].copy(), INV, 1.1), ROTARY, "8 of 8 pairs differ"),
-    "half as many pairs": (Frequencies(INV[:4], INV[:4], 1.1), ROTARY, "4 rotary pairs, the reference has 8"),
+    "half as many pairs": (
+        Frequencies(INV[:4], INV[:4], 1.1),
+        ROTARY,
+        "4 rotary pairs, the reference has 8",
+    ),
     "magnitude": (Frequencies(INV, INV, 1.0), ROTARY, "multiplied by 1, expected 1.1"),
     "not finite": (Frequencies(INV * np.nan, INV, 1.1), ROTARY, "8 of 8 pairs differ"),
-    "a still pair that turns": (Frequencies(INV, INV, 1.1), Rotary(INV * (np.arange(8) < 7), 1.1), "pair 7 .*ratio inf"),
-    "long table missing": (Frequencies(INV, INV, 1.1), Rotary(INV, 1.1, INV / 4, 256), r"\(long\): pair"),
+    "a still pair that turns": (
+        Frequencies(INV, INV, 1.1),
+        Rotary(INV * (np.arange(8) < 7), 1.1),
+        "pair 7 .*ratio inf",
+    ),
+    "long table missing": (
+        Frequencies(INV, INV, 1.1),
+        Rotary(INV, 1.1, INV / 4, 256),
+        r"\(long\): pair",
+    ),
     "switch elsewhere": (
         Frequencies(INV, INV, 1.1, INV / 4, 512),
         Rotary(INV, 1.1, INV / 4, 256),
@@ -184,20 +229,35 @@ def test_float32_rounding_and_pinned_tables_are_no_fault() -> None:
     plain = {"full_attention": Frequencies(INV, INV, 1.1)}
     assert compare_frequencies(plain, {"full_attention": Rotary(rounded, 1.1)}).findings == ()
     pinned = Frequencies(INV, INV, 1.1, INV.copy(), 512)
-    assert compare_frequencies({"full_attention": pinned}, {"full_attention": ROTARY}).findings == ()
+    assert (
+        compare_frequencies({"full_attention": pinned}, {"full_attention": ROTARY}).findings == ()
+    )
     still = INV * (np.arange(8) < 7)
     found = Frequencies(np.where(still == 0, 1e-30, still), INV, 1.1)
-    assert compare_frequencies({"full_attention": found}, {"full_attention": Rotary(still, 1.1)}).findings == ()
+    assert (
+        compare_frequencies(
+            {"full_attention": found}, {"full_attention": Rotary(still, 1.1)}
+        ).findings
+        == ()
+    )
 
 
 def test_layer_types_have_to_fit() -> None:
     full, sliding = Rotary(INV, 1.0), Rotary(INV / 2, 1.0)
     both = {"full_attention": full, "sliding_attention": sliding}
     only = {"full_attention": Frequencies(INV, INV, 1.0)}
-    assert compare_frequencies(only, both).findings == ("sliding_attention: the artefact has no such layers",)
+    assert compare_frequencies(only, both).findings == (
+        "sliding_attention: the artefact has no such layers",
+    )
     assert compare_frequencies(only, dict.fromkeys(both, full)).findings == ()
-    assert compare_frequencies({}, both).findings[0] == "the artefact has no rotary frequencies to compare"
-    swapped = {"full_attention": Frequencies(INV / 2, INV, 1.0), "sliding_attention": Frequencies(INV, INV, 1.0)}
+    assert (
+        compare_frequencies({}, both).findings[0]
+        == "the artefact has no rotary frequencies to compare"
+    )
+    swapped = {
+        "full_attention": Frequencies(INV / 2, INV, 1.0),
+        "sliding_attention": Frequencies(INV, INV, 1.0),
+    }
     assert len(compare_frequencies(swapped, both).findings) == 2
 
 
@@ -235,7 +295,11 @@ def test_float_types_must_hold_the_source_rounded_once(kind: str) -> None:
     dtype = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}[kind]
     stored = torch.from_numpy(source).to(dtype).float().numpy()  # rounded by torch, not by NumPy
     assert weight_findings(Rows(stored, kind), Rows(source)) == []
-    for fault in (stored * np.float32(1.01), stored[::-1].copy(), np.where(np.arange(64) == 9, np.nan, stored)):
+    for fault in (
+        stored * np.float32(1.01),
+        stored[::-1].copy(),
+        np.where(np.arange(64) == 9, np.nan, stored),
+    ):
         assert len(weight_findings(Rows(fault, kind), Rows(source))) == 1
     near = stored.copy()
     near[4, 7] = np.nextafter(near[4, 7], 9, dtype=np.float32)
@@ -261,7 +325,9 @@ def test_block_types_pass_as_ggml_writes_them_and_fail_scaled(kind: str) -> None
     source = np.random.default_rng(1).normal(scale=0.02, size=(96, 512)).astype(np.float32)
 
     def stored(values: np.ndarray) -> Rows:
-        return Rows(np.asarray(quants.dequantize(quantize(values, kind), GGMLQuantizationType[kind])), kind)
+        return Rows(
+            np.asarray(quants.dequantize(quantize(values, kind), GGMLQuantizationType[kind])), kind
+        )
 
     assert GGML_QUANT_SIZES[GGMLQuantizationType[kind]][0] > 1
     assert weight_findings(stored(source), Rows(source)) == []
@@ -271,9 +337,13 @@ def test_block_types_pass_as_ggml_writes_them_and_fail_scaled(kind: str) -> None
 
 
 @pytest.mark.parametrize("bits", [4, 8])
-@pytest.mark.parametrize(("size", "symmetric"), [(16, False), (32, True), (256, False), (256, True)])
-def test_blocks_of_onnxruntime_pass_whatever_their_size_and_fail_scaled(bits: int, size: int, symmetric: bool) -> None:
-    from converters.to_onnx.quant.pack import pack_rows, unpack_rows
+@pytest.mark.parametrize(
+    ("size", "symmetric"), [(16, False), (32, True), (256, False), (256, True)]
+)
+def test_blocks_of_onnxruntime_pass_whatever_their_size_and_fail_scaled(
+    bits: int, size: int, symmetric: bool
+) -> None:
+    from converters.to_onnx.quant._pack import pack_rows, unpack_rows
     from converters.to_onnx.quant.types import Blocks
 
     blocks = Blocks(bits, size, symmetric=symmetric)
@@ -298,14 +368,25 @@ def quantize(values: np.ndarray, kind: str) -> np.ndarray:
     library = ctypes.CDLL(str(next(folder.glob("*ggml-base.*"))))
     library.ggml_quantize_chunk.restype = ctypes.c_size_t
     library.ggml_quantize_chunk.argtypes = [
-        ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p,
-    ]  # fmt: skip
+        ctypes.c_int,
+        ctypes.c_void_p,
+        ctypes.c_void_p,
+        ctypes.c_int64,
+        ctypes.c_int64,
+        ctypes.c_int64,
+        ctypes.c_void_p,
+    ]
     block, size = GGML_QUANT_SIZES[GGMLQuantizationType[kind]]
     number = int(GGMLQuantizationType[kind])
     out = np.empty((len(values), values.shape[1] // block * size), np.uint8)
     values = np.ascontiguousarray(values, np.float32)
     library.ggml_quantize_init(number)
-    assert library.ggml_quantize_chunk(number, values.ctypes.data, out.ctypes.data, 0, *values.shape, None) == out.nbytes
+    assert (
+        library.ggml_quantize_chunk(
+            number, values.ctypes.data, out.ctypes.data, 0, *values.shape, None
+        )
+        == out.nbytes
+    )
     return out
 
 
@@ -328,17 +409,34 @@ def test_exact_types_get_room_with_position_and_gelu_a_floor() -> None:
     assert plain.at(16384).nmse == pytest.approx(16 * plain.nmse)
     assert plain.at(16384).loss == pytest.approx(4 * plain.loss)
     assert plain.at(16384).top1 == plain.top1
-    assert logit_gates("Q8_0", activation="silu").at(16384) == logit_gates("Q8_0", activation="silu")
+    assert logit_gates("Q8_0", activation="silu").at(16384) == logit_gates(
+        "Q8_0", activation="silu"
+    )
     assert logit_gates("F32", activation="gelu_pytorch_tanh").nmse == 1e-5
-    assert logit_gates("Q8_0", activation="gelu").nmse == logit_gates("Q8_0", activation="silu").nmse
+    assert (
+        logit_gates("Q8_0", activation="gelu").nmse == logit_gates("Q8_0", activation="silu").nmse
+    )
 
 
 def test_json_of_a_broken_run_is_json(logits: Any) -> None:
     reference, _, ids = logits
     with np.errstate(invalid="ignore"):
-        bands, whole = compare_logits([reference], [reference * np.float32(np.nan)], ids, trained=TRAINED)
+        bands, whole = compare_logits(
+            [reference], [reference * np.float32(np.nan)], ids, trained=TRAINED
+        )
     measured = Measured(Pass("whole text", TOTAL, TOTAL), tuple(bands), whole, Gates(1, 1, 0, 1))
-    report = Report("f", "gguf", "F32", "s", "llama", "linear", 32, 64, (Rung("logits", FAIL, "x", ("y",)),), (measured,))
+    report = Report(
+        "f",
+        "gguf",
+        "F32",
+        "s",
+        "llama",
+        "linear",
+        32,
+        64,
+        (Rung("logits", FAIL, "x", ("y",)),),
+        (measured,),
+    )
     values = json.loads(json.dumps(to_json(report), allow_nan=False))
     assert values["measured"][0]["whole"]["nmse"] == "nan"
     assert values["verdict"] == "FAIL: logits"
@@ -346,6 +444,8 @@ def test_json_of_a_broken_run_is_json(logits: Any) -> None:
 
 
 def test_a_report_without_logits_is_no_pass() -> None:
-    report = Report("f", "gguf", "F32", "s", "llama", "linear", 32, 64, (Rung("structure", OK, "x"),))
+    report = Report(
+        "f", "gguf", "F32", "s", "llama", "linear", 32, 64, (Rung("structure", OK, "x"),)
+    )
     assert not report.ok
     assert report.verdict == "FAIL: logits did not run"

@@ -1,4 +1,6 @@
-"""The structure of a GGUF file: what it states beside its numbers, each with its fault; texts that are too short."""
+"""The structure of a GGUF file: what it states beside its numbers, each with its fault; texts that
+are too short.
+"""
 
 from __future__ import annotations
 
@@ -36,16 +38,25 @@ def with_rope(folder: Path, out: Path, context: int, **rope: Any) -> Path:
     return out
 
 
-def test_a_lost_dynamic_scaling_shows_below_the_trained_length_too(linear: Sound, tmp_path: Path) -> None:
+def test_a_lost_dynamic_scaling_shows_below_the_trained_length_too(
+    linear: Sound, tmp_path: Path
+) -> None:
     source = with_rope(linear.folder, tmp_path / "dynamic", L, rope_type="dynamic", factor=4.0)
-    unscaled = linear.changed(strings=FOREIGN, keys=NO_SCALING | {"context_length": L, ORIGINAL: None})
+    unscaled = linear.changed(
+        strings=FOREIGN, keys=NO_SCALING | {"context_length": L, ORIGINAL: None}
+    )
     path = unscaled.gguf.write(tmp_path / "t.gguf")
     found = failed(verify(path, reference=source, tokens=L))
     assert set(found) == {"structure"}
     assert "full_attention: the scaled model has dynamic scaling" in found["structure"]
-    asked = failed(verify(path, reference=linear.folder, request=ScalingRequest("dynamic", factor=4.0), tokens=L))
+    asked = failed(
+        verify(
+            path, reference=linear.folder, request=ScalingRequest("dynamic", factor=4.0), tokens=L
+        )
+    )
     assert set(asked) == {"structure"}
-    assert failed(verify(path, reference=linear.folder, tokens=L)) == {}  # the same file is right for the unscaled model
+    # the same file is right for the unscaled model
+    assert failed(verify(path, reference=linear.folder, tokens=L)) == {}
 
 
 LLAMA3 = {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
@@ -53,7 +64,9 @@ YARN = {"rope.scaling.type": "yarn", "rope.scaling.factor": 4.0}
 
 
 def llama3_divisors(folder: Path) -> np.ndarray[Any, Any]:
-    """rope_freqs.weight, by transformers: what its rotary module rotates by, against the unscaled one."""
+    """rope_freqs.weight, by transformers: what its rotary module rotates by, against the unscaled
+    one.
+    """
     import torch
     from transformers import AutoConfig
     from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
@@ -64,15 +77,21 @@ def llama3_divisors(folder: Path) -> np.ndarray[Any, Any]:
 
 
 def test_a_table_needs_no_trained_length(linear: Sound, tmp_path: Path) -> None:
-    """llama.cpp's own converter writes Llama 3 so: the table, the extended length and nothing of the trained one."""
-    source = with_rope(linear.folder, tmp_path / "llama3", CONTEXT, **LLAMA3, original_max_position_embeddings=L)
+    """llama.cpp's own converter writes Llama 3 so: the table, the extended length and nothing of
+    the trained one.
+    """
+    source = with_rope(
+        linear.folder, tmp_path / "llama3", CONTEXT, **LLAMA3, original_max_position_embeddings=L
+    )
     table = {"rope_freqs.weight": llama3_divisors(source)}
     silent = linear.changed(strings=FOREIGN, keys=NO_SCALING | {ORIGINAL: None}, tensors=table)
     path = silent.gguf.write(tmp_path / "t.gguf")
     assert failed(verify(path, reference=source, tokens=L + 64)) == {}
     wrong = silent.changed(keys={ORIGINAL: L // 2}).gguf.write(tmp_path / "w.gguf")
     found = failed(verify(wrong, reference=source, tokens=64))
-    assert found == {"structure": f"original context length is {L // 2}, the model was trained on {L}"}
+    assert found == {
+        "structure": f"original context length is {L // 2}, the model was trained on {L}"
+    }
     short = silent.changed(keys={"context_length": L}).gguf.write(tmp_path / "s.gguf")
     assert failed(verify(short, reference=source, tokens=64)) == {
         "structure": f"context length is {L}, the scaled model's is {CONTEXT}"
@@ -80,7 +99,10 @@ def test_a_table_needs_no_trained_length(linear: Sound, tmp_path: Path) -> None:
 
 
 FAULTS: dict[str, tuple[dict[str, Any], str]] = {
-    "experts": ({"keys": {"expert_count": 8}}, "llama.expert_count is 8; ropeconv knows dense models only"),
+    "experts": (
+        {"keys": {"expert_count": 8}},
+        "llama.expert_count is 8; ropeconv knows dense models only",
+    ),
     "an epsilon that is no number": (
         {"keys": {"attention.layer_norm_rms_epsilon": float("nan")}},
         "a norm's epsilon is nan; llama.cpp aborts on it",
@@ -89,8 +111,14 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
         {"keys": {"attention.layer_norm_rms_epsilon": -1e-6}},
         "a norm's epsilon is -9.999999974752427e-07; llama.cpp aborts on it",
     ),
-    "a file type that the tensors are not": ({"file_type": 15}, "general.file_type says Q4_K_M, the tensors are F32"),
-    "a file type of another float": ({"file_type": 1}, "general.file_type says F16, the tensors are F32"),
+    "a file type that the tensors are not": (
+        {"file_type": 15},
+        "general.file_type says Q4_K_M, the tensors are F32",
+    ),
+    "a file type of another float": (
+        {"file_type": 1},
+        "general.file_type says F16, the tensors are F32",
+    ),
 }
 
 
@@ -121,7 +149,12 @@ def test_advice_about_lengths_can_be_followed(linear: Sound, tmp_path: Path) -> 
     short = tmp_path / "short.txt"
     short.write_text("A short text.")
     assert "were not run (give a longer --text)" in verify(path, text=short).verdict
-    half = linear.changed(keys={"context_length": 2 * L, "rope.scaling.factor": 2.0}, strings=FOREIGN)
+    half = linear.changed(
+        keys={"context_length": 2 * L, "rope.scaling.factor": 2.0}, strings=FOREIGN
+    )
     near = half.gguf.write(tmp_path / "near.gguf")
     request = ScalingRequest("linear", factor=2.0)
-    assert f"(give --tokens {2 * L})" in verify(near, reference=linear.folder, request=request, tokens=64).verdict
+    assert (
+        f"(give --tokens {2 * L})"
+        in verify(near, reference=linear.folder, request=request, tokens=64).verdict
+    )

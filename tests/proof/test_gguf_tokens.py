@@ -1,4 +1,6 @@
-"""The tokens rung of a GGUF file: kinds of tokens, special ids, ends of generation, chat templates, each with its fault."""
+"""The tokens rung of a GGUF file: kinds of tokens, special ids, ends of generation, chat templates,
+each with its fault.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ def failed(report: Report) -> dict[str, str]:
 
 @pytest.fixture
 def rich(linear: Sound, tmp_path: Path) -> Sound:
-    """A source with padding, unknown, a second end of generation and a second chat template, and a file that says so."""
+    """A source with padding, unknown, a second end of generation and a second chat template, and a
+    file that says so.
+    """
     folder = shutil.copytree(linear.folder, tmp_path / "rich")
     settings = json.loads((folder / "tokenizer_config.json").read_text())
     (folder / "chat_template.jinja").write_text(settings.pop("chat_template"))
@@ -48,29 +52,60 @@ def test_a_file_that_says_what_its_source_says_passes(rich: Sound, tmp_path: Pat
 
 
 FAULTS: dict[str, tuple[dict[str, Any], str]] = {
-    "a control token made normal": ({"kinds": {1: 1}}, "token 1 ('<|im_start|>') is of kind normal, the reference has control"),
-    "a plain token made control": ({"kinds": {40: 3}}, "is of kind control, the reference has normal (1 differ)"),
-    "another padding": ({"ids": {"padding": 9, "unknown": 1, "eot": 7}}, "the padding token is 9, the reference has 2"),
-    "no padding": ({"ids": {"unknown": 1, "eot": 7}}, "the artefact has no padding token, the reference has 2"),
-    "another unknown": ({"ids": {"padding": 2, "unknown": 9, "eot": 7}}, "the unknown token is 9, the reference has 1"),
-    "no unknown": ({"ids": {"padding": 2, "eot": 7}}, "the artefact has no unknown token, the reference has 1"),
+    "a control token made normal": (
+        {"kinds": {1: 1}},
+        ("token 1 ('<|im_start|>') is of kind normal, the reference has control"),
+    ),
+    "a plain token made control": (
+        {"kinds": {40: 3}},
+        "is of kind control, the reference has normal (1 differ)",
+    ),
+    "another padding": (
+        {"ids": {"padding": 9, "unknown": 1, "eot": 7}},
+        "the padding token is 9, the reference has 2",
+    ),
+    "no padding": (
+        {"ids": {"unknown": 1, "eot": 7}},
+        "the artefact has no padding token, the reference has 2",
+    ),
+    "another unknown": (
+        {"ids": {"padding": 2, "unknown": 9, "eot": 7}},
+        "the unknown token is 9, the reference has 1",
+    ),
+    "no unknown": (
+        {"ids": {"padding": 2, "eot": 7}},
+        "the artefact has no unknown token, the reference has 1",
+    ),
     "a mask of its own": (
         {"ids": {"padding": 2, "unknown": 1, "eot": 7, "mask": 9}},
         "the mask token is 9, the reference has none",
     ),
-    "no second end": ({"ids": {"padding": 2, "unknown": 1}}, "generation does not stop at token 7, the reference's does"),
+    "no second end": (
+        {"ids": {"padding": 2, "unknown": 1}},
+        "generation does not stop at token 7, the reference's does",
+    ),
     "another end": (
         {"ids": {"padding": 2, "unknown": 1, "eot": 9}},
-        "generation does not stop at token 7, the reference's does\ngeneration stops at token 9, the reference's does not",
+        "generation does not stop at token 7, the reference's does\ngeneration stops at token 9, "
+        "the reference's does not",
     ),
-    "no chat template": ({TEMPLATE: None}, "the chat template 'default' of the reference is missing"),
-    "another chat template": ({TEMPLATE: CHAT_TEMPLATE + "!"}, "the chat template 'default' is not the reference's"),
-    "one template of two": ({f"{TEMPLATE}.tool_use": None}, "the chat template 'tool_use' of the reference is missing"),
+    "no chat template": (
+        {TEMPLATE: None},
+        "the chat template 'default' of the reference is missing",
+    ),
+    "another chat template": (
+        {TEMPLATE: CHAT_TEMPLATE + "!"},
+        "the chat template 'default' is not the reference's",
+    ),
+    "one template of two": (
+        {f"{TEMPLATE}.tool_use": None},
+        "the chat template 'tool_use' of the reference is missing",
+    ),
     "a template too many": (
         {f"{TEMPLATE}.rag": "x"},
         "the artefact has a chat template 'rag', the reference has none of that name",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -93,7 +128,11 @@ def test_line_ends_of_a_template_do_not_count(rich: Sound, tmp_path: Path) -> No
 def test_a_gguf_source_is_compared_too(linear: Sound, tmp_path: Path) -> None:
     plain = {"strings": {"ropeconv.provenance": None}}
     source = linear.changed(**plain).gguf.write(tmp_path / "source.gguf")
-    wrong = replace(linear.changed(strings={"ropeconv.provenance": None, TEMPLATE: None}).gguf, kinds={1: 1}, ids={"mask": 9})
+    wrong = replace(
+        linear.changed(strings={"ropeconv.provenance": None, TEMPLATE: None}).gguf,
+        kinds={1: 1},
+        ids={"mask": 9},
+    )
     found = failed(verify(wrong.write(tmp_path / "t.gguf"), reference=source, tokens=64))
     assert set(found) == {"tokens"}
     assert found["tokens"].splitlines() == [
@@ -104,7 +143,9 @@ def test_a_gguf_source_is_compared_too(linear: Sound, tmp_path: Path) -> None:
     assert failed(verify(source, reference=source, tokens=64)) == {}
 
 
-def test_as_many_kinds_as_tokens(linear: Sound, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_as_many_kinds_as_tokens(
+    linear: Sound, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import gguf
 
     class Short(gguf.GGUFWriter):  # type: ignore[misc]
@@ -113,4 +154,7 @@ def test_as_many_kinds_as_tokens(linear: Sound, tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(gguf, "GGUFWriter", Short)
     path = linear.gguf.write(tmp_path / "t.gguf")
-    assert "tokenizer.ggml.token_type has 383 entries, tokenizer.ggml.tokens 384" in failed(verify(path))["structure"]
+    assert (
+        "tokenizer.ggml.token_type has 383 entries, tokenizer.ggml.tokens 384"
+        in failed(verify(path))["structure"]
+    )

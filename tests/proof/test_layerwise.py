@@ -20,7 +20,7 @@ from ropeconv.sources.folder import open_checkpoint
 from tests.families import FAMILIES, make_model, model_logits, random_ids
 from tests.methods import LONG, THETA, L, ramp
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.torch
 
 PLAIN = {"rope_type": "default", "rope_theta": THETA}
 LONGROPE = LONG | {"rope_theta": THETA, "short_factor": ramp(1.5), "long_factor": ramp(4.0)}
@@ -270,17 +270,20 @@ def test_a_type_by_name_is_the_whole_models_too(tmp_path: Path) -> None:
     assert not np.array_equal(found, text_logits(layerwise(checkpoint), ids))
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma3_text", "qwen3_moe"])
-def test_another_device_computes_the_same(family: str, tmp_path: Path) -> None:
+@pytest.mark.gpu
+@pytest.mark.parametrize("family", ["llama", "gemma3_text", "phi3", "qwen3_moe"])
+def test_a_gpu_computes_the_same(family: str, tmp_path: Path) -> None:
     import torch
 
-    devices = ["cuda"] if torch.cuda.is_available() else ["cpu"]
-    checkpoint = save(tmp_path, family)
-    ids = random_ids(100)
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    checkpoint = save(tmp_path, family, LONGROPE if family == "phi3" else PLAIN)
+    reference, ids = layerwise(checkpoint, device="cuda"), random_ids(TOKENS)
     own = model_logits(whole(checkpoint), ids)
-    for device in devices:
-        found = text_logits(layerwise(checkpoint, device=device), ids)
-        np.testing.assert_allclose(found, own, atol=1e-4 * float(np.abs(own).max()))
+    limit = 1e-4 * float(np.abs(own).max())
+    np.testing.assert_allclose(text_logits(reference, ids), own, rtol=0, atol=limit)
+    for kind, found in layerwise(checkpoint).frequencies().items():
+        np.testing.assert_array_equal(reference.frequencies()[kind].inv_freq, found.inv_freq)
 
 
 def test_progress_counts_the_tokens_of_all_calls_by_layer(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""`verify` on files written by hand: sound ones pass every rung, and each planted fault fails the rung that is there for it."""
+"""`verify` on files written by hand: sound ones pass every rung, and each planted fault fails the
+rung that is there for it.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,8 @@ pytestmark = pytest.mark.llama
 YARN_KEYS = {"rope.scaling.type": "yarn", "rope.scaling.factor": 4.0}
 LONG_KEYS = {"rope.scaling.type": "longrope", "rope.scaling.attn_factor": 1.25}
 LONG_TABLES = {
-    f"rope_factors_{name}.weight": np.array(SCALED["longrope"][f"{name}_factor"], np.float32) for name in ("short", "long")
+    f"rope_factors_{name}.weight": np.array(SCALED["longrope"][f"{name}_factor"], np.float32)
+    for name in ("short", "long")
 }
 Q = "blk.1.attn_q.weight"
 ORIGINAL = "rope.scaling.original_context_length"
@@ -57,11 +60,14 @@ def test_a_sound_file_passes(
     family: str, scaling: str, keys: dict[str, Any], tables: Any, make_sound: Any, tmp_path: Path
 ) -> None:
     if family == "gpt_neox":
-        # its config has no head_dim, and transformers rotates a quarter of the head unless told otherwise
+        # its config has no head_dim, and transformers rotates a quarter of the head unless told
+        # otherwise
         keys = keys | {"rope.dimension_count": 8}
     sound = make_sound(family, scaling, keys, tables)
     report = verify(sound.gguf.write(tmp_path / "t.gguf"))
-    assert statuses(report) == dict.fromkeys(("structure", "frequencies", "tokens", "weights", "logits"), OK)
+    assert statuses(report) == dict.fromkeys(
+        ("structure", "frequencies", "tokens", "weights", "logits"), OK
+    )
     assert report.ok
     assert report.reached == CONTEXT
     assert "not run" not in report.verdict
@@ -77,7 +83,8 @@ def _scaled_tensor(sound: Sound) -> dict[str, Any]:
 
 def _swapped_pairs(sound: Sound) -> dict[str, Any]:
     rows = sound.gguf.tensors[Q]
-    return {"tensors": {Q: rows.reshape(4, -1, 2, 64).swapaxes(1, 2).reshape(rows.shape)}}  # halves, as Hugging Face has them
+    # halves, as Hugging Face has them
+    return {"tensors": {Q: rows.reshape(4, -1, 2, 64).swapaxes(1, 2).reshape(rows.shape)}}
 
 
 def _not_finite(sound: Sound) -> dict[str, Any]:
@@ -88,17 +95,41 @@ def _not_finite(sound: Sound) -> dict[str, Any]:
 
 # fault -> (scaling, changes, the rungs that must fail); the others must not
 FAULTS: dict[str, tuple[str, Any, set[str]]] = {
-    "factor off by 1 %": ("linear", {"keys": {"rope.scaling.factor": 4.04}}, {"frequencies", "logits"}),
-    "scaling dropped": ("linear", {"keys": {"rope.scaling.type": "none"}}, {"frequencies", "logits"}),
+    "factor off by 1 %": (
+        "linear",
+        {"keys": {"rope.scaling.factor": 4.04}},
+        {"frequencies", "logits"},
+    ),
+    "scaling dropped": (
+        "linear",
+        {"keys": {"rope.scaling.type": "none"}},
+        {"frequencies", "logits"},
+    ),
     "theta halved": ("linear", {"keys": {"rope.freq_base": THETA / 2}}, {"frequencies", "logits"}),
-    "magnitude dropped": ("yarn", {"keys": {"rope.scaling.attn_factor": 1 / M4}}, {"frequencies", "logits"}),
+    "magnitude dropped": (
+        "yarn",
+        {"keys": {"rope.scaling.attn_factor": 1 / M4}},
+        {"frequencies", "logits"},
+    ),
     "one tensor scaled": ("linear", _scaled_tensor, {"weights", "logits"}),
     "pairs swapped": ("linear", _swapped_pairs, {"weights", "logits"}),
     "a value is not finite": ("linear", _not_finite, {"weights", "logits"}),
-    "context length left": ("linear", {"keys": {"context_length": L, ORIGINAL: None}}, {"structure"}),
-    "original context left out": ("yarn", {"keys": {ORIGINAL: None}}, {"structure", "frequencies", "logits"}),
-    "wrong epsilon": ("linear", {"keys": {"attention.layer_norm_rms_epsilon": 0.1}}, {"structure", "logits"}),
-}  # fmt: skip
+    "context length left": (
+        "linear",
+        {"keys": {"context_length": L, ORIGINAL: None}},
+        {"structure"},
+    ),
+    "original context left out": (
+        "yarn",
+        {"keys": {ORIGINAL: None}},
+        {"structure", "frequencies", "logits"},
+    ),
+    "wrong epsilon": (
+        "linear",
+        {"keys": {"attention.layer_norm_rms_epsilon": 0.1}},
+        {"structure", "logits"},
+    ),
+}
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -114,7 +145,9 @@ def test_a_planted_fault_fails_its_rung(fault: str, make_sound: Any, tmp_path: P
 
 
 def test_findings_say_where_and_what_was_expected(linear: Sound, tmp_path: Path) -> None:
-    wrong = linear.changed(keys={"rope.scaling.factor": 4.04}, tensors=_scaled_tensor(linear)["tensors"])
+    wrong = linear.changed(
+        keys={"rope.scaling.factor": 4.04}, tensors=_scaled_tensor(linear)["tensors"]
+    )
     report = verify(wrong.gguf.write(tmp_path / "t.gguf"))
     found = findings(report, "frequencies")
     assert "full_attention: pair" in found
@@ -126,7 +159,9 @@ def test_findings_say_where_and_what_was_expected(linear: Sound, tmp_path: Path)
 def test_structure_stops_what_llama_cpp_would_abort_on(linear: Sound, tmp_path: Path) -> None:
     wrong = linear.changed(keys={"rope.scaling.type": "llama3"})
     report = verify(wrong.gguf.write(tmp_path / "t.gguf"))
-    assert statuses(report) == {"structure": FAIL} | dict.fromkeys(("frequencies", "tokens", "weights", "logits"), SKIPPED)
+    assert statuses(report) == {"structure": FAIL} | dict.fromkeys(
+        ("frequencies", "tokens", "weights", "logits"), SKIPPED
+    )
     assert "llama.cpp aborts" in findings(report, "structure")
 
 
@@ -159,30 +194,43 @@ def test_a_wrong_special_id_fails_tokens(linear: Sound, tmp_path: Path) -> None:
 def test_a_tensor_too_many_and_a_wrong_family_are_named(linear: Sound, tmp_path: Path) -> None:
     bias = {"blk.0.attn_q.bias": np.zeros(64, np.float32)}
     report = verify(linear.changed(tensors=bias).gguf.write(tmp_path / "b.gguf"))
-    assert "model.layers.0.self_attn.q_proj.bias belongs to no part of the model" in findings(report, "structure")
+    assert "model.layers.0.self_attn.q_proj.bias belongs to no part of the model" in findings(
+        report, "structure"
+    )
     told = json.loads(linear.gguf.strings["ropeconv.provenance"]) | {"family": "qwen2"}
     wrong = linear.changed(strings={"ropeconv.provenance": json.dumps(told)})
     report = verify(wrong.gguf.write(tmp_path / "f.gguf"), tokens=64)
     assert findings(report, "structure") == "provenance says family qwen2, the reference is llama"
 
 
-def test_what_llama_cpp_refuses_is_a_failed_check_with_its_reason(linear: Sound, tmp_path: Path) -> None:
+def test_what_llama_cpp_refuses_is_a_failed_check_with_its_reason(
+    linear: Sound, tmp_path: Path
+) -> None:
     report = verify(replace(linear.gguf, pre="nonsense").write(tmp_path / "t.gguf"), tokens=64)
-    assert {name for name, status in statuses(report).items() if status == FAIL} == {"tokens", "logits"}
+    assert {name for name, status in statuses(report).items() if status == FAIL} == {
+        "tokens",
+        "logits",
+    }
     assert "unknown pre-tokenizer type: 'nonsense'" in findings(report, "logits")
     assert report.verdict == "FAIL: tokens, logits"
 
 
-def test_the_reference_must_be_the_one_it_was_made_from(linear: Sound, make_sound: Any, tmp_path: Path) -> None:
+def test_the_reference_must_be_the_one_it_was_made_from(
+    linear: Sound, make_sound: Any, tmp_path: Path
+) -> None:
     path = linear.gguf.write(tmp_path / "t.gguf")
     other = make_sound("qwen3", "linear", LINEAR_KEYS)
     with pytest.raises(CheckpointError, match=r"is not the checkpoint that t\.gguf was made from"):
         verify(path, reference=other.folder)
     with pytest.raises(CheckpointError, match="is not the checkpoint"):
         verify(path, reference=other.folder, request=ScalingRequest("linear", factor=4.0))
-    beside = os.path.relpath(linear.folder, tmp_path)  # as the writer says it: relative to the artefact's folder
+    # as the writer says it: relative to the artefact's folder
+    beside = os.path.relpath(linear.folder, tmp_path)
     relative = linear.gguf.strings["ropeconv.provenance"].replace(str(linear.folder), beside)
-    assert verify(linear.changed(strings={"ropeconv.provenance": relative}).gguf.write(tmp_path / "r.gguf"), tokens=64).ok
+    assert verify(
+        linear.changed(strings={"ropeconv.provenance": relative}).gguf.write(tmp_path / "r.gguf"),
+        tokens=64,
+    ).ok
     elsewhere = provenance(linear.folder, "llama", "linear").replace(str(linear.folder), "gone/x")
     gone = linear.changed(strings={"ropeconv.provenance": elsewhere})
     with pytest.raises(CheckpointError, match=r"its source gone/x cannot be opened .*--reference"):
@@ -190,15 +238,27 @@ def test_the_reference_must_be_the_one_it_was_made_from(linear: Sound, make_soun
     assert verify(tmp_path / "g.gguf", reference=linear.folder, tokens=64).ok
 
 
-def test_a_file_without_provenance_takes_reference_and_scaling(linear: Sound, tmp_path: Path) -> None:
+def test_a_file_without_provenance_takes_reference_and_scaling(
+    linear: Sound, tmp_path: Path
+) -> None:
     path = linear.changed(strings={"ropeconv.provenance": None}).gguf.write(tmp_path / "t.gguf")
-    with pytest.raises(CheckpointError, match="says nothing about its source; name it with --reference"):
+    with pytest.raises(
+        CheckpointError, match="says nothing about its source; name it with --reference"
+    ):
         verify(path)
     assert verify(path, reference=linear.folder, request=ScalingRequest("linear", factor=4.0)).ok
     wrong = verify(path, reference=linear.folder, request=ScalingRequest("linear", factor=2.0))
-    assert {name for name, status in statuses(wrong).items() if status == FAIL} == {"structure", "frequencies", "logits"}
+    assert {name for name, status in statuses(wrong).items() if status == FAIL} == {
+        "structure",
+        "frequencies",
+        "logits",
+    }
     unscaled = verify(path, reference=linear.folder)
-    assert {name for name, status in statuses(unscaled).items() if status == FAIL} == {"structure", "frequencies", "logits"}
+    assert {name for name, status in statuses(unscaled).items() if status == FAIL} == {
+        "structure",
+        "frequencies",
+        "logits",
+    }
 
 
 def test_a_gguf_source_is_a_reference_too(linear: Sound, tmp_path: Path) -> None:
@@ -210,9 +270,18 @@ def test_a_gguf_source_is_a_reference_too(linear: Sound, tmp_path: Path) -> None
     path = linear.changed(strings={"ropeconv.provenance": None}).gguf.write(tmp_path / "t.gguf")
     report = verify(path, reference=source, request=ScalingRequest("linear", factor=4.0))
     assert report.ok
-    wrong = linear.changed(keys={"rope.scaling.factor": 4.04}, strings={"ropeconv.provenance": None})
-    report = verify(wrong.gguf.write(tmp_path / "w.gguf"), reference=source, request=ScalingRequest("linear", factor=4.0))
-    assert {name for name, status in statuses(report).items() if status == FAIL} == {"frequencies", "logits"}
+    wrong = linear.changed(
+        keys={"rope.scaling.factor": 4.04}, strings={"ropeconv.provenance": None}
+    )
+    report = verify(
+        wrong.gguf.write(tmp_path / "w.gguf"),
+        reference=source,
+        request=ScalingRequest("linear", factor=4.0),
+    )
+    assert {name for name, status in statuses(report).items() if status == FAIL} == {
+        "frequencies",
+        "logits",
+    }
 
 
 @pytest.mark.parametrize("side", ["short", "long"])
@@ -255,11 +324,17 @@ def test_wrong_input_is_refused_in_one_line(linear: Sound, tmp_path: Path) -> No
         assert "\n" not in str(caught.value)
 
 
-def test_the_command_reports_and_exits_by_verdict(linear: Sound, tmp_path: Path, capsys: Any) -> None:
+def test_the_command_reports_and_exits_by_verdict(
+    linear: Sound, tmp_path: Path, capsys: Any
+) -> None:
     good = linear.gguf.write(tmp_path / "good.gguf")
     bad = linear.changed(keys={"rope.scaling.factor": 4.04}).gguf.write(tmp_path / "bad.gguf")
     codes = []
-    for arguments in ([str(good), "--tokens", "300"], [str(bad), "--json"], [str(linear.folder / "config.json")]):
+    for arguments in (
+        [str(good), "--tokens", "300"],
+        [str(bad), "--json"],
+        [str(linear.folder / "config.json")],
+    ):
         with pytest.raises(SystemExit) as caught:
             main(["verify", *arguments])
         codes.append(caught.value.code)

@@ -1,4 +1,6 @@
-"""Hypothesis strategies: Hugging Face rope_parameters of every kind, over bases, sizes, factors and lengths."""
+"""Hypothesis strategies: Hugging Face rope_parameters of every kind, over bases, sizes, factors and
+lengths.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ BLENDED = ("yarn", "llama3")
 
 @dataclass(frozen=True)
 class Case:
-    """One rope as a config says it. original: L; context: L'; parameters: the rope_parameters dict."""
+    """One rope as a config says it. original: L; context: L'; parameters: the rope_parameters
+    dict.
+    """
 
     head_dim: int
     original: int
@@ -29,7 +33,9 @@ betas = st.tuples(st.floats(0.25, 4.0), st.floats(8.0, 128.0))
 
 
 @st.composite
-def cases(draw: st.DrawFn, rope_types: tuple[str, ...], partials: tuple[float, ...] = (1.0,)) -> Case:
+def cases(
+    draw: st.DrawFn, rope_types: tuple[str, ...], partials: tuple[float, ...] = (1.0,)
+) -> Case:
     rope_type = draw(st.sampled_from(rope_types))
     head_dim = draw(st.sampled_from([32, 64, 80, 96, 128, 256]))
     partial = draw(st.sampled_from(partials))
@@ -80,13 +86,18 @@ def _longrope(draw: st.DrawFn, pairs: int) -> tuple[float, dict[str, Any]]:
 @st.composite
 def _llama3(draw: st.DrawFn, _pairs: int) -> tuple[float, dict[str, Any]]:
     factor, low = draw(factors), draw(st.floats(0.5, 4.0))
-    return factor, {"factor": factor, "low_freq_factor": low, "high_freq_factor": low + draw(st.floats(1.0, 60.0))}
+    return factor, {
+        "factor": factor,
+        "low_freq_factor": low,
+        "high_freq_factor": low + draw(st.floats(1.0, 60.0)),
+    }
 
 
 EXTRAS = {
     "default": lambda _pairs: factors.map(lambda s: (s, {})),
     "linear": _plain,
-    # transformers takes the running length to float32, where a larger factor alone eats the tolerance.
+    # transformers takes the running length to float32, where a larger factor alone eats the
+    # tolerance.
     "dynamic": lambda _pairs: st.floats(1.0, 8.0).map(lambda f: (f, {"factor": f})),
     "yarn": _yarn,
     "longrope": _longrope,

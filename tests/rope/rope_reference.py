@@ -1,4 +1,5 @@
-"""transformers' own rotary embeddings as the reference: real config classes, real modules, their buffers.
+"""transformers' own rotary embeddings as the reference: real config classes, real modules, their
+buffers.
 
 Nothing here comes from ropeconv but the type under test.
 """
@@ -41,7 +42,15 @@ class Family:
     default_theta: dict[str, float]
     default_partial: float = 1.0
     partials: tuple[float, ...] = (1.0,)
-    rope_types: tuple[str, ...] = ("default", "linear", "dynamic", "yarn", "longrope", "llama3", "proportional")
+    rope_types: tuple[str, ...] = (
+        "default",
+        "linear",
+        "dynamic",
+        "yarn",
+        "longrope",
+        "llama3",
+        "proportional",
+    )
     nested: bool = False
     layers: tuple[str, ...] = ("full_attention",)
 
@@ -86,7 +95,11 @@ FAMILIES = {
 def build_config(name: str, head_dim: int, **keys: Any) -> Any:
     """A small config of the family; `keys` are what its config.json would say."""
     family = FAMILIES[name]
-    shape: dict[str, Any] = {"hidden_size": 2 * head_dim, "num_attention_heads": 2, "num_hidden_layers": 2}
+    shape: dict[str, Any] = {
+        "hidden_size": 2 * head_dim,
+        "num_attention_heads": 2,
+        "num_hidden_layers": 2,
+    }
     if name != "gpt_neox":
         shape["num_key_value_heads"] = 2
     if name == "gemma3_text":
@@ -98,8 +111,12 @@ def build_config(name: str, head_dim: int, **keys: Any) -> Any:
     return family.config(**shape, **keys)
 
 
-def tables(config: Any, *, layer: str = "full_attention", length: int | None = None) -> tuple[np.ndarray, float]:
-    """(inv_freq (d/2,), attention factor) that transformers uses for a text of `length` tokens (None = at start)."""
+def tables(
+    config: Any, *, layer: str = "full_attention", length: int | None = None
+) -> tuple[np.ndarray, float]:
+    """(inv_freq (d/2,), attention factor) that transformers uses for a text of `length` tokens
+    (None = at start).
+    """
     family = FAMILIES[config.model_type]
     module = family.module(config)
     if length is not None:
@@ -111,16 +128,25 @@ def tables(config: Any, *, layer: str = "full_attention", length: int | None = N
 
 
 def compare(
-    inv_freq: np.ndarray, attention_factor: float, reference: tuple[np.ndarray, float], *, base: np.ndarray | None = None
+    inv_freq: np.ndarray,
+    attention_factor: float,
+    reference: tuple[np.ndarray, float],
+    *,
+    base: np.ndarray | None = None,
 ) -> None:
     """AssertionError unless both agree to rtol 5e-6.
 
-    base: unscaled frequencies, for kinds that blend scaled with unscaled ones: transformers blends in float32, so it
-    is off by a few float32 steps of the unscaled frequency, which the division by the factor does not shrink.
+    base: unscaled frequencies, for kinds that blend scaled with unscaled ones: transformers blends
+    in float32, so it is off by a few float32 steps of the unscaled frequency, which the division by
+    the factor does not shrink.
     """
     expected, magnitude = reference
     assert inv_freq.shape == expected.shape
     slack = 0.0 if base is None else 4 * 2.0**-23 * base
     off = np.abs(inv_freq - expected) - 5e-6 * np.abs(expected) - slack
-    assert off.max() <= 0, f"pair {off.argmax()}: {inv_freq[off.argmax()]} for {expected[off.argmax()]}"
-    assert abs(attention_factor - magnitude) <= 5e-6 * magnitude, f"magnitude {attention_factor} for {magnitude}"
+    assert off.max() <= 0, (
+        f"pair {off.argmax()}: {inv_freq[off.argmax()]} for {expected[off.argmax()]}"
+    )
+    assert abs(attention_factor - magnitude) <= 5e-6 * magnitude, (
+        f"magnitude {attention_factor} for {magnitude}"
+    )

@@ -1,4 +1,6 @@
-"""read_ropes -> solve, and write_rope_parameters, against the modules of transformers over a wide grid."""
+"""read_ropes -> solve, and write_rope_parameters, against the modules of transformers over a wide
+grid.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,8 @@ from ropeconv.rope.build import find_kind, make_parameters
 from ropeconv.rope.carry import carry_as_longrope
 from ropeconv.rope.solve import solve
 from ropeconv.rope.spec import Rope
-from tests.rope.rope_grid import BLENDED, Case, cases
 from tests.rope.reading import read_family
+from tests.rope.rope_grid import BLENDED, Case, cases
 from tests.rope.rope_reference import FAMILIES, build_config, compare, tables
 
 GRID = settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
@@ -27,15 +29,21 @@ def read(name: str, config: dict, head_dim: int, **keys: object) -> dict:
     return read_family(name, config, head_dim, **keys)
 
 
-def check(rope: Rope, config: object, *, layer: str = "full_attention", blended: bool = False) -> None:
+def check(
+    rope: Rope, config: object, *, layer: str = "full_attention", blended: bool = False
+) -> None:
     """Below L, past L and, for the length-dependent kinds, far past it."""
     original = rope.original_context
     for length in (None, original, original + 1, 2 * original, 3 * original + 5):
         found = solve(rope, length=length)
-        long = found.long_inv_freq is not None and length is not None and length > found.switch_context
+        long = (
+            found.long_inv_freq is not None and length is not None and length > found.switch_context
+        )
         inv_freq = found.long_inv_freq if long else found.inv_freq
         base = found.base_inv_freq if blended else None
-        compare(inv_freq, found.attention_factor, tables(config, layer=layer, length=length), base=base)
+        compare(
+            inv_freq, found.attention_factor, tables(config, layer=layer, length=length), base=base
+        )
 
 
 @pytest.mark.parametrize("name", FLAT)
@@ -45,7 +53,11 @@ def test_reads_what_a_config_class_writes(name: str, data: st.DataObject) -> Non
     case = data.draw(cases(FAMILIES[name].rope_types, FAMILIES[name].partials))
     keys = {"original_max_position_embeddings": case.original} if name == "phi3" else {}
     config = build_config(
-        name, case.head_dim, rope_parameters=dict(case.parameters), max_position_embeddings=case.context, **keys
+        name,
+        case.head_dim,
+        rope_parameters=dict(case.parameters),
+        max_position_embeddings=case.context,
+        **keys,
     )
     rope = read(name, config.to_dict(), case.head_dim)["full_attention"]
     check(rope, config, blended=case.rope_type in BLENDED)
@@ -59,8 +71,13 @@ def test_reads_a_dict_for_each_layer_type(name: str, data: st.DataObject) -> Non
     # transformers does not read truncate inside a layer's dict; that refusal has its own test.
     inner = {key: value for key, value in case.parameters.items() if key != "truncate"}
     local = data.draw(st.floats(5e2, 1e7))
-    both = {"full_attention": inner, "sliding_attention": {"rope_type": "default", "rope_theta": local}}
-    config = build_config(name, case.head_dim, rope_parameters=both, max_position_embeddings=case.context)
+    both = {
+        "full_attention": inner,
+        "sliding_attention": {"rope_type": "default", "rope_theta": local},
+    }
+    config = build_config(
+        name, case.head_dim, rope_parameters=both, max_position_embeddings=case.context
+    )
     ropes = read(name, config.to_dict(), case.head_dim)
     check(ropes["full_attention"], config, blended=case.rope_type in BLENDED)
     check(ropes["sliding_attention"], config, layer="sliding_attention")
@@ -69,19 +86,36 @@ def test_reads_a_dict_for_each_layer_type(name: str, data: st.DataObject) -> Non
 def to_rope(case: Case, kind: str, values: dict) -> Rope:
     partial = case.parameters.get("partial_rotary_factor", 1.0)
     parameters = make_parameters(find_kind(kind), values)
-    return Rope(kind, case.parameters["rope_theta"], case.head_dim, case.original, case.context, parameters, partial)
+    return Rope(
+        kind,
+        case.parameters["rope_theta"],
+        case.head_dim,
+        case.original,
+        case.context,
+        parameters,
+        partial,
+    )
 
 
 @st.composite
 def ropes(draw: st.DrawFn, name: str) -> Rope:
     """A rope of any kind ropeconv has, those without a rope_type of their own included."""
     family = FAMILIES[name]
-    case = draw(cases(("linear",), tuple(p for p in family.partials if p != 0.25) if name == "phi3" else family.partials))
+    case = draw(
+        cases(
+            ("linear",),
+            tuple(p for p in family.partials if p != 0.25) if name == "phi3" else family.partials,
+        )
+    )
     factor = case.context / case.original
     own = {
         "ntk": {"factor": factor},
         "ntk-critical": {"factor": factor},
-        "ntk-parts": {"factor": factor, "alpha": draw(st.floats(0.5, 2.0)), "beta": draw(st.floats(8.0, 64.0))},
+        "ntk-parts": {
+            "factor": factor,
+            "alpha": draw(st.floats(0.5, 2.0)),
+            "beta": draw(st.floats(8.0, 64.0)),
+        },
         "yarn": {"factor": factor, "ramp": "paper"},
         "linear": {"factor": factor},
     }
@@ -111,7 +145,11 @@ def test_writes_back_what_it_read(name: str, data: st.DataObject) -> None:
     case = data.draw(cases(FAMILIES[name].rope_types, FAMILIES[name].partials))
     keys = {"original_max_position_embeddings": case.original} if name == "phi3" else {}
     source = build_config(
-        name, case.head_dim, rope_parameters=dict(case.parameters), max_position_embeddings=case.context, **keys
+        name,
+        case.head_dim,
+        rope_parameters=dict(case.parameters),
+        max_position_embeddings=case.context,
+        **keys,
     )
     found = read(name, source.to_dict(), case.head_dim)
     config = build_config(name, case.head_dim, **write_rope_parameters(found, nested=False))
@@ -137,4 +175,6 @@ def test_writes_a_dict_for_each_layer_type(name: str, data: st.DataObject) -> No
     check(full, config, blended=case.rope_type in BLENDED)
     check(sliding, config, layer="sliding_attention")
     again = read(name, config.to_dict(), case.head_dim)
-    np.testing.assert_allclose(solve(again["full_attention"]).inv_freq, solve(full).inv_freq, rtol=1e-12)
+    np.testing.assert_allclose(
+        solve(again["full_attention"]).inv_freq, solve(full).inv_freq, rtol=1e-12
+    )

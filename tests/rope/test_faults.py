@@ -37,8 +37,12 @@ def altered(rope: Rope, **values: Any) -> Rope:
 
 
 def judge(rope: Rope, reference: Rope) -> None:
-    """Compare our numbers for `rope` with transformers' for `reference`, the way the grid tests do."""
-    config = build_config("llama", 64, **write_rope_parameters({"full_attention": reference}, nested=False))
+    """Compare our numbers for `rope` with transformers' for `reference`, the way the grid tests
+    do.
+    """
+    config = build_config(
+        "llama", 64, **write_rope_parameters({"full_attention": reference}, nested=False)
+    )
     found = solve(rope)
     compare(found.inv_freq, found.attention_factor, tables(config), base=found.base_inv_freq)
 
@@ -70,13 +74,17 @@ FAULTS: dict[str, tuple[str, Callable[[Rope], Rope]]] = {
     "longrope magnitude dropped": ("longrope", lambda rope: altered(rope, attention_factor=1.0)),
     "pairs reversed": (
         "longrope",
-        lambda rope: altered(rope, short_factor=PAIRS[::-1], long_factor=PAIRS[::-1], attention_factor=None),
+        lambda rope: altered(
+            rope, short_factor=PAIRS[::-1], long_factor=PAIRS[::-1], attention_factor=None
+        ),
     ),
     "L taken for L'": ("yarn", lambda rope: replace(rope, original_context=4 * L)),
     "one pair off by 1e-5": (
         "longrope",
         lambda rope: altered(
-            rope, short_factor=(PAIRS[0] * (1 + 1e-5), *PAIRS[1:]), long_factor=(PAIRS[0] * (1 + 1e-5), *PAIRS[1:])
+            rope,
+            short_factor=(PAIRS[0] * (1 + 1e-5), *PAIRS[1:]),
+            long_factor=(PAIRS[0] * (1 + 1e-5), *PAIRS[1:]),
         ),
     ),
     "scaling dropped": ("linear", lambda rope: altered(rope, factor=1.0)),

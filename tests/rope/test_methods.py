@@ -1,4 +1,6 @@
-"""The kinds that transformers has no name for: against what it computes elsewhere, and their defining properties."""
+"""The kinds that transformers has no name for: against what it computes elsewhere, and their
+defining properties.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,15 @@ from tests.rope.rope_reference import build_config, compare, tables
 L = 8192
 
 
-def rope(kind: str, *, theta: float = 1e5, dim: int = 64, context: int = L, original: int = L, **values: object) -> Rope:
+def rope(
+    kind: str,
+    *,
+    theta: float = 1e5,
+    dim: int = 64,
+    context: int = L,
+    original: int = L,
+    **values: object,
+) -> Rope:
     return Rope(kind, theta, dim, original, context, make_parameters(find_kind(kind), values))
 
 
@@ -58,7 +68,9 @@ def test_base_is_the_published_rule(kind: str, s: float, theta: float) -> None:
     assert patch["rope_parameters"]["rope_type"] == "default"
     assert round(patch["rope_parameters"]["rope_theta"]) == theta
     # The figure is rounded to a whole number, so it is good to 2.5e-6 of itself.
-    config = build_config("llama", 64, rope_parameters={"rope_type": "default", "rope_theta": float(theta)})
+    config = build_config(
+        "llama", 64, rope_parameters={"rope_type": "default", "rope_theta": float(theta)}
+    )
     found = solve(value)
     compare(found.inv_freq, found.attention_factor, tables(config))
 
@@ -85,11 +97,25 @@ def test_ntk_parts_is_the_llama3_ramp(s: float, alpha: float, beta: float) -> No
         "high_freq_factor": beta,
         "original_max_position_embeddings": L,
     }
-    config = build_config("llama", 128, rope_parameters=parameters, max_position_embeddings=round(L * s))
-    value = rope("ntk-parts", theta=5e5, dim=128, context=round(L * s), factor=s, alpha=alpha, beta=beta)
+    config = build_config(
+        "llama", 128, rope_parameters=parameters, max_position_embeddings=round(L * s)
+    )
+    value = rope(
+        "ntk-parts", theta=5e5, dim=128, context=round(L * s), factor=s, alpha=alpha, beta=beta
+    )
     found = solve(value)
     compare(found.inv_freq, found.attention_factor, tables(config), base=found.base_inv_freq)
-    off = solve(rope("ntk-parts", theta=5e5, dim=128, context=round(L * s), factor=s, alpha=alpha, beta=beta * 1.05))
+    off = solve(
+        rope(
+            "ntk-parts",
+            theta=5e5,
+            dim=128,
+            context=round(L * s),
+            factor=s,
+            alpha=alpha,
+            beta=beta * 1.05,
+        )
+    )
     with pytest.raises(AssertionError, match="pair"):
         compare(off.inv_freq, off.attention_factor, tables(config), base=off.base_inv_freq)
 
@@ -98,8 +124,12 @@ def test_paper_yarn_has_the_llama3_ramp_and_the_yarn_magnitude() -> None:
     shared = {"rope_theta": 1e5, "factor": 4.0, "original_max_position_embeddings": L}
     ramp = {"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 32.0, **shared}
     yarn = {"rope_type": "yarn", **shared}
-    inv_freq, _ = tables(build_config("llama", 64, rope_parameters=ramp, max_position_embeddings=4 * L))
-    code, magnitude = tables(build_config("llama", 64, rope_parameters=yarn, max_position_embeddings=4 * L))
+    inv_freq, _ = tables(
+        build_config("llama", 64, rope_parameters=ramp, max_position_embeddings=4 * L)
+    )
+    code, magnitude = tables(
+        build_config("llama", 64, rope_parameters=yarn, max_position_embeddings=4 * L)
+    )
     value = rope("yarn", context=4 * L, factor=4.0, ramp="paper")
     found = solve(value)
     compare(found.inv_freq, found.attention_factor, (inv_freq, magnitude), base=found.base_inv_freq)
@@ -117,7 +147,8 @@ def test_longrope_has_two_tables_and_one_magnitude() -> None:
     value = rope("longrope", context=4 * L, short_factor=short, long_factor=long)
     found = solve(value)
     assert found.switch_context == L
-    assert found.attention_factor == pytest.approx(1.0742, abs=5e-5)  # the paper's rule at s = 4, L = 8192
+    # the paper's rule at s = 4, L = 8192
+    assert found.attention_factor == pytest.approx(1.0742, abs=5e-5)
     config = build_config("llama", 64, **spelled(value))
     compare(found.inv_freq, found.attention_factor, tables(config, length=L))
     compare(found.long_inv_freq, found.attention_factor, tables(config, length=L + 1))
@@ -148,8 +179,12 @@ def test_scaled_is_told_by_the_numbers() -> None:
     [(500.0, 131072), (1e4, 131072), (2e4, 131072), (1e4, 64), (1e7, 300), (1e4, 8)],
     ids=["above d/2", "last pair", "just below", "low at 0", "both low", "no full turn"],
 )
-def test_yarn_bounds_are_clamped_as_in_transformers(theta: float, original: int, truncate: bool) -> None:
-    value = rope("yarn", theta=theta, original=original, context=4 * original, factor=4.0, truncate=truncate)
+def test_yarn_bounds_are_clamped_as_in_transformers(
+    theta: float, original: int, truncate: bool
+) -> None:
+    value = rope(
+        "yarn", theta=theta, original=original, context=4 * original, factor=4.0, truncate=truncate
+    )
     found = solve(value)
     by_hand = {
         "rope_type": "yarn",
@@ -158,13 +193,17 @@ def test_yarn_bounds_are_clamped_as_in_transformers(theta: float, original: int,
         "truncate": truncate,
         "original_max_position_embeddings": original,
     }
-    config = build_config("llama", 64, rope_parameters=by_hand, max_position_embeddings=4 * original)
+    config = build_config(
+        "llama", 64, rope_parameters=by_hand, max_position_embeddings=4 * original
+    )
     compare(found.inv_freq, found.attention_factor, tables(config), base=found.base_inv_freq)
 
 
 @pytest.mark.parametrize("turns", [1.0, 4.0, 20.0])
 def test_yarn_with_one_bound_is_a_step(turns: float) -> None:
-    value = rope("yarn", context=4 * L, factor=4.0, beta_fast=turns, beta_slow=turns, truncate=False)
+    value = rope(
+        "yarn", context=4 * L, factor=4.0, beta_fast=turns, beta_slow=turns, truncate=False
+    )
     found = solve(value)
     assert set(np.round(found.rho, 9)) == {1.0, 4.0}
     by_hand = {

@@ -1,4 +1,6 @@
-"""What is refused, in one line, and why: transformers' own answer stands beside it where there is one."""
+"""What is refused, in one line, and why: transformers' own answer stands beside it where there is
+one.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,10 @@ def refused(config: dict[str, Any], *words: str, name: str = "llama", **keys: An
 
 
 def test_theta_lost_between_generations() -> None:
-    keys = {"rope_parameters": {"rope_type": "default", "rope_theta": 1e5}, "rope_scaling": dict(LINEAR)}
+    keys = {
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e5},
+        "rope_scaling": dict(LINEAR),
+    }
     config = build_config("llama", 64, **{**keys, "rope_scaling": dict(LINEAR)})
     assert config.rope_parameters["rope_theta"] == 1e4  # what transformers makes of it
     refused(keys, "100000", "10000", "rope_scaling", "rope_parameters")
@@ -49,12 +54,24 @@ def test_theta_lost_between_generations() -> None:
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        ({"rope_parameters": {**LINEAR, "rope_theta": 1e5}, "rope_theta": 1e4}, ("100000", "10000", "rope_theta")),
-        ({"rope_parameters": dict(LINEAR), "rope_scaling": {"type": "linear", "factor": 4.0}}, ("2.0", "4.0")),
+        (
+            {"rope_parameters": {**LINEAR, "rope_theta": 1e5}, "rope_theta": 1e4},
+            ("100000", "10000", "rope_theta"),
+        ),
+        (
+            {"rope_parameters": dict(LINEAR), "rope_scaling": {"type": "linear", "factor": 4.0}},
+            ("2.0", "4.0"),
+        ),
         ({"rope_parameters": {**LINEAR, "type": "yarn"}}, ("linear", "yarn")),
         ({"rope_parameters": {**LINEAR, "rope_theta": None}}, ("rope_theta", "None")),
         ({"rope_theta": None}, ("rope_theta", "null")),
-        ({"rope_parameters": {**LINEAR, "partial_rotary_factor": 0.5}, "partial_rotary_factor": 0.25}, ("0.25", "0.5")),
+        (
+            {
+                "rope_parameters": {**LINEAR, "partial_rotary_factor": 0.5},
+                "partial_rotary_factor": 0.25,
+            },
+            ("0.25", "0.5"),
+        ),
         ({"rotary_pct": 0.25}, ("rotary_pct", "0.25")),  # llama's class does not read it
         ({"rotary_emb_base": 2e4}, ("rotary_emb_base", "20000")),
     ],
@@ -71,11 +88,18 @@ def test_keys_that_gpt_neox_does_not_read() -> None:
 
 def test_yarn_without_its_trained_context() -> None:
     yarn = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0}
-    silent, _ = tables(build_config("llama", 64, rope_parameters=dict(yarn), max_position_embeddings=4 * L))
+    silent, _ = tables(
+        build_config("llama", 64, rope_parameters=dict(yarn), max_position_embeddings=4 * L)
+    )
     complete = {**yarn, "original_max_position_embeddings": L}
-    meant, _ = tables(build_config("llama", 64, rope_parameters=complete, max_position_embeddings=4 * L))
+    meant, _ = tables(
+        build_config("llama", 64, rope_parameters=complete, max_position_embeddings=4 * L)
+    )
     assert np.abs(silent / meant - 1).max() > 0.3  # transformers goes on with L' for L
-    for kind in (yarn, {**yarn, "rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0}):
+    for kind in (
+        yarn,
+        {**yarn, "rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0},
+    ):
         refused({"rope_parameters": kind}, "original_max_position_embeddings", "--original-context")
     rope = read({"rope_parameters": yarn}, original_context=L)["full_attention"]
     np.testing.assert_allclose(solve(rope).inv_freq, meant, rtol=5e-6)
@@ -87,13 +111,23 @@ def test_trained_contexts_that_disagree() -> None:
     linear = {**LINEAR, "original_max_position_embeddings": L}
     refused({"rope_parameters": linear, "original_max_position_embeddings": 2 * L}, "4096", "8192")
     dynamic = {"rope_type": "dynamic", "factor": 2.0}
-    refused({"rope_parameters": dynamic, "original_max_position_embeddings": L}, "dynamic", "4096", "16384")
+    refused(
+        {"rope_parameters": dynamic, "original_max_position_embeddings": L},
+        "dynamic",
+        "4096",
+        "16384",
+    )
 
 
 def test_unknown_names() -> None:
-    refused({"rope_parameters": {**LINEAR, "mscale_all_dimm": 1.0}}, "mscale_all_dimm", "linear takes: factor")
+    refused(
+        {"rope_parameters": {**LINEAR, "mscale_all_dimm": 1.0}},
+        "mscale_all_dimm",
+        "linear takes: factor",
+    )
     refused({"rope_parameters": {**LINEAR, "rope_type": "linaer"}}, "'linaer'", "near: linear")
-    refused({"rope_parameters": {**YARN, "ramp": "paper"}}, "'ramp'")  # ours alone: transformers would ignore it
+    # ours alone: transformers would ignore it
+    refused({"rope_parameters": {**YARN, "ramp": "paper"}}, "'ramp'")
     refused({"rope_parameters": {**LINEAR, "rope_type": "ntk"}}, "'ntk'")
     refused({"rope_scaling": {"type": "mrope", "mrope_section": [1, 2]}}, "'mrope'")
     refused({"rope_parameters": "linear"}, "must be an object")
@@ -103,11 +137,23 @@ def test_unknown_names() -> None:
 def test_layer_types_of_a_nested_family() -> None:
     flat = {"rope_type": "linear", "rope_theta": 1e6, "factor": 2.0}
     config = build_config("gemma3_text", 64, rope_parameters=dict(flat))
-    assert config.rope_parameters["full_attention"]["rope_type"] == "default"  # the flat keys are passed over
+    # the flat keys are passed over
+    assert config.rope_parameters["full_attention"]["rope_type"] == "default"
     refused({"rope_parameters": flat}, "rope_type", name="gemma3_text")
-    refused({"rope_parameters": {"full_attention": flat}}, "sliding_attention", "missing", name="gemma3_text")
-    refused({"rope_parameters": {"full_attention": flat, "sliding_attention": None}}, "missing", name="gemma3_text")
-    refused({"rope_parameters": {"full_attention": flat}}, "'full_attention'", "one dict", name="llama")
+    refused(
+        {"rope_parameters": {"full_attention": flat}},
+        "sliding_attention",
+        "missing",
+        name="gemma3_text",
+    )
+    refused(
+        {"rope_parameters": {"full_attention": flat, "sliding_attention": None}},
+        "missing",
+        name="gemma3_text",
+    )
+    refused(
+        {"rope_parameters": {"full_attention": flat}}, "'full_attention'", "one dict", name="llama"
+    )
 
 
 def test_truncate_inside_a_layer_type() -> None:
@@ -170,7 +216,13 @@ def test_parameters_that_mean_nothing(kind: str, values: dict[str, Any]) -> None
     assert "\n" not in str(caught.value)
 
 
-SOUND: dict[str, Any] = {"kind": "linear", "theta": 1e4, "head_dim": 64, "original_context": L, "context": 2 * L}
+SOUND: dict[str, Any] = {
+    "kind": "linear",
+    "theta": 1e4,
+    "head_dim": 64,
+    "original_context": L,
+    "context": 2 * L,
+}
 
 
 @pytest.mark.parametrize(
@@ -202,13 +254,25 @@ def test_ropes_without_numbers(change: dict[str, Any], word: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "values", "size", "word"),
     [
-        ("longrope", {"short_factor": [1.0] * 31, "long_factor": [1.0] * 32}, 64, "31 numbers for 32"),
-        ("longrope", {"short_factor": [1.0] * 32, "long_factor": [1.0] * 33}, 64, "33 numbers for 32"),
+        (
+            "longrope",
+            {"short_factor": [1.0] * 31, "long_factor": [1.0] * 32},
+            64,
+            "31 numbers for 32",
+        ),
+        (
+            "longrope",
+            {"short_factor": [1.0] * 32, "long_factor": [1.0] * 33},
+            64,
+            "33 numbers for 32",
+        ),
         ("ntk", {"factor": 2.0}, 2, "at least 4"),
         ("proportional", {"partial_rotary_factor": 0.01}, 64, "rotates no pair"),
     ],
 )
-def test_parameters_that_do_not_fit_the_rope(kind: str, values: dict[str, Any], size: int, word: str) -> None:
+def test_parameters_that_do_not_fit_the_rope(
+    kind: str, values: dict[str, Any], size: int, word: str
+) -> None:
     parameters = make_parameters(find_kind(kind), values)
     with pytest.raises(RopeConfigError, match=word):
         solve(Rope(kind, 1e4, size, L, 2 * L, parameters))
@@ -238,24 +302,48 @@ JUNK = st.one_of(
     st.lists(st.floats(0.5, 4.0), max_size=33),
     st.dictionaries(st.sampled_from(["factor", "rope_type"]), st.floats(), max_size=2),
 )
-KEYS = ("rope_theta", "factor", "beta_fast", "attention_factor", "short_factor", "long_factor", "truncate", "type")
+KEYS = (
+    "rope_theta",
+    "factor",
+    "beta_fast",
+    "attention_factor",
+    "short_factor",
+    "long_factor",
+    "truncate",
+    "type",
+)
 
 
 @settings(max_examples=300, deadline=None)
 @given(
-    rope_type=st.sampled_from(["default", "linear", "dynamic", "yarn", "longrope", "llama3", "proportional"]) | JUNK,
-    inner=st.dictionaries(st.sampled_from([*KEYS, "original_max_position_embeddings", "full_attention"]), JUNK, max_size=4),
+    rope_type=st.sampled_from(
+        ["default", "linear", "dynamic", "yarn", "longrope", "llama3", "proportional"]
+    )
+    | JUNK,
+    inner=st.dictionaries(
+        st.sampled_from([*KEYS, "original_max_position_embeddings", "full_attention"]),
+        JUNK,
+        max_size=4,
+    ),
     outer=st.dictionaries(
-        st.sampled_from(["rope_theta", "rope_scaling", "max_position_embeddings", "partial_rotary_factor"]), JUNK, max_size=3
+        st.sampled_from(
+            ["rope_theta", "rope_scaling", "max_position_embeddings", "partial_rotary_factor"]
+        ),
+        JUNK,
+        max_size=3,
     ),
     name=st.sampled_from(["llama", "gpt_neox", "gemma3_text"]),
 )
-def test_junk_is_refused_or_has_finite_numbers(rope_type: Any, inner: Any, outer: Any, name: str) -> None:
+def test_junk_is_refused_or_has_finite_numbers(
+    rope_type: Any, inner: Any, outer: Any, name: str
+) -> None:
     parameters = {**inner, "rope_type": rope_type}
     nested = {"full_attention": parameters, "sliding_attention": parameters}
     tables_ = []
     with contextlib.suppress(RopeConfigError):  # any other exception is a fault
-        found = read({"rope_parameters": nested if name == "gemma3_text" else parameters, **outer}, name)
+        found = read(
+            {"rope_parameters": nested if name == "gemma3_text" else parameters, **outer}, name
+        )
         tables_ = [solve(rope, length=10**6) for rope in found.values() if rope is not None]
     for table in tables_:
         assert np.isfinite(table.inv_freq).all()
@@ -280,7 +368,14 @@ def test_configs_that_cannot_be_written() -> None:
     with pytest.raises(RopeConfigError, match="no layer type"):
         write_rope_parameters({"local": rope}, nested=True)
     pair = {
-        layer: Rope("yarn", 1e4, 64, L, 2 * L, make_parameters(find_kind("yarn"), {"factor": 2.0, "truncate": flag}))
+        layer: Rope(
+            "yarn",
+            1e4,
+            64,
+            L,
+            2 * L,
+            make_parameters(find_kind("yarn"), {"factor": 2.0, "truncate": flag}),
+        )
         for layer, flag in (("full_attention", True), ("sliding_attention", False))
     }
     with pytest.raises(RopeConfigError, match="one truncate"):

@@ -1,4 +1,6 @@
-"""Every way weights lie on disk gives the same tensors as transformers loads; what could run code is refused."""
+"""Every way weights lie on disk gives the same tensors as transformers loads; what could run code
+is refused.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ropeconv.sources.folder import open_checkpoint
-from ropeconv.prepare import prepare
 from ropeconv.errors import CheckpointError
+from ropeconv.prepare import prepare
+from ropeconv.sources.folder import open_checkpoint
 from tests.checkpoints import add_tokenizer
 from tests.families import make_model
 
@@ -40,7 +42,9 @@ def save_torch(folder: Path, state: Any, form: str) -> None:
     import torch
 
     if form != "torch shards":
-        torch.save(state, folder / "pytorch_model.bin", _use_new_zipfile_serialization=form == "torch")
+        torch.save(
+            state, folder / "pytorch_model.bin", _use_new_zipfile_serialization=form == "torch"
+        )
         return
     names, weight_map = list(state), {}
     for number in (1, 2):
@@ -115,7 +119,11 @@ def test_integer_weights_are_refused(tmp_path: Path) -> None:
     save(tmp_path / "model", "one file", "float32")
     path = tmp_path / "model" / "model.safetensors"
     weights = load_file(path)
-    weights["model.layers.0.mlp.up_proj.weight"] = weights["model.layers.0.mlp.up_proj.weight"].to(torch.int8)
+    weights["model.layers.0.mlp.up_proj.weight"] = weights["model.layers.0.mlp.up_proj.weight"].to(
+        torch.int8
+    )
     save_file(weights, path)
-    with pytest.raises(CheckpointError, match="stored as I8; ropeconv reads float32, float16 and bfloat16"):
+    with pytest.raises(
+        CheckpointError, match="stored as I8; ropeconv reads float32, float16 and bfloat16"
+    ):
         prepare(tmp_path / "model", None)

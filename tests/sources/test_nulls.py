@@ -31,7 +31,9 @@ REFUSED = {
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_checkpoint(tmp_path_factory.mktemp("source") / "model", "llama", context=256, num_key_value_heads=4)
+    return save_checkpoint(
+        tmp_path_factory.mktemp("source") / "model", "llama", context=256, num_key_value_heads=4
+    )
 
 
 @pytest.mark.parametrize("key", REFUSED)
@@ -42,7 +44,10 @@ def test_a_null_is_refused(key: str, model: Path, tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("key", ["num_key_value_heads", "head_dim", "rope_parameters", "rope_scaling", "partial_rotary_factor"])
+@pytest.mark.parametrize(
+    "key",
+    ["num_key_value_heads", "head_dim", "rope_parameters", "rope_scaling", "partial_rotary_factor"],
+)
 def test_a_null_means_what_transformers_takes_it_for(key: str, model: Path, tmp_path: Path) -> None:
     from transformers import AutoConfig
     from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
@@ -54,10 +59,14 @@ def test_a_null_means_what_transformers_takes_it_for(key: str, model: Path, tmp_
     assert attention.head_dim == config.head_dim
     frequencies = found.frequencies["full_attention"]
     assert frequencies is not None
-    assert np.allclose(frequencies.inv_freq, LlamaRotaryEmbedding(config).inv_freq.tolist(), rtol=1e-6, atol=0)
+    assert np.allclose(
+        frequencies.inv_freq, LlamaRotaryEmbedding(config).inv_freq.tolist(), rtol=1e-6, atol=0
+    )
 
 
-@pytest.mark.parametrize("key", ["architectures", "bos_token_id", "pad_token_id", "dtype", "use_cache", "no_rope_layers"])
+@pytest.mark.parametrize(
+    "key", ["architectures", "bos_token_id", "pad_token_id", "dtype", "use_cache", "no_rope_layers"]
+)
 def test_a_null_without_bearing_changes_nothing(key: str, model: Path, tmp_path: Path) -> None:
     found, wanted = prepare(with_null(model, tmp_path / "null", key), None), prepare(model, None)
     assert (found.stack, found.ropes) == (wanted.stack, wanted.ropes)

@@ -1,9 +1,10 @@
-"""Loads folders in one major of transformers and saves what it computes; runs alone, in a process of its own.
+"""Loads folders in one major of transformers and saves what it computes; runs alone, in a process
+of its own.
 
 usage: python majors.py REQUEST.npz RESULT.npz   (PYTHONPATH decides the major)
 
-REQUEST: `ids` token ids, `lengths` to run, `folders` names. RESULT: for each folder logits of each length and what the
-rotary modules compute, or the refusal as text. Nothing of ropeconv is imported.
+REQUEST: `ids` token ids, `lengths` to run, `folders` names. RESULT: for each folder logits of each
+length and what the rotary modules compute, or the refusal as text. Nothing of ropeconv is imported.
 """
 
 from __future__ import annotations
@@ -17,7 +18,11 @@ import numpy as np
 
 def rotary_modules(model: Any) -> list[tuple[str, Any, dict[str, str]]]:
     """(layer type, module, arguments) of both majors' ways to keep rotary embeddings."""
-    found = {name.rsplit(".", 1)[-1]: m for name, m in model.named_modules() if type(m).__name__.endswith("RotaryEmbedding")}
+    found = {
+        name.rsplit(".", 1)[-1]: m
+        for name, m in model.named_modules()
+        if type(m).__name__.endswith("RotaryEmbedding")
+    }
     if "rotary_emb_local" in found:  # transformers 4's Gemma 3
         return [("full", found["rotary_emb"], {}), ("sliding", found["rotary_emb_local"], {})]
     (module,) = found.values()
@@ -28,7 +33,9 @@ def rotary_modules(model: Any) -> list[tuple[str, Any, dict[str, str]]]:
 
 
 def angles(module: Any, reach: int, arguments: dict[str, str]) -> np.ndarray:
-    """(d/2 + 1,) float64: radians a token of each pair, then the magnitude, in a pass whose last position is `reach`."""
+    """(d/2 + 1,) float64: radians a token of each pair, then the magnitude, in a pass whose last
+    position is `reach`.
+    """
     import torch
 
     cos, sin = module(torch.zeros(1), torch.tensor([[1, reach]]), **arguments)
@@ -49,7 +56,9 @@ def run(folder: str, ids: np.ndarray, lengths: list[int]) -> dict[str, Any]:
     out: dict[str, Any] = {}
     with torch.no_grad():
         for length in lengths:
-            out[f"logits {length}"] = model(torch.tensor([ids[:length].tolist()]), use_cache=False).logits[0].numpy()
+            out[f"logits {length}"] = (
+                model(torch.tensor([ids[:length].tolist()]), use_cache=False).logits[0].numpy()
+            )
             for name, module, arguments in rotary_modules(model):
                 out[f"{name} {length}"] = angles(module, length - 1, arguments)
     return out

@@ -1,4 +1,6 @@
-"""Writing a folder: shards, links, casts, texts, atomic output. Files are read back by safetensors and transformers."""
+"""Writing a folder: shards, links, casts, texts, atomic output. Files are read back by safetensors
+and transformers.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +19,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ropeconv.api import convert as convert_source
 from ropeconv.cli import main
 from ropeconv.errors import CannotExpress, OutputError, RopeconvError
 from ropeconv.extend import ScalingRequest
-from ropeconv.api import convert as convert_source
 from ropeconv.prepare import prepare
 from ropeconv.target import Emitted
 from tests.checkpoints import save_checkpoint
@@ -34,7 +36,9 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_checkpoint(tmp_path_factory.mktemp("source") / "model", "llama", context=L)
 
 
-def convert(source: Path, out: Path, request: ScalingRequest | None = PI, **options: Any) -> Emitted:
+def convert(
+    source: Path, out: Path, request: ScalingRequest | None = PI, **options: Any
+) -> Emitted:
     return convert_source(source, "safetensors", out, scaling=request, **options).emitted
 
 
@@ -42,7 +46,11 @@ def weights(folder: Path) -> dict[str, Any]:
     """Every tensor of the folder, by the safetensors library."""
     from safetensors.torch import load_file
 
-    return {name: value for path in sorted(folder.glob("*.safetensors")) for name, value in load_file(path).items()}
+    return {
+        name: value
+        for path in sorted(folder.glob("*.safetensors"))
+        for name, value in load_file(path).items()
+    }
 
 
 def test_unchanged_weights_keep_their_file(llama: Path, tmp_path: Path) -> None:
@@ -53,7 +61,9 @@ def test_unchanged_weights_keep_their_file(llama: Path, tmp_path: Path) -> None:
     assert (tmp_path / "copy" / "model.safetensors").stat().st_ino != source.stat().st_ino
     assert (tmp_path / "link" / "model.safetensors").stat().st_ino == source.stat().st_ino
     assert copied.size == sum(path.stat().st_size for path in copied.files)
-    assert sorted(path.name for path in (tmp_path / "copy").iterdir()) == [path.name for path in copied.files]
+    assert sorted(path.name for path in (tmp_path / "copy").iterdir()) == [
+        path.name for path in copied.files
+    ]
 
 
 def test_texts_are_the_sources_own(llama: Path, tmp_path: Path) -> None:
@@ -65,7 +75,9 @@ def test_texts_are_the_sources_own(llama: Path, tmp_path: Path) -> None:
     for name in ("tokenizer.json", "generation_config.json", "chat_template.jinja"):
         assert (tmp_path / "out" / name).read_bytes() == (source / name).read_bytes()
     # the tokenizer cuts texts at its own limit
-    assert json.loads((tmp_path / "out" / "tokenizer_config.json").read_text()) == settings | {"model_max_length": 4 * L}
+    assert json.loads((tmp_path / "out" / "tokenizer_config.json").read_text()) == settings | {
+        "model_max_length": 4 * L
+    }
 
 
 @pytest.mark.parametrize("dtype", ["F16", "bfloat16", "F32"])
@@ -78,7 +90,9 @@ def test_casts_are_torchs(dtype: str, llama: Path, tmp_path: Path) -> None:
     for name, value in weights(llama).items():
         assert torch.equal(found[name], value.to(types[dtype])), name
     config = json.loads((tmp_path / "out" / "config.json").read_text())
-    assert config.get("torch_dtype", config.get("dtype")) == str(types[dtype]).removeprefix("torch.")
+    assert config.get("torch_dtype", config.get("dtype")) == str(types[dtype]).removeprefix(
+        "torch."
+    )
 
 
 def test_shards_hold_every_tensor_once(llama: Path, tmp_path: Path) -> None:
@@ -98,8 +112,14 @@ def test_shards_hold_every_tensor_once(llama: Path, tmp_path: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32)
     assert all(torch.equal(model.state_dict()[name], value) for name, value in source.items())
     # and a sharded source keeps its files and its index
-    convert(tmp_path / "out", tmp_path / "again", ScalingRequest(kind="linear", factor=8, on_existing="replace"))
-    assert (tmp_path / "again" / "model.safetensors.index.json").read_bytes() == json.dumps(index, indent=2).encode() + b"\n"
+    convert(
+        tmp_path / "out",
+        tmp_path / "again",
+        ScalingRequest(kind="linear", factor=8, on_existing="replace"),
+    )
+    assert (tmp_path / "again" / "model.safetensors.index.json").read_bytes() == json.dumps(
+        index, indent=2
+    ).encode() + b"\n"
 
 
 def test_a_pytorch_archive_becomes_safetensors(llama: Path, tmp_path: Path) -> None:
@@ -130,9 +150,19 @@ def test_existing_scaling_is_replaced_or_composed(llama: Path, tmp_path: Path) -
     convert(llama, tmp_path / "x4")
     with pytest.raises(RopeconvError, match="scaled already"):
         convert(tmp_path / "x4", tmp_path / "no")
-    convert(tmp_path / "x4", tmp_path / "x2", ScalingRequest(kind="linear", factor=2, on_existing="replace"))
-    convert(tmp_path / "x4", tmp_path / "x8", ScalingRequest(kind="linear", factor=2, on_existing="compose"))
-    rho = {name: prepare(tmp_path / name, None).frequencies["full_attention"] for name in ("x2", "x8")}
+    convert(
+        tmp_path / "x4",
+        tmp_path / "x2",
+        ScalingRequest(kind="linear", factor=2, on_existing="replace"),
+    )
+    convert(
+        tmp_path / "x4",
+        tmp_path / "x8",
+        ScalingRequest(kind="linear", factor=2, on_existing="compose"),
+    )
+    rho = {
+        name: prepare(tmp_path / name, None).frequencies["full_attention"] for name in ("x2", "x8")
+    }
     assert np.allclose(rho["x2"].rho, 2.0)  # type: ignore[union-attr]
     assert np.allclose(rho["x8"].rho, 8.0)  # type: ignore[union-attr]
 
@@ -140,14 +170,22 @@ def test_existing_scaling_is_replaced_or_composed(llama: Path, tmp_path: Path) -
 def test_bake_is_obeyed_or_refused(llama: Path, tmp_path: Path) -> None:
     tables = convert(llama, tmp_path / "t", bake="tables", link=True)
     assert tables.carried.how == "tables"
-    assert json.loads((tmp_path / "t" / "config.json").read_text())["rope_parameters"]["long_factor"] == [4.0] * 8
+    assert (
+        json.loads((tmp_path / "t" / "config.json").read_text())["rope_parameters"]["long_factor"]
+        == [4.0] * 8
+    )
     with pytest.raises(CannotExpress, match="no rope_type for proportional in both majors"):
-        convert(llama, tmp_path / "m", ScalingRequest(kind="proportional", factor=4), bake="metadata")
+        convert(
+            llama, tmp_path / "m", ScalingRequest(kind="proportional", factor=4), bake="metadata"
+        )
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "unknown dtype": ({"dtype": "F61"}, "no dtype 'F61'; near: F16"),
-    "a link of cast weights": ({"dtype": "F16", "link": True}, "--link needs weights that stay as they are"),
+    "a link of cast weights": (
+        {"dtype": "F16", "link": True},
+        "--link needs weights that stay as they are",
+    ),
 }
 
 
@@ -193,7 +231,9 @@ def test_force_replaces_models_only_and_never_the_source(llama: Path, tmp_path: 
         convert(llama, tmp_path / "file", force=True)
 
 
-@pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
+@pytest.mark.parametrize(
+    "failure", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()]
+)
 def test_a_failure_in_the_middle_leaves_the_old_folder_and_no_debris(
     failure: BaseException, llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -237,7 +277,17 @@ def test_a_file_system_that_takes_no_more(llama: Path, tmp_path: Path) -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 
-    command = [sys.executable, "-m", "ropeconv.cli", "safetensors", str(llama), "--pi-factor", "4", "-o", str(tmp_path / "out")]
+    command = [
+        sys.executable,
+        "-m",
+        "ropeconv.cli",
+        "safetensors",
+        str(llama),
+        "--pi-factor",
+        "4",
+        "-o",
+        str(tmp_path / "out"),
+    ]
     done = subprocess.run(command, preexec_fn=limit, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1
@@ -249,7 +299,17 @@ def test_a_file_system_that_takes_no_more(llama: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_interrupted_in_the_middle(number: signal.Signals, smollm2: Path, tmp_path: Path) -> None:
     out, part = tmp_path / "out", tmp_path / ".out.part" / "model.safetensors"
-    command = [sys.executable, "-m", "ropeconv.cli", "safetensors", str(smollm2), "--dtype", "F32", "-o", str(out)]
+    command = [
+        sys.executable,
+        "-m",
+        "ropeconv.cli",
+        "safetensors",
+        str(smollm2),
+        "--dtype",
+        "F32",
+        "-o",
+        str(out),
+    ]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     for _ in range(3000):
         if part.exists() and part.stat().st_size:
@@ -290,13 +350,18 @@ def test_wrong_input_is_one_line_and_exit_2(
     assert not list(tmp_path.iterdir())
 
 
-def test_weights_that_are_no_numbers_are_refused_when_they_are_touched(llama: Path, tmp_path: Path) -> None:
+def test_weights_that_are_no_numbers_are_refused_when_they_are_touched(
+    llama: Path, tmp_path: Path
+) -> None:
     from safetensors.torch import load_file, save_file
 
     source = shutil.copytree(llama, tmp_path / "source")
     tensors = load_file(source / "model.safetensors")
     tensors["model.layers.1.mlp.down_proj.weight"][3, 5] = float("nan")
     save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(RopeconvError, match=r"tensor model\.layers\.1\.mlp\.down_proj\.weight, row 3, column 5: value nan"):
+    with pytest.raises(
+        RopeconvError,
+        match=r"tensor model\.layers\.1\.mlp\.down_proj\.weight, row 3, column 5: value nan",
+    ):
         convert(source, tmp_path / "out", dtype="F16")
     assert [path.name for path in tmp_path.iterdir()] == ["source"]

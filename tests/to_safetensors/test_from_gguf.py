@@ -1,4 +1,6 @@
-"""GGUF in, folder out, for every family: the numbers of the file, loaded and run by transformers."""
+"""GGUF in, folder out, for every family: the numbers of the file, loaded and run by
+transformers.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ropeconv.extend import ScalingRequest
 from ropeconv.api import convert as convert_source
+from ropeconv.extend import ScalingRequest
 from ropeconv.target import Emitted
 from tests.checkpoints import save_checkpoint
+from tests.families import FAMILIES, extra, model_logits, random_ids, reference
 from tests.methods import FACTOR, L
-from tests.families import FAMILIES, extra, reference
 from tests.to_safetensors.test_grid import load_in
-from tests.families import model_logits, random_ids
 
 IDS = random_ids(FACTOR * L)
 
@@ -23,33 +24,52 @@ IDS = random_ids(FACTOR * L)
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("from-gguf")
-    return {family: save_checkpoint(root / f"model-{n}", family, context=L, **extra(family)) for n, family in enumerate(FAMILIES)}
+    return {
+        family: save_checkpoint(root / f"model-{n}", family, context=L, **extra(family))
+        for n, family in enumerate(FAMILIES)
+    }
 
 
-def to_gguf(source: Path, out: Path, request: ScalingRequest | None = None, kind: str = "F32") -> Path:
+def to_gguf(
+    source: Path, out: Path, request: ScalingRequest | None = None, kind: str = "F32"
+) -> Path:
     return convert_source(source, "gguf", out, scaling=request, type=kind).files[0]
 
 
-def to_folder(source: Path, out: Path, request: ScalingRequest | None = None, **options: Any) -> Emitted:
+def to_folder(
+    source: Path, out: Path, request: ScalingRequest | None = None, **options: Any
+) -> Emitted:
     return convert_source(source, "safetensors", out, scaling=request, **options).emitted
 
 
 @pytest.mark.llama
 @pytest.mark.parametrize("family", FAMILIES)
-def test_weights_and_logits_are_the_checkpoints(family: str, sources: dict[str, Path], tmp_path: Path) -> None:
-    """Through GGUF and back, then scaled: transformers finds the weights of the folder that the GGUF file was made from."""
+def test_weights_and_logits_are_the_checkpoints(
+    family: str, sources: dict[str, Path], tmp_path: Path
+) -> None:
+    """Through GGUF and back, then scaled: transformers finds the weights of the folder that the
+    GGUF file was made from.
+    """
     from safetensors.numpy import load_file
     from transformers import AutoModelForCausalLM
 
     gguf = to_gguf(sources[family], tmp_path / "plain.gguf")
     to_folder(gguf, tmp_path / "out", ScalingRequest(kind="linear", factor=FACTOR))
-    before, after = load_file(sources[family] / "model.safetensors"), load_file(tmp_path / "out" / "model.safetensors")
+    before, after = (
+        load_file(sources[family] / "model.safetensors"),
+        load_file(tmp_path / "out" / "model.safetensors"),
+    )
     for name, value in after.items():
         shifted = family == "gemma3_text" and "norm" in name  # GGUF itself keeps 1 + w, rounded
-        assert np.allclose(value, before[name], rtol=0, atol=2.0**-23) if shifted else np.array_equal(value, before[name]), name
+        assert (
+            np.allclose(value, before[name], rtol=0, atol=2.0**-23)
+            if shifted
+            else np.array_equal(value, before[name])
+        ), name
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype="float32").eval()
     wanted = model_logits(reference(sources[family], family, "linear"), IDS)
-    # llama.cpp has no word for attention biases that are absent or an unscaled partial rotation: the class must agree
+    # llama.cpp has no word for attention biases that are absent or an unscaled partial rotation:
+    # the class must agree
     assert np.abs(model_logits(model, IDS) - wanted).max() <= 2e-5 * np.abs(wanted).max()
 
 
@@ -69,19 +89,26 @@ def test_transformers_4_takes_them_too(sources: dict[str, Path], tmp_path: Path)
 
 @pytest.mark.parametrize("kind", ["F32", "F16"])
 @pytest.mark.parametrize("family", ["llama", "qwen2", "gemma3_text", "gpt_neox"])
-def test_gguf_to_folder_to_gguf_keeps_every_bit(family: str, kind: str, sources: dict[str, Path], tmp_path: Path) -> None:
+def test_gguf_to_folder_to_gguf_keeps_every_bit(
+    family: str, kind: str, sources: dict[str, Path], tmp_path: Path
+) -> None:
     from gguf import GGUFReader
 
     first = to_gguf(sources[family], tmp_path / "first.gguf", kind=kind)
     emitted = to_folder(first, tmp_path / "folder")
     second = to_gguf(tmp_path / "folder", tmp_path / "second.gguf", kind=kind)
-    before, after = ({t.name: (t.tensor_type, t.data.tobytes()) for t in GGUFReader(path).tensors} for path in (first, second))
+    before, after = (
+        {t.name: (t.tensor_type, t.data.tobytes()) for t in GGUFReader(path).tensors}
+        for path in (first, second)
+    )
     assert set(after) == set(before)
     assert [name for name in before if after[name] != before[name]] == []
     assert emitted.details["rounded_norms"] == 0
 
 
-def test_norms_that_cannot_lose_their_one_exactly_are_counted(sources: dict[str, Path], tmp_path: Path) -> None:
+def test_norms_that_cannot_lose_their_one_exactly_are_counted(
+    sources: dict[str, Path], tmp_path: Path
+) -> None:
     """A norm below 0.5 has bits that weight - 1 cannot hold: said, not hidden."""
     import shutil
 
@@ -90,10 +117,13 @@ def test_norms_that_cannot_lose_their_one_exactly_are_counted(sources: dict[str,
     source = shutil.copytree(sources["gemma3_text"], tmp_path / "source")
     tensors = dict(load_file(source / "model.safetensors"))
     tensors["model.norm.weight"] = tensors["model.norm.weight"].copy()
-    tensors["model.norm.weight"][:3] = np.float32(-0.9) + np.float32(2.0**-26) * np.arange(1, 4, dtype=np.float32)
+    tensors["model.norm.weight"][:3] = np.float32(-0.9) + np.float32(2.0**-26) * np.arange(
+        1, 4, dtype=np.float32
+    )
     save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
     gguf = to_gguf(source, tmp_path / "first.gguf")
-    assert to_folder(gguf, tmp_path / "folder").details["rounded_norms"] == 0  # GGUF's own rounding has come before
+    # GGUF's own rounding has come before
+    assert to_folder(gguf, tmp_path / "folder").details["rounded_norms"] == 0
     edited = edit_f32(gguf, "output_norm.weight", np.nextafter(np.float32(0.1), np.float32(1)))
     assert to_folder(edited, tmp_path / "folder2").details["rounded_norms"] == 1
 
@@ -124,10 +154,15 @@ def test_smollm2_there_and_back(tmp_path: Path) -> None:
     first = to_folder(packaged, tmp_path / "folder")
     assert first.type == "F32"
     back = to_gguf(tmp_path / "folder", tmp_path / "back.gguf")
-    before = {tensor.name: dequantize(tensor.data, tensor.tensor_type) for tensor in GGUFReader(packaged).tensors}
+    before = {
+        tensor.name: dequantize(tensor.data, tensor.tensor_type)
+        for tensor in GGUFReader(packaged).tensors
+    }
     after = {tensor.name: tensor.data for tensor in GGUFReader(back).tensors}
     assert set(after) == set(before)
-    assert [name for name in before if not np.array_equal(before[name].ravel(), after[name].ravel())] == []
+    assert [
+        name for name in before if not np.array_equal(before[name].ravel(), after[name].ravel())
+    ] == []
     assert len(SCRIPT_SAMPLES) >= 10
     from transformers import AutoTokenizer
 

@@ -1,7 +1,8 @@
-"""Every family x every method, in transformers 5 and in transformers 4: what ropeconv solved, and the same logits.
+"""Every family x every method, in transformers 5 and in transformers 4: what ropeconv solved, and
+the same logits.
 
-Each major loads the folder in a process of its own. The reference is transformers 5 in memory with the method spelled by
-hand (tests/methods.py); in float32 its logits must come out bit for bit.
+Each major loads the folder in a process of its own. The reference is transformers 5 in memory with
+the method spelled by hand (tests/methods.py); in float32 its logits must come out bit for bit.
 """
 
 from __future__ import annotations
@@ -17,15 +18,14 @@ import numpy as np
 import pytest
 
 from converters.to_safetensors.carry import carry
+from ropeconv.api import convert as convert_source
 from ropeconv.errors import CannotExpress, RopeConfigError
 from ropeconv.extend import ScalingRequest
 from ropeconv.model import Model
-from ropeconv.api import convert as convert_source
 from ropeconv.rope.solve import solve
 from tests.checkpoints import save_checkpoint
+from tests.families import FAMILIES, extra, random_ids, reference
 from tests.methods import FACTOR, METHODS, L
-from tests.families import FAMILIES, extra, reference
-from tests.families import random_ids
 
 pytestmark = pytest.mark.torch
 ROOT = Path(__file__).parents[2]
@@ -33,32 +33,51 @@ TF4 = ROOT / "build" / "transformers4"
 LENGTHS = [L - 6, FACTOR * L]
 IDS = np.array(random_ids(FACTOR * L))
 REFUSED = {
-    # p-RoPE spreads exponents over the head; this one rotates a quarter. transformers 4 cannot say a still pair either
+    # p-RoPE spreads exponents over the head; this one rotates a quarter. transformers 4 cannot say
+    # a still pair either
     ("gpt_neox", "proportional"): "proportional",
     # its class takes no other kinds, and LongRoPE's tables do not follow the running length
     ("phi3", "dynamic"): "dynamic follows the running length",
 }
-# Classes of transformers 4 that take a few fixed fields only: they refuse every folder that needs to say more
+# Classes of transformers 4 that take a few fixed fields only: they refuse every folder that needs
+# to say more
 BY_BASE = ("none", "ntk", "ntk-critical")
-TAKEN_BY_4 = {"phi3": (*BY_BASE, "longrope", "longrope pinned"), "olmo2": (*BY_BASE, "linear", "dynamic")}
-LOUD_IN_4 = {(family, method) for family, taken in TAKEN_BY_4.items() for method in METHODS if method not in taken}
+TAKEN_BY_4 = {
+    "phi3": (*BY_BASE, "longrope", "longrope pinned"),
+    "olmo2": (*BY_BASE, "linear", "dynamic"),
+}
+LOUD_IN_4 = {
+    (family, method)
+    for family, taken in TAKEN_BY_4.items()
+    for method in METHODS
+    if method not in taken
+}
 Numbers = dict[str, Any]
 
 
 def convert(source: Path, method: str, out: Path, **options: Any) -> Model:
     asked = METHODS[method]
-    request = None if asked is None else ScalingRequest(kind=asked[0], factor=asked[1], parameters=asked[2])
+    request = (
+        None
+        if asked is None
+        else ScalingRequest(kind=asked[0], factor=asked[1], parameters=asked[2])
+    )
     return convert_source(source, "safetensors", out, scaling=request, **options).model
 
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("grid")
-    return {family: save_checkpoint(root / f"model-{n}", family, context=L, **extra(family)) for n, family in enumerate(FAMILIES)}
+    return {
+        family: save_checkpoint(root / f"model-{n}", family, context=L, **extra(family))
+        for n, family in enumerate(FAMILIES)
+    }
 
 
 @pytest.fixture(scope="module")
-def folders(sources: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], tuple[Path, Model]]:
+def folders(
+    sources: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> dict[tuple[str, str], tuple[Path, Model]]:
     """Every cell's folder, written without copying weights."""
     root, found = tmp_path_factory.mktemp("out"), {}
     for family in FAMILIES:
@@ -74,11 +93,17 @@ def load_in(major: int, paths: list[Path], work: Path) -> Numbers:
     if major == 4 and not TF4.is_dir():
         pytest.skip("transformers 4 is not there; run `make build/transformers4/.installed`")
     request, result = work / f"request-{major}.npz", work / f"result-{major}.npz"
-    np.savez(request, ids=IDS, lengths=np.array(LENGTHS), folders=np.array([str(path) for path in paths]))
+    np.savez(
+        request, ids=IDS, lengths=np.array(LENGTHS), folders=np.array([str(path) for path in paths])
+    )
     environment = os.environ | ({"PYTHONPATH": str(TF4)} if major == 4 else {})
     script = Path(__file__).with_name("majors.py")
     done = subprocess.run(
-        [sys.executable, str(script), str(request), str(result)], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, str(script), str(request), str(result)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     numbers = dict(np.load(result))
@@ -88,7 +113,9 @@ def load_in(major: int, paths: list[Path], work: Path) -> Numbers:
 
 @pytest.fixture(scope="module", params=[5, 4], ids=["transformers5", "transformers4"])
 def loaded(
-    request: pytest.FixtureRequest, folders: dict[tuple[str, str], tuple[Path, Model]], tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    folders: dict[tuple[str, str], tuple[Path, Model]],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[int, Numbers]:
     work = tmp_path_factory.mktemp("loaded")
     return request.param, load_in(request.param, [path for path, _ in folders.values()], work)
@@ -98,7 +125,11 @@ def wanted(model: Model, layer: str, length: int) -> np.ndarray:
     """(d/2 + 1,): what ropeconv solved for a pass of `length` tokens, then the magnitude."""
     rope = model.ropes.get(f"{layer}_attention") or model.main_rope
     found = solve(rope, length=length)
-    long = found.long_inv_freq is not None and found.switch_context is not None and length > found.switch_context
+    long = (
+        found.long_inv_freq is not None
+        and found.switch_context is not None
+        and length > found.switch_context
+    )
     return np.append(found.long_inv_freq if long else found.inv_freq, found.attention_factor)
 
 
@@ -119,24 +150,32 @@ def test_cell(
         assert not list(tmp_path.iterdir())
         return
     path, model = folders[family, method]
-    mine = {key.removeprefix(f"{path}|"): value for key, value in numbers.items() if key.startswith(f"{path}|")}
+    mine = {
+        key.removeprefix(f"{path}|"): value
+        for key, value in numbers.items()
+        if key.startswith(f"{path}|")
+    }
     if major == 4 and (family, method) in LOUD_IN_4:
         assert "must be a dictionary with" in str(mine["refusal"])
         return
     layers = ["full", "sliding"] if family == "gemma3_text" else ["full"]
     for layer in layers:
         for length in LENGTHS:
-            assert np.allclose(mine[f"{layer} {length}"], wanted(model, layer, length), rtol=5e-6, atol=0), (layer, length)
+            assert np.allclose(
+                mine[f"{layer} {length}"], wanted(model, layer, length), rtol=5e-6, atol=0
+            ), (layer, length)
     ids = IDS.tolist()
     torch_model = (
-        reference(sources[family], family, method) if method != "dynamic" else dynamic_reference(sources[family], family)
+        reference(sources[family], family, method)
+        if method != "dynamic"
+        else dynamic_reference(sources[family], family)
     )
     for length in LENGTHS:
         expected = run_reference(torch_model, ids[:length])
         found = mine[f"logits {length}"]
         if major == 5 and carry(model).carried.how == "metadata":
             assert np.array_equal(found, expected), np.abs(found - expected).max()
-        else:  # another version's order of operations, or divisors that the reference rounded to float32
+        else:  # another order of operations, or divisors that were rounded to float32
             assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
@@ -149,7 +188,10 @@ def dynamic_reference(source: Path, family: str) -> Any:
     if family == "gpt_neox":
         rope["partial_rotary_factor"] = 0.25
     if family == "gemma3_text":
-        rope = {"full_attention": rope, "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0}}
+        rope = {
+            "full_attention": rope,
+            "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+        }
     config.rope_parameters = rope
     return AutoModelForCausalLM.from_pretrained(source, config=config, dtype="float32").eval()
 
@@ -171,13 +213,18 @@ FAULTS: dict[str, tuple[int, dict[str, Any]]] = {
     "no scaling for transformers 4": (4, {"rope_scaling": None}),
     "another factor in the older dict": (5, {"rope_scaling": {"factor": 4.04}}),
     "no magnitude in the older dict": (5, {"rope_scaling": {"attention_factor": None}}),
-    "another length in the older dict": (4, {"rope_scaling": {"original_max_position_embeddings": 4 * L}}),
+    "another length in the older dict": (
+        4,
+        {"rope_scaling": {"original_max_position_embeddings": 4 * L}},
+    ),
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_wrong_config_is_seen(fault: str, sources: dict[str, Path], tmp_path: Path) -> None:
-    """The comparison is no rubber stamp: each edit of a written config.json moves the numbers past the limit."""
+    """The comparison is no rubber stamp: each edit of a written config.json moves the numbers past
+    the limit.
+    """
     major, edit = FAULTS[fault]
     model = convert(sources["llama"], "yarn attention_factor", tmp_path / "out", link=True)
     file = tmp_path / "out" / "config.json"

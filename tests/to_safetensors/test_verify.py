@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from ropeconv.extend import ScalingRequest
 from ropeconv.api import convert as convert_source
+from ropeconv.extend import ScalingRequest
 from ropeconv.proof.report import Report
 from ropeconv.proof.run import verify
 from tests.checkpoints import save_checkpoint
@@ -41,25 +41,34 @@ def failed(report: Report) -> set[str]:
 def test_a_sound_folder_passes_exactly(kind: str, source: Path, tmp_path: Path) -> None:
     report = check(write(source, tmp_path / "out", ScalingRequest(kind=kind, factor=4)))
     assert report.ok, report
-    assert {(measured.whole.nmse, measured.whole.max_abs) for measured in report.measured} == {(0.0, 0.0)}
+    assert {(measured.whole.nmse, measured.whole.max_abs) for measured in report.measured} == {
+        (0.0, 0.0)
+    }
 
 
 @pytest.mark.parametrize("dtype", ["F16", "BF16"])
 def test_rounded_weights_pass_within_their_limits(dtype: str, source: Path, tmp_path: Path) -> None:
-    report = check(write(source, tmp_path / "out", ScalingRequest(kind="yarn", factor=4), dtype=dtype))
-    assert not failed(report) - {"logits"}  # a random model of 2 layers is no measure of a type's limits
+    report = check(
+        write(source, tmp_path / "out", ScalingRequest(kind="yarn", factor=4), dtype=dtype)
+    )
+    # a random model of 2 layers is no measure of a type's limits
+    assert not failed(report) - {"logits"}
     assert report.measured[0].whole.nmse > 0
 
 
 def test_longrope_runs_below_and_past_its_switch(source: Path, tmp_path: Path) -> None:
-    request = ScalingRequest(kind="longrope", factor=4, parameters={"short_factor": [1.5] * 8, "long_factor": [4.0] * 8})
+    request = ScalingRequest(
+        kind="longrope", factor=4, parameters={"short_factor": [1.5] * 8, "long_factor": [4.0] * 8}
+    )
     report = check(write(source, tmp_path / "out", request))
     assert report.ok, report
     assert len(report.measured) == 2
 
 
 def test_another_softcap_is_the_models_own(tmp_path: Path) -> None:
-    source = save_checkpoint(tmp_path / "gemma", "gemma3_text", context=L, final_logit_softcapping=5.0)
+    source = save_checkpoint(
+        tmp_path / "gemma", "gemma3_text", context=L, final_logit_softcapping=5.0
+    )
     report = check(write(source, tmp_path / "out", ScalingRequest(kind="linear", factor=4)))
     assert report.ok, report
 
@@ -83,7 +92,9 @@ def edit_tensor(name: str, change: Callable[[Any], Any]) -> Callable[[Path], Non
     def edit(out: Path) -> None:
         from safetensors.torch import load_file, save_file
 
-        tensors = {key: value.clone() for key, value in load_file(out / "model.safetensors").items()}
+        tensors = {
+            key: value.clone() for key, value in load_file(out / "model.safetensors").items()
+        }
         tensors[name] = change(tensors[name]).contiguous()
         save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
 
@@ -128,7 +139,9 @@ def test_a_planted_fault_turns_the_verdict(fault: str, source: Path, tmp_path: P
         assert "logits" in failed(report)
 
 
-def test_the_command_judges_a_folder_and_another_programs_too(source: Path, tmp_path: Path, capsys: Any) -> None:
+def test_the_command_judges_a_folder_and_another_programs_too(
+    source: Path, tmp_path: Path, capsys: Any
+) -> None:
     from ropeconv.cli import main
 
     out = write(source, tmp_path / "out", ScalingRequest(kind="linear", factor=4))

@@ -45,9 +45,9 @@ def hyperparameters(model: Model, arch: Arch) -> list[KeyValue]:
     return [key.under(arch.name) for key in keys]
 
 
-def provenance_key(model: Model, huggingface: Mapping[str, Any], out: Path) -> KeyValue:
+def provenance_key(model: Model, out: Path) -> KeyValue:
     """One JSON value that lets `ropeconv verify` find and check its reference."""
-    origin = describe_origin(model, huggingface, out=out)
+    origin = describe_origin(model, out=out)
     return string(PROVENANCE, json.dumps(origin, sort_keys=True))
 
 

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from converters.to_onnx.quant._types import WeightType
+from ropeconv.config.patch import huggingface_patch
 from ropeconv.config.rope_parameters import replace_rope_parameters
 from ropeconv.errors import ConfigError, TokenizerError
 from ropeconv.model import Model
@@ -48,18 +49,18 @@ SEARCH: dict[str, Any] = {
 
 
 def client_files(
-    model: Model, *, huggingface: Mapping[str, Any], kind: WeightType, shares_buffer: bool = False
+    model: Model, *, kind: WeightType, shares_buffer: bool = False
 ) -> dict[str, bytes]:
     """File name -> content of everything in the folder but the graph, its data and the provenance.
 
-    huggingface: the config keys that say the rotary embedding (`ropeconv.prepare.huggingface_patch`). shares_buffer: the
+    shares_buffer: the
     graph may be given one cache buffer, as long as the context, for past and present. Raises TokenizerError without a
     tokenizer.json, ConfigError for token ids that are none.
     """
     files = _tokenizer_files(model)
     generation = _read(model, "generation_config.json")
     ids = _special_ids(model, generation)
-    config = write_config(model, huggingface=huggingface, kind=kind)
+    config = write_config(model, kind=kind)
     genai = genai_config(model, ids=ids, generation=generation, shares_buffer=shares_buffer)
     return files | {
         "config.json": _dump(config),
@@ -69,10 +70,10 @@ def client_files(
 
 
 def write_config(
-    model: Model, *, huggingface: Mapping[str, Any], kind: WeightType
+    model: Model, *, kind: WeightType
 ) -> dict[str, Any]:
     """config.json: the source's, the rotary embedding as written, sizes that clients do not derive, how to load the data."""
-    config = replace_rope_parameters(model.checkpoint.config, huggingface)
+    config = replace_rope_parameters(model.checkpoint.config, huggingface_patch(model))
     config = {key: value for key, value in config.items() if key not in ("dtype", "torch_dtype")}
     for size in ("head_dim", "num_kv_heads"):
         names = model.arch.keys[size].names

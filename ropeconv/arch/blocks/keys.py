@@ -16,7 +16,9 @@ ANY: Any = object()  # in `covers`: whatever the value
 
 
 class Sizes:
-    """Named numbers of one model: `sizes.hidden_size`. Frozen; names are those of a family's keys."""
+    """Named numbers of one model: `sizes.hidden_size`. Frozen; names are those of a family's
+    keys.
+    """
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         object.__setattr__(self, "_values", dict(values))

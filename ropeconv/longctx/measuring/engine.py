@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from ropeconv.config.patch import huggingface_patch
 from ropeconv.config.rope_parameters import replace_rope_parameters
 from ropeconv.errors import RopeconvError, TokenizerError
 from ropeconv.kit.foreign import quiet_transformers
 from ropeconv.longctx.measuring.bands import Losses
 from ropeconv.model import Model
-from ropeconv.prepare import huggingface_patch
 from ropeconv.proof.reference import apply_head, report_layers
 from ropeconv.proof.rotary import find_rotary
 from ropeconv.proof.transformers_model import (

@@ -15,7 +15,6 @@ from ropeconv import registry
 from ropeconv.errors import CannotExpress, CheckpointError
 from ropeconv.kit.float_types import FLOATS
 from ropeconv.model import Model, Rows, Tensor
-from ropeconv.prepare import huggingface_patch
 from ropeconv.target import Emitted, FolderWriter, Progress
 
 RECORD = "tune.json"
@@ -92,7 +91,6 @@ def write_tuned(
     return _writer()(
         tuned,
         out,
-        huggingface=huggingface_patch(model),
         dtype=dtype,
         origin=False,
         force=force,
@@ -106,7 +104,6 @@ def check_output(model: Model, out: Path, *, dtype: str, force: bool) -> None:
     _writer()(
         _with_tensors(model, tensors, b""),
         out,
-        huggingface=huggingface_patch(model),
         dtype=dtype,
         origin=False,
         force=force,

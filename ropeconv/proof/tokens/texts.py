@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 SCRIPT_SAMPLES: dict[str, str] = {
-    "english": "The quick model reads 1,234 pages; it doesn't tire, and she'll say we've won. I'M SURE THEY'RE RIGHT!",
+    "english": (
+        "The quick model reads 1,234 pages; it doesn't tire, and she'll say "
+        "we've won. I'M SURE THEY'RE RIGHT!"
+    ),
     "german": "Größere Wörterbücher heißen manchmal »Wortschatz« – für 3,50 € übrigens.",
     "french": "L'été dernier, où étais-tu ? Peut-être à Noël : c'était déjà l'hiver…",
     "russian": "Длинный контекст помогает читать книги. Привет, мир! Ёжик спит 12 часов.",

@@ -36,7 +36,9 @@ class Tokenizing(Protocol):
         """Name -> ids that are right; an empty set where the source has no such token."""
 
     def kinds(self) -> dict[int, frozenset[str]]:
-        """Id -> kinds that are right (see Artefact.token_kinds), for the ids that the source knows."""
+        """Id -> kinds that are right (see Artefact.token_kinds), for the ids that the source
+        knows.
+        """
 
     def ends(self) -> set[int]:
         """Tokens at which the source stops generating."""

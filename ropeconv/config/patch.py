@@ -1,0 +1,35 @@
+"""What transformers is told of a model's rotary embedding: the keys that replace those of its
+config.json.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ropeconv.config.rope_parameters import write_rope_parameters
+from ropeconv.model import Model
+from ropeconv.rope.build import find_kind
+from ropeconv.rope.carry import carry_as_longrope
+from ropeconv.rope.spec import Rope
+
+
+def huggingface_patch(model: Model) -> dict[str, Any]:
+    """The config.json keys from which transformers computes this model's frequencies.
+
+    A kind that the family's transformers class rejects is spelled as LongRoPE with one table, which
+    every class takes.
+    """
+    ropes = {
+        layer: _acceptable(rope, model.arch.rope.rope_types) for layer, rope in model.ropes.items()
+    }
+    return write_rope_parameters(ropes, nested=model.arch.rope.nested)
+
+
+def _acceptable(rope: Rope | None, accepted: tuple[str, ...] | None) -> Rope | None:
+    if (
+        rope is None
+        or accepted is None
+        or find_kind(rope.kind).huggingface(rope)["rope_type"] in accepted
+    ):
+        return rope
+    return carry_as_longrope(rope)
