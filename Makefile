@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # What needs no runtime and no model of PyTorch's: seconds.
 QUICK := not (llama or torch or node or real or gpu)
 
-.PHONY: sample check test lowest wheel bench clients format clean
+.PHONY: sample check test grid lowest wheel bench clients format clean
 
 # The main job on a real model: SmolLM2 made 4 times longer, written as GGUF, verified.
 sample: $(VENV)/.sample
@@ -28,6 +28,10 @@ test: $(VENV)/.sample clients build/transformers4/.installed
 	ruff format --check .
 	mypy ropeconv converters tests samples
 	pytest
+
+# Every cell of the grids, written to docs/grid.md; README's table is cut from it.
+grid: $(VENV)/.installed build/transformers4/.installed
+	pytest tests/to_gguf/test_grid.py tests/to_safetensors/test_grid.py tests/to_onnx/test_grid_onnx.py --grid docs/grid.md
 
 # The quick tests with the lowest versions that pyproject.toml allows.
 lowest: build/lowest/.installed

@@ -24,7 +24,7 @@ class Commands(click.Group):
         """Names of all of them."""
         return sorted({*_modules(), *registry.targets()})
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         """The command `cmd_name`, or None."""
         if cmd_name in _modules():
             module = importlib.import_module(f"ropeconv.commands.{cmd_name}")

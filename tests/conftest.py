@@ -1,4 +1,4 @@
-"""Fixtures that several rooms share."""
+"""Fixtures that several rooms share; which cells of the grids are run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.grid_report import TITLES, table
+from tests.grid_report import GRIDS, TITLES, select, table, write
 
 ROOT = Path(__file__).parent.parent
 
@@ -23,12 +23,33 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--grid FILE`."""
+    parser.addoption(
+        "--grid",
+        metavar="FILE",
+        help="run every cell of the grids, not the sample alone, and write their tables to FILE",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the cells that only `make grid` runs."""
+    if config.getoption("--grid"):
+        return
+    items[:], left = select(items)
+    if left:
+        config.hook.pytest_deselected(items=left)
+
+
 def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+    terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config
 ) -> None:
-    """Print the grids that were run."""
-    for grid, title in TITLES.items():
-        cells = config.stash.get(grid, {})
+    """Print the grids that were run, and write them where they are asked for and nothing failed."""
+    for name, key in GRIDS.items():
+        cells = config.stash.get(key, {})
         if cells:
-            terminalreporter.section(title)
+            terminalreporter.section(TITLES[name])
             terminalreporter.write_line(table(cells))
+    file = config.getoption("--grid")
+    if file and exitstatus == 0:
+        write(config, Path(file))

@@ -69,11 +69,21 @@ def gguf_types() -> str:
     return markdown(rows)
 
 
+def grid(target: str) -> str:
+    """The target's table of docs/grid.md, which `make grid` writes."""
+    text = (ROOT / "docs" / "grid.md").read_text()
+    found = re.search(rf"<!-- grid {target} -->\n(.*?)\n<!-- end -->", text, re.DOTALL)
+    if found is None:
+        raise ValueError(f"docs/grid.md has no grid {target}; run `make grid`")
+    return found[1]
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "kinds": kinds,
     "families": families,
     "gguf types": gguf_types,
     "gguf options": lambda: options("gguf"),
+    "grid gguf": lambda: grid("gguf"),
     "onnx options": lambda: options("onnx"),
     "safetensors options": lambda: options("safetensors"),
 }

@@ -1,28 +1,81 @@
-"""The grids of families and methods as tables: filled by the targets' grid tests, printed after the
-tests.
+"""The grids of families and methods: which cells a run makes, and their tables.
+
+`make test` runs every family with Position Interpolation and every method on the families of
+SAMPLE, which have every kind of block; `make grid` runs every cell and writes docs/grid.md.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-GRID = pytest.StashKey[dict[tuple[str, str], str]]()
-ONNX_GRID = pytest.StashKey[dict[tuple[str, str], str]]()
+from tests.docs_tables import markdown
+
+SAMPLE = ("gemma3_text", "gpt_neox", "llama", "olmo2", "phi3", "qwen3_moe")
+Cells = dict[tuple[str, str], str]
+GGUF_GRID = pytest.StashKey[Cells]()
+ONNX_GRID = pytest.StashKey[Cells]()
+SAFETENSORS_GRID = pytest.StashKey[Cells]()
+GRIDS = {"gguf": GGUF_GRID, "onnx": ONNX_GRID, "safetensors": SAFETENSORS_GRID}
 TITLES = {
-    GRID: "GGUF logits in llama.cpp against transformers, NMSE at 4 x the trained context",
-    ONNX_GRID: (
-        "ONNX logits in onnxruntime against transformers, largest difference "
-        "over largest logit, worst of the variants"
+    "gguf": "GGUF: the F32 file in llama.cpp against transformers, NMSE",
+    "onnx": (
+        "ONNX: fp32 in onnxruntime against transformers, largest difference over largest logit, "
+        "the worst of both profiles, both ways to bake, one call and three"
+    ),
+    "safetensors": (
+        "Hugging Face folders: float32 in transformers 5 and 4 against transformers 5, largest "
+        "difference over largest logit; loud = the class of transformers 4 refuses to load it"
     ),
 }
+HEAD = """# Every cell
+
+Written by `make grid`: each family and method on a random model, logits compared at 4 times the
+trained context. What transformers is told is spelled by hand; "refused" is a refusal whose reason
+a test names.
+"""
 
 
-def table(cells: dict[tuple[str, str], str]) -> str:
+def is_sampled(family: str, method: str) -> bool:
+    """Whether `make test` runs the cell."""
+    return method in ("none", "linear") or family in SAMPLE
+
+
+def table(cells: Cells) -> str:
     """Methods down, families across, in Markdown."""
-    families = list(dict.fromkeys(family for family, _ in cells))
+    families = sorted({family for family, _ in cells})
     methods = list(dict.fromkeys(method for _, method in cells))
-    rows = [["method", *families], ["---"] * (len(families) + 1)]
-    rows += [
+    rows = [
         [method, *(cells.get((family, method), "") for family in families)] for method in methods
     ]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return markdown([["method", *families], *rows])
+
+
+def page(config: pytest.Config) -> str:
+    """docs/grid.md out of a run of every cell."""
+    parts = [HEAD]
+    for name, key in GRIDS.items():
+        cells = table(config.stash.get(key, {}))
+        parts.append(f"## {TITLES[name]}\n\n<!-- grid {name} -->\n{cells}\n<!-- end -->\n")
+    return "\n".join(parts)
+
+
+def select(items: list[pytest.Item]) -> tuple[list[pytest.Item], list[pytest.Item]]:
+    """Of the collected tests, those to run and the cells outside of the sample."""
+    chosen: list[pytest.Item] = []
+    left: list[pytest.Item] = []
+    for item in items:
+        cell = item.get_closest_marker("cell")
+        values = item.callspec.params if cell and isinstance(item, pytest.Function) else None
+        outside = values is not None and not is_sampled(values["family"], values["method"])
+        (left if outside else chosen).append(item)
+    return chosen, left
+
+
+def write(config: pytest.Config, path: Path) -> None:
+    """Write docs/grid.md and cut README's table from it."""
+    from tests.docs_tables import main
+
+    path.write_text(page(config))
+    main()

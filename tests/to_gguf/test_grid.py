@@ -16,7 +16,7 @@ from converters.to_gguf.run import logits
 from ropeconv.errors import CannotExpress, RopeConfigError
 from tests.checkpoints import save_checkpoint
 from tests.families import FAMILIES, GELU, extra, model_logits, nmse, random_ids, reference
-from tests.grid_report import GRID
+from tests.grid_report import GGUF_GRID
 from tests.methods import FACTOR, METHODS, L
 from tests.to_gguf import converting
 from tests.to_gguf.converting import requested
@@ -62,6 +62,7 @@ def run(path: Path, ids: list[int]) -> np.ndarray:
 
 
 @pytest.mark.llama
+@pytest.mark.cell
 @pytest.mark.parametrize(("family", "method"), CELLS)
 def test_cell_is_exact_or_refused(
     family: str,
@@ -70,7 +71,7 @@ def test_cell_is_exact_or_refused(
     tmp_path: Path,
     request: pytest.FixtureRequest,
 ) -> None:
-    cells = request.config.stash.setdefault(GRID, {})
+    cells = request.config.stash.setdefault(GGUF_GRID, {})
     out = tmp_path / "out.gguf"
     if method in REFUSED[family]:
         with pytest.raises((CannotExpress, RopeConfigError), match=REASON) as refusal:
