@@ -22,9 +22,15 @@ def architectures() -> Mapping[str, Arch]:
 
 def homes(family: str) -> list[Arch]:
     """Architectures that run `family`: its own, then those that it can be re-homed to."""
-    every = architectures().values()
-    own = [arch for arch in every if family in arch.families]
-    return own + [arch for arch in every if family in arch.also]
+    known = architectures()
+    own = [arch for arch in known.values() if family in arch.families]
+    return own + [known[host] for arch in own for host in arch.hosts]
+
+
+def guests(arch: Arch) -> list[str]:
+    """Families that a file of this architecture may hold in place of its own."""
+    others = (other for other in architectures().values() if arch.name in other.hosts)
+    return [family for other in others for family in other.families]
 
 
 def find_arch(metadata: Mapping[str, Any]) -> Arch:

@@ -82,13 +82,13 @@ class Arch:
     """One architecture of llama.cpp.
 
     name: `general.architecture`. families: the families that it runs; a file is read as the first
-    that fits. also: families that it can run in place of their own architecture. runs: types of the
-    blocks that its graph computes. loader: what it does with rotary settings. pairing: which values
-    of a head its graph turns together. names: tensor names that differ from the common ones.
-    biases: roles whose bias its loader has a place for; needs_bias: without which it does not load.
-    square: heads x head_dim must equal hidden_size. untied: `output.weight` must be in the file.
-    keys: keys of its own. obstacle: why it cannot compute a model whose blocks it runs, or None.
-    mix: where llama.cpp quantises it by other rules. traps: of its files alone.
+    that fits. hosts: architectures that can run them in its place. runs: types of the blocks that
+    its graph computes. loader: what it does with rotary settings. pairing: which values of a head
+    its graph turns together. names: tensor names that differ from the common ones. biases: roles
+    whose bias its loader has a place for; needs_bias: without which it does not load. square:
+    heads x head_dim must equal hidden_size. untied: `output.weight` must be in the file. keys: keys
+    of its own. obstacle: why it cannot compute a model whose blocks it runs, or None. mix: where
+    llama.cpp quantises it by other rules. traps: of its files alone.
     """
 
     name: str
@@ -96,7 +96,7 @@ class Arch:
     runs: frozenset[type]
     biases: frozenset[Role]
     loader: Loader = field(default_factory=Loader)
-    also: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
     pairing: Pairing = Pairing.HALVES
     names: Mapping[Role, str] = field(default_factory=dict)
     needs_bias: frozenset[Role] = frozenset()

@@ -9,7 +9,6 @@ from ropeconv.arch.blocks.weight import Role
 ARCH = Arch(
     name="llama",
     families=("llama", "mistral"),
-    also=("qwen2",),
     runs=LLAMA_BLOCKS,
     pairing=Pairing.ADJACENT,
     biases=QKV | MLP | {Role.O},

@@ -1,4 +1,4 @@
-"""Qwen2 and Qwen2.5: no table has a place."""
+"""Qwen2 and Qwen2.5: no table has a place, but in llama, which computes the same."""
 
 from converters.to_gguf.archs._arch import LLAMA_BLOCKS, QKV, Arch
 from converters.to_gguf.quant.exceptions import Exceptions
@@ -6,6 +6,7 @@ from converters.to_gguf.quant.exceptions import Exceptions
 ARCH = Arch(
     name="qwen2",
     families=("qwen2",),
+    hosts=("llama",),
     runs=LLAMA_BLOCKS,
     biases=QKV,
     square=True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from converters.to_gguf.archs import guests
 from converters.to_gguf.archs._arch import Arch
 from ropeconv import registry
 from ropeconv.arch.blocks.keys import REQUIRED, Sizes
@@ -21,7 +22,7 @@ def find_family(
     stored as `llama`. stated: sizes that the file's keys say. tensors: names in the file.
     """
     known = registry.architectures()
-    families = [known[name] for name in (*arch.families, *arch.also) if name in known]
+    families = [known[name] for name in (*arch.families, *guests(arch)) if name in known]
     found = [(family, _switches(family, arch, stated, tensors)) for family in families]
     own = {name for name in tensors if name.startswith("blk.0.") and name.endswith(".bias")}
     fitting = (
