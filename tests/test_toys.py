@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import onnx
 import pytest
 
 from tests import toys
@@ -123,3 +124,23 @@ def test_a_kind_that_follows_the_length_is_refused_whatever_its_name(
     assert "running length" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert not out.exists()
+
+
+def test_a_weight_type_is_one_file(model: Path, tmp_path: Path) -> None:
+    rooms = {"converters.to_onnx.quant": drop(tmp_path / "types", "toy4.py", toys.WEIGHT_TYPE)}
+    out = tmp_path / "out"
+    command = ["onnx", str(model), "--pi-factor", "4", "--type", "toy4", "-o", str(out)]
+    without = toys.run(command)
+    assert "no ONNX type 'toy4'" in without.stderr
+    done = toys.run([*command, "--json"], rooms=rooms)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["type"] == "toy4"
+    graph = onnx.load(out / "onnx" / "model.onnx", load_external_data=False).graph
+    sizes = {
+        attribute.i
+        for node in graph.node
+        if node.op_type == "MatMulNBits"
+        for attribute in node.attribute
+        if attribute.name == "block_size"
+    }
+    assert sizes == {64, 32}

@@ -35,7 +35,25 @@ from dataclasses import replace
 
 from converters.to_gguf.archs.llama import ARCH as LLAMA
 
-ARCH = replace(LLAMA, name="toy", families=("toy",), also=())
+ARCH = replace(LLAMA, name="toy", families=("toy",))
+'''
+
+WEIGHT_TYPE = '''
+"""4 bits in blocks of 64, the head in 8."""
+
+from converters.to_onnx.quant._types import BYTES, Blocks, WeightType
+from ropeconv.gates import Gates
+
+WIDE = Blocks(4, 64, symmetric=False)
+TYPE = WeightType(
+    "toy4",
+    "float32",
+    gates=Gates(0.5, 0.5, 0.2, 0.5),
+    linear=WIDE,
+    embedding=WIDE,
+    head=BYTES,
+    accuracy_level=4,
+)
 '''
 
 STATIC_KIND = '''
