@@ -51,6 +51,7 @@ def write(folder: Path, **files: str) -> Path:
     return folder
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize(
     "files",
     [
