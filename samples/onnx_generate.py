@@ -32,7 +32,9 @@ def main(folder: Path, prompt: str, tokens: int) -> str:
         for entry in session.get_inputs()
         if entry.name.startswith("past_key_values")
     }
-    new, written, past = tokenizer.encode(prompt).ids, [], 0
+    new = tokenizer.encode(prompt).ids
+    written: list[int] = []
+    past = 0
     while len(written) < tokens:
         # 2 the new tokens at the positions that follow the past ones
         feeds = {

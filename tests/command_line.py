@@ -1,8 +1,10 @@
-"""Commands run in this process, as a user types them."""
+"""Commands run as a user types them: in this process, or in one of their own."""
 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -42,3 +44,25 @@ def report(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str
     assert err == ""
     found: dict[str, Any] = json.loads(out)
     return found
+
+
+def start(arguments: list[str], **options: object) -> subprocess.Popen[str]:
+    """The command in a process of its own, its streams to be read."""
+    command = [sys.executable, "-m", "ropeconv.cli", *arguments]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+    )  # type: ignore[call-overload, no-any-return]
+
+
+def loaded_by(*arguments: str) -> set[str]:
+    """Top-level modules that a fresh interpreter has after the command."""
+    code = (
+        "import sys\nfrom ropeconv.cli import main\ntry: "
+        "main(sys.argv[1:])\nexcept SystemExit: pass\n"
+    )
+    code += "print('LOADED', *sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
+    )
+    line = next(row for row in done.stdout.splitlines() if row.startswith("LOADED"))
+    return {module.partition(".")[0] for module in line.split()}

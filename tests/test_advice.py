@@ -16,7 +16,7 @@ import pytest
 from ropeconv.prepare import prepare
 from tests.checkpoints import save_checkpoint, with_config
 from tests.command_line import refused, report, run
-from tests.to_gguf.test_source import edit
+from tests.to_gguf.gguf_edits import edit
 
 L = 256
 ORIGINAL = "llama.rope.scaling.original_context_length"

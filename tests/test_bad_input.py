@@ -10,8 +10,6 @@ import resource
 import shutil
 import signal
 import struct
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +18,7 @@ import pytest
 
 from ropeconv.cli import main
 from tests.checkpoints import save_checkpoint
-from tests.command_line import refused
+from tests.command_line import refused, start
 
 L = 256
 
@@ -318,13 +316,6 @@ def test_output_folder_is_not_writable(
     tmp_path.chmod(0o755)
 
 
-def run(arguments: list[str], **options: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "ropeconv.cli", *arguments]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
-    )  # type: ignore[call-overload, no-any-return]
-
-
 def test_a_file_system_that_takes_no_more(good: Path, tmp_path: Path) -> None:
     """The kernel's own refusal in the middle: the file may not grow past 100 kB."""
     out = tmp_path / "out.gguf"
@@ -334,7 +325,7 @@ def test_a_file_system_that_takes_no_more(good: Path, tmp_path: Path) -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 
-    process = run(["gguf", str(good / "model"), "-o", str(out), "--force"], preexec_fn=limit)
+    process = start(["gguf", str(good / "model"), "-o", str(out), "--force"], preexec_fn=limit)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 2
     assert len(errors.strip().splitlines()) == 1
@@ -348,7 +339,7 @@ def test_a_file_system_that_takes_no_more(good: Path, tmp_path: Path) -> None:
 def test_interrupted_in_the_middle(number: signal.Signals, smollm2: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.gguf"
     out.write_text("mine")
-    process = run(["gguf", str(smollm2), "--type", "Q4_K_M", "-o", str(out), "--force"])
+    process = start(["gguf", str(smollm2), "--type", "Q4_K_M", "-o", str(out), "--force"])
     part = tmp_path / ".out.gguf.part"
     for _ in range(3000):
         if part.exists() and part.stat().st_size:

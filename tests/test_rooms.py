@@ -5,14 +5,13 @@ interpreter.
 from __future__ import annotations
 
 import ast
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from ropeconv import registry
+from tests.command_line import loaded_by
 
 ROOT = Path(__file__).parent.parent
 # room -> rooms of the project that it may import; a room is the longest prefix listed
@@ -207,20 +206,6 @@ def test_a_folder_holds_about_a_dozen_files() -> None:
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_files_are_short(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 300
-
-
-def loaded_by(*arguments: str) -> set[str]:
-    """Top-level modules that a fresh interpreter has after the command."""
-    code = (
-        "import sys\nfrom ropeconv.cli import main\ntry: "
-        "main(sys.argv[1:])\nexcept SystemExit: pass\n"
-    )
-    code += "print('LOADED', *sys.modules)"
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
-    )
-    line = next(row for row in done.stdout.splitlines() if row.startswith("LOADED"))
-    return {module.partition(".")[0] for module in line.split()}
 
 
 def test_help_loads_nothing_heavy() -> None:

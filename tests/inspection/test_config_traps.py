@@ -24,8 +24,8 @@ from ropeconv.prepare import prepare
 from tests.checkpoints import add_tokenizer, save_checkpoint
 from tests.families import random_ids
 from tests.methods import LONG, THETA, YARN, L, ramp
+from tests.to_safetensors.loading import load_in
 from tests.to_safetensors.majors import run
-from tests.to_safetensors.test_grid import TF4, load_in
 
 IDS = np.array(random_ids(4 * L))
 SLIDING = {"rope_type": "default", "rope_theta": 10000.0}
@@ -235,10 +235,6 @@ def test_t8_keys_that_gptj_never_reads(tmp_path: Path) -> None:
 
 
 @pytest.mark.torch
-@pytest.mark.skipif(
-    not TF4.is_dir(),
-    reason="transformers 4 is not there; run `make build/transformers4/.installed`",
-)
 def test_k1_a_base_that_transformers_4_does_not_find(
     sources: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -344,7 +344,7 @@ def test_blocks_of_onnxruntime_pass_whatever_their_size_and_fail_scaled(
     bits: int, size: int, symmetric: bool
 ) -> None:
     from converters.to_onnx.quant._pack import pack_rows, unpack_rows
-    from converters.to_onnx.quant.types import Blocks
+    from converters.to_onnx.quant._types import Blocks
 
     blocks = Blocks(bits, size, symmetric=symmetric)
     source = np.random.default_rng(1).laplace(scale=0.02, size=(96, 512)).astype(np.float32)

@@ -18,6 +18,7 @@ from converters.to_gguf.run import logits
 from ropeconv.arch.blocks.mlp import GatedMlp
 from ropeconv.config.understand import understand
 from ropeconv.errors import CannotExpress, CheckpointError
+from ropeconv.kit import casts
 from ropeconv.sources.folder import open_checkpoint
 from tests.checkpoints import save_checkpoint, with_config
 from tests.families import model_logits, nmse, random_ids
@@ -81,7 +82,7 @@ def test_one_expert_is_in_memory_at_a_time(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = []
-    real = parts.cast_rows
+    real = casts.cast_rows
 
     def cast_rows(rows: np.ndarray, type_name: str) -> np.ndarray:
         sizes.append(rows.shape)

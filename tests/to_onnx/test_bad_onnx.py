@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 
 from tests.checkpoints import save_checkpoint
-from tests.test_bad_input import refused, run
-from tests.test_rooms import loaded_by
+from tests.command_line import loaded_by, refused, start
 
 L = 64
 
@@ -106,7 +105,7 @@ def test_a_file_system_that_takes_no_more_leaves_the_old_folder(good: Path, tmp_
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 
-    process = run(["onnx", str(good), "-o", str(out), "--force"], preexec_fn=limit)
+    process = start(["onnx", str(good), "-o", str(out), "--force"], preexec_fn=limit)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 2
     assert len(errors.strip().splitlines()) == 1
@@ -116,12 +115,12 @@ def test_a_file_system_that_takes_no_more_leaves_the_old_folder(good: Path, tmp_
 
 
 def test_a_dry_run_writes_nothing_and_says_what_it_would(good: Path, tmp_path: Path) -> None:
-    process = run(["onnx", str(good), "--pi-factor", "4", "-o", str(tmp_path / "out"), "--dry-run", "--json"])
+    process = start(["onnx", str(good), "--pi-factor", "4", "-o", str(tmp_path / "out"), "--dry-run", "--json"])
     output, _ = process.communicate(timeout=60)
     facts = json.loads(output)
     assert (process.returncode, facts["written"], facts["context"], facts["carried_as"]) == (0, False, 4 * L, "metadata")
     assert not list(tmp_path.iterdir())
-    process = run(["onnx", str(good), "--pi-factor", "4", "-o", str(tmp_path / "out"), "--json"])
+    process = start(["onnx", str(good), "--pi-factor", "4", "-o", str(tmp_path / "out"), "--json"])
     written = json.loads(process.communicate(timeout=60)[0])
     assert written["bytes"] == facts["bytes"] == sum(os.path.getsize(path) for path in written["files"])  # noqa: PTH202
 

@@ -16,7 +16,7 @@ from ropeconv.target import Emitted
 from tests.checkpoints import save_checkpoint
 from tests.families import FAMILIES, extra, model_logits, random_ids, reference
 from tests.methods import FACTOR, L
-from tests.to_safetensors.test_grid import load_in
+from tests.to_safetensors.loading import load_in
 
 IDS = random_ids(FACTOR * L)
 

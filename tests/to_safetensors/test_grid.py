@@ -8,9 +8,6 @@ the method spelled by hand (tests/methods.py); in float32 its logits must come o
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +21,12 @@ from ropeconv.extend import ScalingRequest
 from ropeconv.model import Model
 from ropeconv.rope.solve import solve
 from tests.checkpoints import save_checkpoint
-from tests.families import FAMILIES, extra, random_ids, reference
+from tests.families import FAMILIES, extra, reference
 from tests.grid_report import SAFETENSORS_GRID
 from tests.methods import FACTOR, METHODS, L
+from tests.to_safetensors.loading import IDS, LENGTHS, Numbers, load_in
 
 pytestmark = pytest.mark.torch
-ROOT = Path(__file__).parents[2]
-TF4 = ROOT / "build" / "transformers4"
-LENGTHS = [L - 6, FACTOR * L]
-IDS = np.array(random_ids(FACTOR * L))
 REFUSED = {
     # p-RoPE spreads exponents over the head; this one rotates a quarter. transformers 4 cannot say
     # a still pair either
@@ -53,7 +47,6 @@ LOUD_IN_4 = {
     for method in METHODS
     if method not in taken
 }
-Numbers = dict[str, Any]
 
 
 def convert(source: Path, method: str, out: Path, **options: Any) -> Model:
@@ -87,29 +80,6 @@ def folders(
                 out = root / f"{family}-{method.replace(' ', '-')}"
                 found[family, method] = (out, convert(sources[family], method, out, link=True))
     return found
-
-
-def load_in(major: int, paths: list[Path], work: Path) -> Numbers:
-    """Everything that one major computes from the folders, in a process of its own."""
-    if major == 4 and not TF4.is_dir():
-        pytest.skip("transformers 4 is not there; run `make build/transformers4/.installed`")
-    request, result = work / f"request-{major}.npz", work / f"result-{major}.npz"
-    np.savez(
-        request, ids=IDS, lengths=np.array(LENGTHS), folders=np.array([str(path) for path in paths])
-    )
-    environment = os.environ | ({"PYTHONPATH": str(TF4)} if major == 4 else {})
-    script = Path(__file__).with_name("majors.py")
-    done = subprocess.run(
-        [sys.executable, str(script), str(request), str(result)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    numbers = dict(np.load(result))
-    assert str(numbers["version"]).startswith(f"{major}.")
-    return numbers
 
 
 @pytest.fixture(scope="module", params=[5, 4], ids=["transformers5", "transformers4"])
