@@ -44,7 +44,7 @@ ALLOWED: dict[str, set[str]] = {
     "ropeconv.finding": set(),
     "ropeconv.gates": {"ropeconv.arch"},
     "ropeconv.target": GROUND | DECLARED | {"ropeconv.doctor"},
-    "ropeconv.provenance": GROUND | DECLARED | {"ropeconv"},
+    "ropeconv.provenance": GROUND | DECLARED | {"ropeconv", "ropeconv.config"},
     "ropeconv.sources": GROUND | {"ropeconv.kit"},
     "ropeconv.config": GROUND | {"ropeconv.kit"},
     "ropeconv.extend": {"ropeconv.errors", "ropeconv.rope", "ropeconv.arch"},
