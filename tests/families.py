@@ -57,6 +57,7 @@ TINY: dict[str, Tiny] = {
     "mistral": Tiny(LLAMA | {"sliding_window": None}),
     "qwen2": Tiny(LLAMA),
     "qwen3": Tiny(LLAMA | {"head_dim": 16}),
+    "seed_oss": Tiny(LLAMA | {"head_dim": 16}),
     "qwen3_moe": Tiny(
         LLAMA
         | {
