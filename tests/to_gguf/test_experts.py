@@ -15,6 +15,7 @@ from converters.to_gguf.archs import architectures
 from converters.to_gguf.file import parts
 from converters.to_gguf.obstacles import obstacle
 from converters.to_gguf.run import logits
+from ropeconv.api import verify
 from ropeconv.arch.blocks.mlp import GatedMlp
 from ropeconv.config.understand import understand
 from ropeconv.errors import CannotExpress, CheckpointError
@@ -123,6 +124,23 @@ def test_a_mixture_of_fewer_bits_runs(wide: Path, tmp_path: Path, kind: str, lim
     assert nmse(np.concatenate(list(logits(out, ids, 64))), wanted) < limit
     turned = edit(out, tmp_path / "turned.gguf", tensors={"blk.1.ffn_down_exps.weight": turn})
     assert nmse(np.concatenate(list(logits(turned, ids, 64))), wanted) > 2 * limit
+
+
+@pytest.mark.llama
+@pytest.mark.parametrize("kind", ["F32", "F16"])
+def test_verify_proves_a_mixture_and_sees_experts_in_another_order(
+    source: Path, tmp_path: Path, kind: str
+) -> None:
+    out = convert(source, tmp_path / "out.gguf", PI, type=kind).files[0]
+    assert verify(out, tokens=2 * L).ok
+    name = "blk.1.ffn_down_exps.weight"
+    turned = edit(out, tmp_path / "turned.gguf", tensors={name: turn})
+    report = verify(turned, tokens=64)
+    failed = {rung.name for rung in report.rungs if rung.status == "fail"}
+    assert {"weights", "logits"} <= failed
+    fewer = edit(out, tmp_path / "fewer.gguf", {"qwen3moe.expert_used_count": 1})
+    text = "experts_per_token is 1, the source's is 2"
+    assert any(text in line for rung in verify(fewer, tokens=64).rungs for line in rung.findings)
 
 
 def turn(data: np.ndarray) -> np.ndarray:
