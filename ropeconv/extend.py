@@ -232,7 +232,8 @@ def _settle(request: ScalingRequest, kind: str, *, trained: int) -> tuple[float,
 
 
 def _refuse_disagreement(kind: str, factor: float, context: int, *, trained: int) -> None:
-    ratio, nominal = context / trained, find_kind(kind).nominal
+    ratio = context / trained
+    nominal = find_kind(kind).nominal
     if math.isclose(factor, ratio, rel_tol=1e-9) or (nominal and factor > ratio):
         return
     hint = "at least" if nominal else "exactly"

@@ -46,7 +46,8 @@ def write_config(model: Model, spelling: Spelling, *, dtype: str | None) -> dict
 
 def _older_flat(model: Model, values: Mapping[str, Any]) -> dict[str, Any]:
     spelling = model.arch.rope
-    theta, share = spelling.theta_key, spelling.partial_key
+    theta = spelling.theta_key
+    share = spelling.partial_key
     keys: dict[str, Any] = {theta: values["rope_theta"], "rope_scaling": _older(values)}
     if spelling.takes_partial:
         keys[share] = values["partial_rotary_factor"]

@@ -109,7 +109,8 @@ def _shard(name: str, tensors: Sequence[ShardTensor]) -> Shard:
         tensors, key=lambda tensor: -BYTES[tensor.type]
     )  # keeps every tensor aligned to its own type
     entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
-    starts, end = [], 0
+    starts = []
+    end = 0
     for tensor in ordered:
         starts.append(end)
         end += tensor.nbytes

@@ -102,7 +102,8 @@ class Folder:
         import torch
         from transformers.modeling_outputs import BaseModelOutputWithPast
 
-        model, base = self.model, self.model.base_model
+        model = self.model
+        base = model.base_model
         tokens = torch.tensor([list(ids)])
         with torch.no_grad():
             hidden = base(tokens, use_cache=False).last_hidden_state  # 1 t e

@@ -95,7 +95,8 @@ def emit(
 def _fill(
     part: Path, contents: Contents, options: SafetensorsOptions, progress: Progress | None
 ) -> None:
-    done, total = 0, contents.weight_bytes
+    done = 0
+    total = contents.weight_bytes
     for size in _weights(part, contents, options):
         done += size
         if progress is not None:
@@ -191,7 +192,8 @@ def _rounded_norms(model: Model) -> int:
     """
     count = 0
     for name, place in model.weights.items():
-        tensor, offset = model.tensor(name), place.weight.offset
+        tensor = model.tensor(name)
+        offset = place.weight.offset
         if isinstance(tensor, Shifted) and offset:
             rows = tensor.rows(0, tensor.shape[0]).astype(np.float64)
             stored = tensor.base.rows(0, tensor.shape[0]).astype(np.float64)

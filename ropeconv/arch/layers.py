@@ -12,8 +12,10 @@ from typing import Any
 from ropeconv.arch.blocks.keys import Sizes
 from ropeconv.errors import ConfigError
 
-FULL, SLIDING = "full_attention", "sliding_attention"
-CHUNKED, LINEAR = "chunked_attention", "linear_attention"
+FULL = "full_attention"
+SLIDING = "sliding_attention"
+CHUNKED = "chunked_attention"
+LINEAR = "linear_attention"
 NO_ROPE = "no_rope"
 # what a config may name in layer_types, and rope_parameters may be nested by
 LAYER_TYPES = (FULL, SLIDING, CHUNKED, LINEAR)

@@ -105,7 +105,8 @@ def _click_option(entry: Declared) -> Callable[[F], F]:
 
 
 def _type_of(entry: Declared) -> dict[str, Any]:
-    said, repeated = entry.option, entry.many and not entry.option.comma
+    said = entry.option
+    repeated = entry.many and not entry.option.comma
     if said.choices is not None:
         words = click.Choice(list(said.choices), case_sensitive=said.case_sensitive)
         return {"type": words, "multiple": repeated}

@@ -50,7 +50,8 @@ def command(source: str, *, output: Path, original_context: int | None, **values
     from ropeconv.longctx.tune.run import tune
 
     told = from_options(Reporting, values)
-    recipe, choices = from_options(Recipe, values), from_options(Choices, values)
+    recipe = from_options(Recipe, values)
+    choices = from_options(Choices, values)
     scaling = scaling_request(values)
     with stage_progress(show=told.bars, lines=True) as progress:
         found = tune(

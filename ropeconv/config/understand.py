@@ -81,8 +81,10 @@ def _check_tie(tensors: Mapping[str, Tensor], stack: Stack) -> None:
     """transformers leaves a head that differs from the embedding untied, whatever the config
     says.
     """
-    embedding, name = stack.embedding.weight.template, stack.head.output.weight.template
-    head, table = tensors.get(name), tensors[embedding]
+    embedding = stack.embedding.weight.template
+    name = stack.head.output.weight.template
+    head = tensors.get(name)
+    table = tensors[embedding]
     if head is None:
         return
     same = tuple(head.shape) == tuple(table.shape) and head.dtype == table.dtype

@@ -12,7 +12,8 @@ from ropeconv.arch.layers import FULL, LAYER_TYPES
 from ropeconv.finding import Values
 
 NEEDS_ORIGINAL = ("yarn", "longrope", "llama3")
-TRAINED, MAX = "original_max_position_embeddings", "max_position_embeddings"
+TRAINED = "original_max_position_embeddings"
+MAX = "max_position_embeddings"
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,8 @@ def _no_factors(case: Case) -> Finding | None:
 def _stale_limit(case: Case) -> Finding | None:
     limit = case.config.get(MAX)
     for where, values in case.dicts():
-        trained, factor = values.get(TRAINED, case.config.get(TRAINED)), values.get("factor")
+        trained = values.get(TRAINED, case.config.get(TRAINED))
+        factor = values.get("factor")
         if (
             kind_of(values) not in NEEDS_ORIGINAL
             or not isinstance(trained, int)
@@ -85,7 +86,8 @@ def _raise_limit(config: Values, *, reach: int) -> dict[str, Any]:
 
 
 def _short_tokenizer(case: Case) -> Finding | None:
-    limit, reach = case.tokenizer_limit, case.config.get(MAX)
+    limit = case.tokenizer_limit
+    reach = case.config.get(MAX)
     if limit is None or not isinstance(reach, int) or limit >= reach:
         return None
     return Finding(

@@ -29,7 +29,8 @@ def _yarn_without_length(case: Case) -> Finding | None:
             continue
         if case.nested and case.config.get(TRAINED) is not None:
             return None  # T7 says it
-        stated, factor = case.original_context, values.get("factor")
+        stated = case.original_context
+        factor = values.get("factor")
         either = (
             f" ({limit}, or {limit / factor:g} if that was multiplied already)"
             if limit and factor

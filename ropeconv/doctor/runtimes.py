@@ -35,14 +35,16 @@ def _betas(values: Values) -> tuple[float, float]:
 
 def _own_magnitude(values: Values) -> bool:
     """A magnitude other than YaRN's rule for the factor."""
-    magnitude, factor = values.get("attention_factor"), values.get("factor")
+    magnitude = values.get("attention_factor")
+    factor = values.get("factor")
     if not isinstance(magnitude, int | float) or not isinstance(factor, int | float) or factor <= 1:
         return False
     return not math.isclose(magnitude, yarn_magnitude(factor), rel_tol=1e-6)
 
 
 def _loose_factor(config: Values, values: Values) -> bool:
-    trained, reach = values.get(TRAINED, config.get(TRAINED)), config.get(MAX)
+    trained = values.get(TRAINED, config.get(TRAINED))
+    reach = config.get(MAX)
     known = (
         isinstance(trained, int)
         and isinstance(reach, int)

@@ -20,7 +20,8 @@ CACHE_TYPES = {"F32": 4.0, "F16": 2.0, "Q8_0": 34 / 32}
 
 def model_facts(model: Model) -> dict[str, Any]:
     """Everything that the headers tell, as JSON values; lengths in tokens, sizes in bytes."""
-    stack, rope = model.stack, model.main_rope
+    stack = model.stack
+    rope = model.main_rope
     attention = stack.attention
     lengths = list(dict.fromkeys((rope.original_context, rope.context)))
     return {
@@ -44,7 +45,8 @@ def model_facts(model: Model) -> dict[str, Any]:
 
 def rope_facts(model: Model, layer: str) -> dict[str, Any] | None:
     """The rotary embedding of one layer type, None where there is none."""
-    rope, found = model.ropes[layer], model.frequencies[layer]
+    rope = model.ropes[layer]
+    found = model.frequencies[layer]
     if rope is None or found is None:
         return None
     count = model.stack.kinds.count(layer)

@@ -124,15 +124,15 @@ def _look_at_artefact(path: Path, target: Target, artefact: Artefact) -> Look:
     }
     model = understand(checkpoint, ignore=checkpoint.config.keys())
     facts |= model_facts(model)
-    facts["original_context"], facts["context"] = artefact.original_context, artefact.context
+    facts["original_context"] = artefact.original_context
+    facts["context"] = artefact.context
     for layer, found in artefact.frequencies.items():
         told = model.frequencies.get(layer)
         if found is None or told is None:
             facts["rope"][layer] = None
             continue
-        measured = replace(
-            found, base_inv_freq=told.base_inv_freq
-        )  # a graph does not know what it was scaled from
+        # a graph does not know what it was scaled from
+        measured = replace(found, base_inv_freq=told.base_inv_freq)
         own = frequency_facts(measured, trained=artefact.original_context, context=artefact.context)
         facts["rope"][layer] = {**facts["rope"][layer], **own}
     facts["weight_bytes"] = weight_bytes(checkpoint.tensors)

@@ -156,7 +156,8 @@ def _mend_file(
     keep: Collection[str],
     force: bool,
 ) -> Mended:
-    raw, reader = file.raw, file.reader
+    raw = file.raw
+    reader = file.reader
 
     def examine(metadata: Mapping[str, Any]) -> list[Finding]:
         edited = replace(file, raw=replace(raw, metadata=metadata))

@@ -14,7 +14,10 @@ from ropeconv.errors import OutputError, RopeconvError
 from ropeconv.model import Model
 
 SUFFIXES = (".png", ".svg")
-BEFORE, AFTER, LONG, LIMIT = "#7a869a", "#c2410c", "#1d4ed8", "#111827"
+BEFORE = "#7a869a"
+AFTER = "#c2410c"
+LONG = "#1d4ed8"
+LIMIT = "#111827"
 
 
 def plot_spectrum(model: Model, out: Path, *, title: str = "", force: bool = False) -> None:
@@ -52,7 +55,8 @@ def plot_spectrum(model: Model, out: Path, *, title: str = "", force: bool = Fal
 
 
 def _draw_wavelengths(axis: Any, model: Model, layer: str) -> None:
-    rope, found = model.ropes[layer], model.frequencies[layer]
+    rope = model.ropes[layer]
+    found = model.frequencies[layer]
     assert rope is not None
     assert found is not None
     pairs = np.arange(len(found.base_inv_freq))
@@ -81,7 +85,8 @@ def _draw_wavelengths(axis: Any, model: Model, layer: str) -> None:
 
 
 def _draw_divisors(axis: Any, model: Model, layer: str) -> None:
-    rope, found = model.ropes[layer], model.frequencies[layer]
+    rope = model.ropes[layer]
+    found = model.frequencies[layer]
     assert rope is not None
     assert found is not None
     for table, color, _ in _tables(found, rope.kind):

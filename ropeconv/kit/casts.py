@@ -23,7 +23,8 @@ Array = np.ndarray[Any, Any]
 _CPU_LIBRARY_NAMES = ("libggml-cpu.so", "libggml-cpu.dylib", "ggml-cpu.dll")
 PIECE = 1 << 18  # values cast at a time: 1 MiB of float32 between the two casts
 PEEK = 4096  # values that nearly always tell that not all are zero
-_i64, _ptr = ctypes.c_int64, ctypes.c_void_p
+_i64 = ctypes.c_int64
+_ptr = ctypes.c_void_p
 
 
 class BadValueError(RopeconvError):
@@ -35,7 +36,10 @@ class BadValueError(RopeconvError):
 
     def __init__(self, row: int, column: int, value: float, reason: str) -> None:
         super().__init__(f"value {value:g} at row {row}, column {column} {reason}")
-        self.row, self.column, self.value, self.reason = row, column, value, reason
+        self.row = row
+        self.column = column
+        self.value = value
+        self.reason = reason
 
 
 def cast_rows(rows: Array, type_name: str) -> Array:
@@ -46,7 +50,8 @@ def cast_rows(rows: Array, type_name: str) -> Array:
     value that is not finite or is past the range of `type_name`, and where every value became zero,
     which no forward pass would survive unseen.
     """
-    source, target = rows.dtype.name, FLOATS[type_name]
+    source = rows.dtype.name
+    target = FLOATS[type_name]
     if source not in INFINITY:
         raise TypeError(f"cast_rows takes float32, float16 or bfloat16, not {source}")
     if source == "float32" and not all_finite(rows):  # a float32 NaN can narrow to a finite float16
@@ -116,7 +121,8 @@ def _native_casts() -> dict[str, Any]:
     except (OSError, AttributeError, StopIteration):
         return {}
     for function in found.values():
-        function.restype, function.argtypes = None, [_ptr, _ptr, _i64]
+        function.restype = None
+        function.argtypes = [_ptr, _ptr, _i64]
     return found
 
 
@@ -126,7 +132,8 @@ def all_finite(values: Array) -> bool:
     """
     if not values.size:
         return True
-    bits, infinity = 8 * values.itemsize, INFINITY[values.dtype.name]
+    bits = 8 * values.itemsize
+    infinity = INFINITY[values.dtype.name]
     values = np.ascontiguousarray(values)
     # as signed integers the positive floats are the largest, as unsigned ones the negative floats
     signed, unsigned = values.view(f"i{bits // 8}"), values.view(f"u{bits // 8}")

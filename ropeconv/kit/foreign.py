@@ -18,7 +18,8 @@ def quiet_transformers() -> Iterator[None]:
     """No bars and no advice on stderr; what matters is checked and raised."""
     from transformers.utils import logging
 
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    level = logging.get_verbosity()
+    bars = logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:

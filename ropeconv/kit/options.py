@@ -137,7 +137,9 @@ def check_options(values: Any) -> None:
 
 
 def _check_value(entry: Declared, value: Any) -> None:
-    name, choices, minimum = entry.names[-1], entry.option.choices, entry.option.minimum
+    name = entry.names[-1]
+    choices = entry.option.choices
+    minimum = entry.option.minimum
     if choices is not None and value not in choices.values():
         raise ConfigError(f"{name} {value!r}: give one of {', '.join(choices)}")
     if minimum is not None and not value >= minimum:

@@ -34,7 +34,8 @@ Made in any thread, written in order.
 
 # A folder that --force may replace holds one of these: it is a model's, not a user's home.
 MARKS = ("config.json", "ropeconv.json", "genai_config.json")
-RENAME_EXCHANGE, AT_FDCWD = 2, -100  # linux/fs.h, fcntl.h
+RENAME_EXCHANGE = 2  # linux/fs.h
+AT_FDCWD = -100  # fcntl.h
 
 
 def explain(path: Path, error: OSError) -> str:

@@ -38,7 +38,8 @@ def compare_frequencies(
     left out.
     """
     findings: list[str] = []
-    worst, pairs = 0.0, 0
+    worst = 0.0
+    pairs = 0
     rotating = {layer: numbers for layer, numbers in found.items() if numbers is not None}
     if not rotating:
         findings.append("the artefact has no rotary frequencies to compare")
@@ -49,7 +50,8 @@ def compare_frequencies(
         for name, mine, theirs in _tables(numbers, expected[layer]):
             lines, ratio = _compare_table(f"{layer}{name}", mine, theirs)
             findings += lines
-            worst, pairs = max(worst, ratio), pairs + len(mine)
+            worst = max(worst, ratio)
+            pairs += len(mine)
         findings += _compare_rest(layer, numbers, expected[layer])
     findings += [
         f"{layer}: the artefact has no such layers"

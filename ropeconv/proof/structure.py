@@ -177,7 +177,8 @@ def _running_length_findings(found: Model, expected: Model, *, target: Target) -
     """Scaling that follows the running length: its table for short texts is the unscaled one, so no
     number shows it.
     """
-    findings, possible = [], _can_carry(target, found)
+    findings = []
+    possible = _can_carry(target, found)
     for layer, theirs in expected.ropes.items():
         mine = (
             _running_length(found.ropes.get(layer)) if possible else None

@@ -73,7 +73,8 @@ def parse_rope(
     partial = values.get("partial_rotary_factor", partial)
     own = {key: values[key] for key in keys if key in values}
     if "partial_rotary_factor" in keys:  # proportional counts its pairs over the whole head
-        own["partial_rotary_factor"], partial = partial, 1.0
+        own["partial_rotary_factor"] = partial
+        partial = 1.0
     try:
         rope = Rope(
             kind=kind.name,

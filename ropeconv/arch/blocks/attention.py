@@ -93,7 +93,8 @@ KEYS = {
 
 def separate(s: Sizes, name: str, *, bias: bool = False) -> Separate:
     """q_proj, k_proj and v_proj of the attention called `name`."""
-    queries, keys = s.num_heads * s.head_dim, s.num_kv_heads * s.head_dim
+    queries = s.num_heads * s.head_dim
+    keys = s.num_kv_heads * s.head_dim
     return Separate(
         linear(Role.Q, f"{name}.q_proj", queries, s.hidden_size, bias=bias),
         linear(Role.K, f"{name}.k_proj", keys, s.hidden_size, bias=bias),

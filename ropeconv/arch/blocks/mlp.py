@@ -64,7 +64,8 @@ KEYS = {
 
 def gated_mlp(s: Sizes, name: str, *, bias: bool = False) -> GatedMlp:
     """gate_proj, up_proj and down_proj of the MLP called `name`."""
-    width, hidden = s.intermediate_size, s.hidden_size
+    width = s.intermediate_size
+    hidden = s.hidden_size
     return GatedMlp(
         linear(Role.GATE, f"{name}.gate_proj", width, hidden, bias=bias),
         linear(Role.UP, f"{name}.up_proj", width, hidden, bias=bias),
@@ -75,7 +76,8 @@ def gated_mlp(s: Sizes, name: str, *, bias: bool = False) -> GatedMlp:
 
 def fused_gated_mlp(s: Sizes, name: str) -> FusedGatedMlp:
     """gate_up_proj and down_proj of the MLP called `name`."""
-    width, hidden = s.intermediate_size, s.hidden_size
+    width = s.intermediate_size
+    hidden = s.hidden_size
     return FusedGatedMlp(
         linear(Role.GATE_UP, f"{name}.gate_up_proj", 2 * width, hidden),
         linear(Role.DOWN, f"{name}.down_proj", hidden, width),

@@ -53,7 +53,9 @@ KEYS = {
 
 def mixture_of_experts(s: Sizes, name: str) -> MixtureOfExperts:
     """The mixture called `name`: its router `gate`, its experts `experts.N.gate_proj` and so on."""
-    expert, width, hidden = f"{name}.experts.{{x}}", s.expert_size, s.hidden_size
+    expert = f"{name}.experts.{{x}}"
+    width = s.expert_size
+    hidden = s.hidden_size
     return MixtureOfExperts(
         num_experts=s.num_experts,
         expert_size=width,

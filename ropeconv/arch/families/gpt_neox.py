@@ -26,7 +26,8 @@ def _residual(s: Sizes) -> Residual:
 
 
 def _attention(s: Sizes) -> attn.Attention:
-    name, bias = f"{LAYER}.attention", s.attention_bias
+    name = f"{LAYER}.attention"
+    bias = s.attention_bias
     return attn.attention(
         s,
         attn.fused(s, f"{name}.query_key_value", attn.Order.PER_HEAD, bias=bias),
@@ -35,7 +36,8 @@ def _attention(s: Sizes) -> attn.Attention:
 
 
 def _mlp(s: Sizes) -> PlainMlp:
-    name, width = f"{LAYER}.mlp", s.intermediate_size
+    name = f"{LAYER}.mlp"
+    width = s.intermediate_size
     return PlainMlp(
         linear(Role.UP, f"{name}.dense_h_to_4h", width, s.hidden_size, bias=True),
         linear(Role.DOWN, f"{name}.dense_4h_to_h", s.hidden_size, width, bias=True),

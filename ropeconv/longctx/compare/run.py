@@ -178,7 +178,8 @@ def _judge(
     variant: Variant, measured: Mapping[str, Measured], *, trained: int, question: Question
 ) -> Result:
     found = measured[variant.label]
-    losses, end = found.losses, len(found.losses) + 1
+    losses = found.losses
+    end = len(found.losses) + 1
     short = losses if found.short is None else found.short
     pi = _against(variant, measured, _peer(variant, question), trained)
     none = _against(variant, measured, UNSCALED, trained)
@@ -201,7 +202,8 @@ def _peer(variant: Variant, question: Question) -> str | None:
     """PI of the same factor, or of the largest one for a variant without a factor."""
     if variant.method in {UNSCALED, BASELINE}:
         return None
-    own, factors = variant.factor, question.factors
+    own = variant.factor
+    factors = question.factors
     factor = own if own in factors else max(factors, default=None)
     return None if factor is None else f"{BASELINE} x{factor:g}"
 

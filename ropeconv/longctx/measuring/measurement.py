@@ -106,7 +106,8 @@ def _file_losses(variant: Variant, task: Task, progress: Progress | None) -> Los
 def _run_artefact(artefact: Artefact, ids: Sequence[int], progress: Progress | None) -> Losses:
     import torch
 
-    parts, done = [], 0
+    parts = []
+    done = 0
     for block in artefact.logits(ids, len(ids)):
         targets = torch.tensor(ids[done + 1 : done + 1 + len(block)])
         parts.append(token_losses(torch.from_numpy(block[: len(targets)]), targets))

@@ -83,7 +83,8 @@ def make_prompt(tokenizer: Any, *, tokens: int, keys: int, seed: int, advice: st
     hidden = [(name, str(rng.integers(10_000, 100_000))) for name in names]
     needles = [encode_plain(tokenizer, NEEDLE.format(name=n, key=k)) for n, k in hidden]
     asked = [_question(tokenizer, name, key) for name, key in hidden]
-    opening, filler = encode(tokenizer, OPENING), encode_plain(tokenizer, FILLER)
+    opening = encode(tokenizer, OPENING)
+    filler = encode_plain(tokenizer, FILLER)
     room = tokens - max(len(question) + len(answer) for question, answer in asked)
     room -= len(opening) + sum(map(len, needles))
     if room < keys * len(filler):
@@ -97,7 +98,9 @@ def _hide(
     needles: Sequence[list[int]], *, opening: list[int], filler: list[int], room: int
 ) -> tuple[list[int], list[int]]:
     """A text whose `room` tokens of filler are cut evenly by the needles, and where they start."""
-    ids, starts, told = list(opening), [], len(opening)  # told: tokens that are no filler
+    ids = list(opening)
+    starts = []
+    told = len(opening)  # tokens that are no filler
     for number, needle in enumerate(needles):
         ids += _fill(filler, room * number // len(needles) - (len(ids) - told))
         starts.append(len(ids))

@@ -46,7 +46,8 @@ def training_texts(files: Sequence[Path]) -> list[str]:
     """
     if files:
         return [read_text(path) for path in files]
-    texts, room = [default_text()], TRAINING_CHARACTERS
+    texts = [default_text()]
+    room = TRAINING_CHARACTERS
     for path in _longest_first(_standard_modules()):
         with tokenize.open(path) as file:  # in the encoding that the module declares
             text = file.read()
@@ -58,7 +59,8 @@ def training_texts(files: Sequence[Path]) -> list[str]:
 
 
 def _standard_modules() -> Iterator[Path]:
-    root, apart = standard_path(""), {standard_path(HELD_OUT), standard_path(GUIDE)}
+    root = standard_path("")
+    apart = {standard_path(HELD_OUT), standard_path(GUIDE)}
     for path in root.rglob("*.py"):
         if path not in apart and not LEFT_OUT & set(path.relative_to(root).parts):
             yield path

@@ -62,7 +62,8 @@ def method_variants(
 
     Raises ConfigError for an unknown name.
     """
-    kinds, found = _kinds(), []
+    kinds = _kinds()
+    found = []
     spoken = {kind.name: method for method, kind in kinds.items()}
     for asked in methods:
         method = spoken.get(asked, asked)

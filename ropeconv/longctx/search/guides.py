@@ -77,7 +77,8 @@ def _needles(plan: Plan, tokenizer: Any, length: int, context: int) -> list[KeyP
 
 def _key_prompt(tokenizer: Any, length: int, seed: int) -> KeyPrompt:
     """A prompt with KEYS keys, or half as many until they fit."""
-    keys, advice = KEYS, "give more --guide-tokens"
+    keys = KEYS
+    advice = "give more --guide-tokens"
     while True:
         try:
             return make_prompt(tokenizer, tokens=length, keys=keys, seed=seed, advice=advice)
@@ -92,7 +93,8 @@ def _texts(plan: Plan, tokenizer: Any, length: int, context: int) -> list[Spread
     text = standard_file(GUIDE) if plan.text is None else read_text(plan.text)
     option = "--guide-tokens or --guide-prompts"
     ids = first_tokens(encode(tokenizer, text), length * plan.prompts, option=option)
-    positions, starts = spread_positions(length, context), range(0, len(ids), length)
+    positions = spread_positions(length, context)
+    starts = range(0, len(ids), length)
     return [SpreadText(ids[start : start + length], positions, CHUNK) for start in starts]
 
 

@@ -132,7 +132,8 @@ def mutate(parent: Candidate, factor: float, rng: np.random.Generator) -> Candid
     Divisors lie on a grid of STEP up to 1.25 s. The paper draws a child again until its divisors
     never fall; here each draw lies between its neighbours, so that none does.
     """
-    rho, top = list(parent.rho), HEADROOM * factor
+    rho = list(parent.rho)
+    top = HEADROOM * factor
     for pair in range(len(rho)):
         if rng.random() < PROBABILITY:
             low = rho[pair - 1] if pair else 1.0

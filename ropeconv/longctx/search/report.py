@@ -48,7 +48,8 @@ class Searched:
 
 def verdict(found: Searched) -> str:
     """Whether the search was worth it, in plain words."""
-    seed, delta = found.best_seed, found.difference
+    seed = found.best_seed
+    delta = found.difference
     if delta is None:
         return f"no held-out check was run; on its own guide the best seed is {seed}"
     return VERDICTS[delta.sign].format(seed=seed, delta=delta)

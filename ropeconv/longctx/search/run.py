@@ -60,7 +60,8 @@ def search(
     returns a value. Raises RopeconvError for wrong options, a text that is too short and a model
     that no method lengthens.
     """
-    plan, out = plan.with_budget(), Path(out)
+    plan = plan.with_budget()
+    out = Path(out)
     plan.check()
     _check_output(out, replace=force or resume)
     model = unscaled_model(str(source), original_context=original_context)

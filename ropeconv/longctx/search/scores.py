@@ -91,7 +91,8 @@ class Scorer:
         try:
             entry = json.loads(line)
             key = entry["key"], entry["prompt"]
-            self._losses[key], seconds = entry["loss"], entry["seconds"]
+            seconds = entry["seconds"]
+            self._losses[key] = entry["loss"]
         except (ValueError, KeyError, TypeError):
             return  # a line that an interrupted run did not finish; its loss is computed again
         self.seconds += seconds
@@ -144,7 +145,8 @@ class Scorer:
         Those that got further come first in `order`.
         """
         scores: list[Score] = [(0.0, 0)] * len(candidates)
-        alive, used = list(range(len(candidates))), 1
+        alive = list(range(len(candidates)))
+        used = 1
         while True:
             losses = self.score([candidates[i] for i in alive], range(used))
             for i, loss in zip(alive, losses, strict=True):

@@ -43,7 +43,8 @@ def tuned(
     after: Losses,
 ) -> Tuned:
     """The run, its held-out losses summed up."""
-    width, end = band_width(before), len(before) + 1
+    width = band_width(before)
+    end = len(before) + 1
     return Tuned(
         out=out,
         model=model,

@@ -59,7 +59,9 @@ def tune(
     writes and returns a value. Raises RopeconvError before training for everything that can be
     known then; trainer.Interrupted after Ctrl-C.
     """
-    recipe, choices, out = recipe or Recipe(), choices or Choices(), Path(out)
+    recipe = recipe or Recipe()
+    choices = choices or Choices()
+    out = Path(out)
     _check(recipe, choices)
     model = _scaled_model(str(source), scaling, original_context)
     accelerator = _accelerator(recipe)
@@ -144,7 +146,8 @@ def _texts(
     engine: Engine, model: Model, recipe: Recipe, choices: Choices
 ) -> tuple[Windows, list[int]]:
     """Where examples come from, and the held-out tokens."""
-    tokenizer, context = engine.tokenizer, model.main_rope.context
+    tokenizer = engine.tokenizer
+    context = model.main_rope.context
     windows = make_windows(
         encode_stream(tokenizer, training_texts(choices.text)),
         length=recipe.window if recipe.skip else context,

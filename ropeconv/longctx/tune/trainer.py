@@ -145,7 +145,8 @@ class Trainer:
             for number in range(len(self.steps), total):
                 self.steps.append(self._step(number))
                 report(self.steps[-1])
-                done, asked = number + 1, self._any(stop())
+                done = number + 1
+                asked = self._any(stop())
                 if asked or done % save_every == 0 or done == total:
                     self.save()
                 if asked:
@@ -154,7 +155,8 @@ class Trainer:
         return self.steps
 
     def _step(self, number: int) -> Step:
-        begun, learning_rate = time.monotonic(), rate(self.recipe, number)
+        begun = time.monotonic()
+        learning_rate = rate(self.recipe, number)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         loss = self._accumulate(number)

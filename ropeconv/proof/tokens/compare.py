@@ -102,7 +102,8 @@ def _kind_findings(found: Sequence[str], reference: Tokenizing) -> list[str | No
     wrong = [index for index, right in sorted(expected.items()) if found[index] not in right]
     if not wrong:
         return []
-    index, right = wrong[0], " or ".join(sorted(expected[wrong[0]]))
+    index = wrong[0]
+    right = " or ".join(sorted(expected[index]))
     text = reference.vocabulary()[index]
     return [
         f"token {index} ({text!r}) is of kind {found[index]}, the reference has {right} "

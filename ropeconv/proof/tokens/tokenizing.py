@@ -81,10 +81,8 @@ class SourceFolder:
 
     def kinds(self) -> dict[int, frozenset[str]]:
         """Id -> kinds that are right."""
-        added, unknown = (
-            self._tokenizer.added_tokens_decoder,
-            getattr(self._tokenizer, "unk_token_id", None),
-        )
+        added = self._tokenizer.added_tokens_decoder
+        unknown = getattr(self._tokenizer, "unk_token_id", None)
         found = {}
         for index, text in self.vocabulary().items():
             right = _added_kinds(added[index]) if index in added else self._plain_kinds(text)

@@ -37,7 +37,8 @@ def _check(rope: Rope) -> None:
 
 
 def _solve_at(rope: Rope, length: int) -> Frequencies:
-    d, f = rope.rotary_dim, rope.parameters.factor
+    d = rope.rotary_dim
+    f = rope.parameters.factor
     length = max(length, rope.original_context)
     growth = (f * length / rope.original_context) - (f - 1.0)
     theta = _common.stretched_theta(rope, by=growth, power=d / (d - 2))

@@ -77,7 +77,8 @@ def _factor(rope: Rope) -> float:
 
 
 def _attention_factor(rope: Rope) -> float:
-    p, factor = rope.parameters, _factor(rope)
+    p = rope.parameters
+    factor = _factor(rope)
     if p.attention_factor is not None:
         return float(p.attention_factor)
 
@@ -117,7 +118,8 @@ def _solve(rope: Rope) -> Frequencies:
         slow, fast = rope.parameters.turns
         inv_freq = _common.blend_by_turns(rope, factor=factor, low=slow, high=fast)
     else:
-        base, ramp = _common.base_frequencies(rope), _code_ramp(rope)
+        base = _common.base_frequencies(rope)
+        ramp = _code_ramp(rope)
         inv_freq = base / factor * ramp + base * (1.0 - ramp)
     return _common.scaled(rope, inv_freq, attention_factor=_attention_factor(rope))
 
