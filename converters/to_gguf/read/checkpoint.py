@@ -84,13 +84,12 @@ def _read(
     family, switches = find_family(arch, sizes | own, native)
     strange = [name for name, value in own.items() if value and name not in family.keys]
     if strange:
-        raise CheckpointError(
-            f"the GGUF file has {strange[0]} {own[strange[0]]}, which {family.name} has no place "
-            f"for"
-        )
+        what = f"{strange[0]} {own[strange[0]]}"
+        raise CheckpointError(f"the GGUF file has {what}, which {family.name} has no place for")
+    sizes["activation"] = _activation(family)
+    sizes["tied"] = "output.weight" not in native
     # a family that knows windows is told that there are none
-    sizes = {**sizes, "activation": _activation(family), "tied": "output.weight" not in native}
-    sizes = {**sizes, "sliding_window": None, **own, **switches}
+    sizes |= {"sliding_window": None, **own, **switches}
     config = _config(stated, native, family, sizes)
     kinds = tuple(config.get("layer_types") or (FULL,) * sizes["num_layers"])
     stack = family.stack(complete(family, sizes), kinds)
@@ -182,8 +181,7 @@ def _view(native: Mapping[str, GgufTensor], table: list[Row]) -> dict[str, Tenso
             if len(row.sources) > 1:
                 raise CheckpointError(
                     f"tensor {name} has shape {tensor.shape}, the GGUF file's keys say "
-                    f"{row.shape}; "
-                    f"convert it again"
+                    f"{row.shape}; convert it again"
                 )
             viewed[row.sources[0]] = tensor  # and here the shape
         else:
