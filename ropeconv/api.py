@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ropeconv.errors import ConfigError, unknown_name
-from ropeconv.extend import ScalingRequest
 
 if TYPE_CHECKING:
+    from ropeconv.extend import ScalingRequest
     from ropeconv.finding import Finding
     from ropeconv.inspection.look import Look
     from ropeconv.model import Model
@@ -124,7 +124,8 @@ def write(
         options=options,
         progress=progress,
     )
-    runtimes, cured = writer.runtimes, writer.cures
+    runtimes = writer.runtimes
+    cured = writer.cures
     concerning = [finding for finding in findings if finding.concerns(runtimes, cured=cured)]
     return Conversion(model, emitted, concerning)
 
