@@ -12,17 +12,21 @@ ANGLES_PART = 4096
 
 @dataclass(frozen=True)
 class BlockLimits:
-    """Limits of one block type over a tensor: relative RMS error, and slope - 1 of the best line.
+    """Limits of one block type: relative RMS error over a tensor and in any one block of it, and
+    slope - 1 of the best line over the tensor.
 
-    The slope <q, w> / <w, w> of the stored numbers q against the source's w is moved by a wrong
-    scale as much as that is wrong. projected: every scale is the best in least squares for its
-    codes, which makes the slope 1 - rms^2; the interval is of what is left of it, whatever the
-    block size.
+    worst: RMS error of a block against that block's own numbers; one that is lost has 1, one that
+    is negated 2. block: values of a row that are judged as one. The slope <q, w> / <w, w> of the
+    stored numbers q against the source's w is moved by a wrong scale as much as that is wrong.
+    projected: every scale is the best in least squares for its codes, which makes the slope
+    1 - rms^2; the interval is of what is left of it, whatever the block size.
     """
 
     rms: float
     slope_low: float
     slope_high: float
+    worst: float
+    block: int = 32
     projected: bool = False
 
 

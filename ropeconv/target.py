@@ -13,15 +13,17 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from ropeconv.arch.stack import Stack
-from ropeconv.artefact import Artefact, Raw
-from ropeconv.doctor.case import Case
-from ropeconv.finding import Finding
-from ropeconv.gates import BlockLimits, Gates
 from ropeconv.kit.options import option
-from ropeconv.model import Checkpoint, Model
+
+if TYPE_CHECKING:  # `--help` asks every target for its words, and for nothing that needs these
+    from ropeconv.arch.stack import Stack
+    from ropeconv.artefact import Artefact, Raw
+    from ropeconv.doctor.case import Case
+    from ropeconv.finding import Finding
+    from ropeconv.gates import BlockLimits, Gates
+    from ropeconv.model import Checkpoint, Model
 
 Progress = Callable[[int, int], None]
 """Called with (done, total) in the unit that the caller was told: bytes for writing, tokens for

@@ -10,19 +10,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from converters.to_gguf.gates import BLOCK_LIMITS
-from converters.to_gguf.gates import gates as limits
 from converters.to_gguf.options import Options
 from ropeconv import target
-from ropeconv.arch.stack import Stack
-from ropeconv.artefact import Artefact, Raw
-from ropeconv.doctor.case import Case
-from ropeconv.finding import Finding
-from ropeconv.gates import BlockLimits, Gates
-from ropeconv.model import Checkpoint, Model
 from ropeconv.target import Carried, Emitted, FileReader, FolderWriter, Manual, Progress, Target
+
+if TYPE_CHECKING:
+    from ropeconv.arch.stack import Stack
+    from ropeconv.artefact import Artefact, Raw
+    from ropeconv.doctor.case import Case
+    from ropeconv.finding import Finding
+    from ropeconv.gates import BlockLimits, Gates
+    from ropeconv.model import Checkpoint, Model
 
 MANUAL = Manual(
     summary="Write a GGUF file for llama.cpp.",
@@ -56,8 +56,14 @@ class Gguf:
     providers: tuple[str, ...] = ()
     # keys that llama.cpp never reads are not copied
     cures: frozenset[str] = frozenset({"G1"})
-    block_limits: Mapping[str, BlockLimits] = BLOCK_LIMITS
     write_folder: FolderWriter | None = None
+
+    @property
+    def block_limits(self) -> Mapping[str, BlockLimits]:
+        """See `Target`."""
+        from converters.to_gguf.gates import BLOCK_LIMITS
+
+        return BLOCK_LIMITS
 
     @property
     def reader(self) -> FileReader:
@@ -97,7 +103,9 @@ class Gguf:
 
     def gates(self, file_type: str, stack: Stack) -> Gates:
         """See `Target`."""
-        return limits(file_type, stack)
+        from converters.to_gguf.gates import gates
+
+        return gates(file_type, stack)
 
     def traps(self, case: Case) -> list[Finding]:  # noqa: ARG002 - the protocol's signature
         """See `Target`; what llama.cpp's tools make of a config is among the core's findings."""

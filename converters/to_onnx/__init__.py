@@ -9,17 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from converters.to_onnx.options import MANUAL, Options
 from ropeconv import target
-from ropeconv.arch.stack import Stack
-from ropeconv.artefact import Artefact
-from ropeconv.doctor.case import Case
-from ropeconv.finding import Finding
-from ropeconv.gates import BlockLimits, Gates
-from ropeconv.model import Model
 from ropeconv.target import Carried, Emitted, FileReader, FolderWriter, Manual, Progress, Target
+
+if TYPE_CHECKING:
+    from ropeconv.arch.stack import Stack
+    from ropeconv.artefact import Artefact
+    from ropeconv.doctor.case import Case
+    from ropeconv.finding import Finding
+    from ropeconv.gates import BlockLimits, Gates
+    from ropeconv.model import Model
 
 
 class Onnx:

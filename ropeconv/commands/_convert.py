@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -13,8 +13,11 @@ from ropeconv import api
 from ropeconv.commands._fields import click_options, from_options
 from ropeconv.commands._options import scaling_options, scaling_request
 from ropeconv.commands._report import byte_progress, conversion_facts, show_conversion
-from ropeconv.finding import Finding
-from ropeconv.target import Manual, Options, Target
+from ropeconv.target import Options
+
+if TYPE_CHECKING:
+    from ropeconv.finding import Finding
+    from ropeconv.target import Manual, Target
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -67,7 +70,9 @@ def _convert(target: Target, source: str, values: dict[str, Any]) -> None:
     """Prepare `source`, write it, report."""
     options = from_options(target.options, values)
     request = scaling_request(values)
-    output, as_json, dry_run = values["output"], values["as_json"], options.dry_run
+    output = values["output"]
+    as_json = values["as_json"]
+    dry_run = options.dry_run
     with byte_progress("writing", show=not (values["quiet"] or as_json or dry_run)) as progress:
         done = api.write(
             source,

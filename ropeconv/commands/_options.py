@@ -6,12 +6,14 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from ropeconv.errors import RopeConfigError
-from ropeconv.extend import ScalingRequest
+
+if TYPE_CHECKING:
+    from ropeconv.extend import ScalingRequest
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -106,14 +108,15 @@ def scaling_request(options: dict[str, Any]) -> ScalingRequest | None:
     """Take the scaling options out of `options`: one request, or None when the checkpoint's own
     scaling is to be carried.
     """
+    from ropeconv.extend import ScalingRequest
+
     factors = {kind: options.pop(name) for name, kind in SHORTHANDS.items()}
-    kind, factor = options.pop("scaling"), options.pop("factor")
+    kind = options.pop("scaling")
+    factor = options.pop("factor")
     parameters = _settings(options.pop("settings"))
-    file, context, existing = (
-        options.pop("rope_parameters"),
-        options.pop("context"),
-        options.pop("on_existing"),
-    )
+    file = options.pop("rope_parameters")
+    context = options.pop("context")
+    existing = options.pop("on_existing")
     given = [(name, value) for name, value in factors.items() if value is not None]
     ways = len(given) + (kind is not None) + (file is not None)
     if ways > 1:

@@ -7,13 +7,14 @@ import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ropeconv.model import Model
-from ropeconv.rope.spec import Rope
-from ropeconv.target import Emitted, Progress
+if TYPE_CHECKING:
+    from ropeconv.model import Model
+    from ropeconv.rope.spec import Rope
+    from ropeconv.target import Emitted, Progress
 
 WIDTH = 160  # of a report in a file or a pipe
 
@@ -142,7 +143,8 @@ def _describe_kind(rope: Rope) -> str:
     """The kind; and its factor where that is not L'/L, as it may be for NTK-aware scaling and for a
     config's own.
     """
-    factor, reach = getattr(rope.parameters, "factor", None), rope.context / rope.original_context
+    factor = getattr(rope.parameters, "factor", None)
+    reach = rope.context / rope.original_context
     if factor is None or math.isclose(factor, reach, rel_tol=1e-9):
         return rope.kind
     return (

@@ -37,7 +37,7 @@ LIMITS = {k: v for target in registry.targets().values() for k, v in target.bloc
 
 def logit_gates(file_type: str, *, activation: str) -> Gates:
     """The GGUF target's limits for a model of this activation."""
-    stack: Any = SimpleNamespace(activations=frozenset({activation}))
+    stack: Any = SimpleNamespace(activations=frozenset({activation}), block_types=frozenset)
     return GGUF.gates(file_type, stack)
 
 
@@ -334,6 +334,30 @@ def test_block_types_pass_as_ggml_writes_them_and_fail_scaled(kind: str) -> None
     scale = np.float32(1.03 if kind in UNSEEN else 1.01)
     for fault in (source * scale, source[:, ::-1].copy(), source * np.float32(0)):
         assert len(weight_findings(stored(fault), Rows(source))) == 1
+
+
+ROW_FAULTS = {
+    "a row of zeros": lambda rows, _: rows.__setitem__(301, 0),
+    "a negated row": lambda rows, _: rows.__setitem__(301, -rows[301]),
+    "two rows swapped": lambda rows, _: rows.__setitem__([301, 302], rows[[302, 301]]),
+    "a block of zeros": lambda rows, size: rows.__setitem__((301, slice(256, 256 + size)), 0),
+}
+
+
+@pytest.mark.parametrize("fault", ROW_FAULTS)
+@pytest.mark.parametrize("kind", [kind for kind, limit in LIMITS.items() if not limit.projected])
+def test_one_row_or_block_among_many_is_seen(kind: str, fault: str) -> None:
+    """And was not by what holds over the whole tensor."""
+    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, quants
+
+    number = GGMLQuantizationType[kind]
+    noise = np.random.default_rng(2).standard_t(3, size=(2048, 512))
+    source = (0.02 * noise).astype(np.float32)
+    stored = np.array(quants.dequantize(quantize(source, kind), number))
+    assert weight_findings(Rows(stored, kind), Rows(source)) == []
+    ROW_FAULTS[fault](stored, GGML_QUANT_SIZES[number][0])
+    (finding,) = weight_findings(Rows(stored, kind), Rows(source))
+    assert finding.startswith(f"w ({kind}) [301, ")
 
 
 @pytest.mark.parametrize("bits", [4, 8])

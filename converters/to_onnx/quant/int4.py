@@ -16,7 +16,7 @@ TYPE = WeightType(
     # measured: NMSE 0.59, KL 0.39, top-1 0.516, loss 0.47
     gates=Gates(2.0, 0.8, 0.45, 1.0),
     # blocks of 16 to 256, with and without zero points: rms 0.05 to 0.29, rest 1e-5
-    limits={"int4": BlockLimits(0.32, -0.001, 0.001, projected=True)},
+    limits={"int4": BlockLimits(0.32, -0.001, 0.001, 0.6, 256, projected=True)},
     linear=HALVES,
     embedding=HALVES,
     head=HALVES,

@@ -9,7 +9,7 @@ TYPE = WeightType(
     # measured: NMSE 5.4e-3, KL 5.8e-3, top-1 0.898, loss 0.025
     gates=Gates(2e-2, 2e-2, 0.85, 0.08),
     # blocks of 16 to 256: rms 0.003 to 0.024, rest 1e-5
-    limits={"int8": BlockLimits(0.03, -0.001, 0.001, projected=True)},
+    limits={"int8": BlockLimits(0.03, -0.001, 0.001, 0.07, 256, projected=True)},
     linear=BYTES,
     embedding=BYTES,
     head=BYTES,
