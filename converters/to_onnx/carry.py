@@ -1,9 +1,9 @@
-"""How a graph carries the rotary embedding: cos and sin up to the target context, or frequencies and angles in the graph.
+"""How a graph carries the rotary embedding: cos and sin up to the target context, or frequencies
+and angles in the graph.
 
-Numbers are rounded where transformers rounds: float32 frequency, float32 position times frequency, float32 cos and sin,
-times the magnitude. LongRoPE takes its long table for every token once the largest position reaches the switch: tables lie
-one after the other and the positions are shifted, frequencies are chosen by Where; never an If.
-Shape letters: d rotary_dim, t tokens = batch x sequence.
+Numbers are rounded where transformers rounds: float32 frequency, float32 position times frequency,
+float32 cos and sin, times the magnitude. LongRoPE's second table begins behind the first.
+Shape letters: d rotary_dim.
 """
 
 from __future__ import annotations
@@ -27,14 +27,17 @@ CHUNK = 1 << 14  # positions of a table made at a time
 PARTS = ("cos", "sin", "inv_freq", "long_inv_freq", "magnitude", "switch")
 
 
-def initializer_name(layer_type: str, part: str) -> str:
-    """The initializer that holds one of PARTS for a layer type."""
-    return f"rope.{layer_type}.{part}"
+def initializer_name(kind: str, part: str) -> str:
+    """The initializer that holds one of PARTS for a layer kind."""
+    return f"rope.{kind}.{part}"
 
 
 @dataclass(frozen=True)
 class Rotation:
-    """One layer type's numbers: (d/2,) radians a token, float32. long: past `switch` tokens. context: L', rows of a table."""
+    """One layer kind's numbers: (d/2,) radians a token, float32.
+
+    long: past `switch` tokens. context: L', rows of a table.
+    """
 
     inv_freq: Single
     magnitude: float
@@ -54,7 +57,7 @@ class Rotation:
 
 @dataclass(frozen=True)
 class Encoding:
-    """What the graph will hold. rotations: layer type -> numbers, None = the layer does not rotate."""
+    """What the graph will hold. rotations: layer kind -> numbers; None: the layer stands still."""
 
     rotations: Mapping[str, Rotation | None]
     carried: Carried
@@ -65,24 +68,20 @@ def encode(model: Model, bake: str = "auto") -> Encoding:
 
     Raises CannotExpress for kinds whose frequencies follow the running length.
     """
-    rotations = {
-        layer: None if rope is None else _rotation(rope) for layer, rope in model.ropes.items()
-    }
+    ropes = model.ropes.items()
+    rotations = {kind: None if rope is None else _rotation(rope) for kind, rope in ropes}
     if bake != "tables":
-        return Encoding(
-            rotations,
-            Carried("metadata", "frequencies, angles in the graph: exact at every length"),
-        )
+        why = "frequencies, angles in the graph: exact at every length"
+        return Encoding(rotations, Carried("metadata", why))
     size = sum(8 * r.rows * len(r.inv_freq) for r in rotations.values() if r is not None)
-    return Encoding(
-        rotations,
-        Carried("tables", f"cos and sin of every position ({size / 1e6:,.1f} MB in float32)"),
-    )
+    why = f"cos and sin of every position ({size / 1e6:,.1f} MB in float32)"
+    return Encoding(rotations, Carried("tables", why))
 
 
 def _rotation(rope: Rope) -> Rotation:
     _refuse_running_length(rope)
-    solved, (short, long) = solve(rope), single_precision(rope)
+    solved = solve(rope)
+    short, long = single_precision(rope)
     if long is None or np.array_equal(short, long):
         return Rotation(short, solved.attention_factor, rope.context)
     return Rotation(short, solved.attention_factor, rope.context, long, solved.switch_context)
@@ -92,9 +91,8 @@ def _refuse_running_length(rope: Rope) -> None:
     kind = find_kind(rope.kind)
     if kind.static:
         return
-    advice = (
-        "take a kind with a fixed table" if kind.frozen_advice is None else kind.frozen_advice(rope)
-    )
+    advise = kind.frozen_advice
+    advice = "take a kind with a fixed table" if advise is None else advise(rope)
     raise CannotExpress(
         f"{kind.name} scaling changes with the running length and a graph holds one set of "
         f"frequencies; {advice}"
@@ -102,20 +100,20 @@ def _refuse_running_length(rope: Rope) -> None:
 
 
 def cos_sin(rotation: Rotation) -> tuple[Single, Single]:
-    """(rows, d/2) float32 tables, magnitude included."""
-    parts = [(rotation.inv_freq, rotation.context)]
+    """(rows, d/2) float32 tables, magnitude included; the long one after the short one."""
+    cos, sin = (np.empty((rotation.rows, len(rotation.inv_freq)), np.float32) for _ in range(2))
+    short = rotation.rows if rotation.long is None else rotation.rows - rotation.context
+    _fill(cos[:short], sin[:short], rotation.inv_freq, rotation.magnitude)
     if rotation.long is not None:
-        parts = [
-            (rotation.inv_freq, rotation.rows - rotation.context),
-            (rotation.long, rotation.context),
-        ]
-    tables = [np.empty((rotation.rows, len(rotation.inv_freq)), np.float32) for _ in range(2)]
-    m, row = np.float32(rotation.magnitude), 0
-    for inv_freq, count in parts:
-        for start in range(0, count, CHUNK):
-            stop = min(count, start + CHUNK)
-            angles = np.arange(start, stop, dtype=np.float32)[:, None] * inv_freq
-            for table, function in zip(tables, (np.cos, np.sin), strict=True):
-                np.multiply(function(angles), m, out=table[row + start : row + stop])
-        row += count
-    return tables[0], tables[1]
+        _fill(cos[short:], sin[short:], rotation.long, rotation.magnitude)
+    return cos, sin
+
+
+def _fill(cos: Single, sin: Single, inv_freq: Single, magnitude: float) -> None:
+    """Rows of every position from 0 on."""
+    m = np.float32(magnitude)
+    for start in range(0, len(cos), CHUNK):
+        stop = min(len(cos), start + CHUNK)
+        angles = np.arange(start, stop, dtype=np.float32)[:, None] * inv_freq
+        np.multiply(np.cos(angles), m, out=cos[start:stop])
+        np.multiply(np.sin(angles), m, out=sin[start:stop])

@@ -60,7 +60,8 @@ class Graph:
 
     def fresh(self, name: str) -> Value:
         """`name`, or `name` with a number when it is taken."""
-        found, number = name, 1
+        found = name
+        number = 1
         while found in self._taken:
             number += 1
             found = f"{name}_{number}"

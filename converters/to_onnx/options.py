@@ -10,7 +10,10 @@ from ropeconv.kit.options import option
 
 @dataclass(frozen=True)
 class Options(target.Options):
-    """block_size, symmetric, accuracy_level, head_bits: of types in blocks, None = the type's own."""
+    """block_size, symmetric, accuracy_level, head_bits: of types in blocks.
+
+    None = the type's own.
+    """
 
     type: str = option("fp32", metavar="TYPE", help="fp32, fp16, int8 or int4.")
     profile: str = option(

@@ -1,43 +1,99 @@
-"""Every decision before bytes: the graph, and where each weight lies in the data file."""
+"""Every decision before bytes: the graph, where each weight lies in the data file, the texts."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from converters.to_onnx.blocks.decoder import add_decoder
-from converters.to_onnx.carry import Encoding
-from converters.to_onnx.client.files import DATA
+from converters.to_onnx.carry import Encoding, encode
+from converters.to_onnx.client.files import client_files
+from converters.to_onnx.client.names import DATA
 from converters.to_onnx.graph import Graph
+from converters.to_onnx.options import Options
+from converters.to_onnx.profiles import find_profile
 from converters.to_onnx.profiles._shared import ProfileKind
-from converters.to_onnx.quant._types import WeightType
+from converters.to_onnx.quant._types import WeightType, weight_type
 from converters.to_onnx.weights import Store
 from ropeconv import __version__
 from ropeconv.errors import CheckpointError
 from ropeconv.model import Model
 
 
-def build(
-    model: Model, encoding: Encoding, profile: ProfileKind, kind: WeightType
-) -> tuple[Store, bytes]:
-    """(every weight placed in the data file, the serialised graph)."""
+@dataclass(frozen=True)
+class Plan:
+    """What a folder will hold. graph: serialised; texts: name -> content of the clients' files."""
+
+    encoding: Encoding
+    profile: ProfileKind
+    kind: WeightType
+    store: Store
+    graph: bytes
+    texts: Mapping[str, bytes]
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """What the report says beside the files."""
+        bytes_by_type: dict[str, int] = {}
+        for part in (part for rows in self.store.rows for part in rows.parts):
+            bytes_by_type[part.dtype] = bytes_by_type.get(part.dtype, 0) + part.nbytes
+        return {
+            "architecture": f"{self.profile.name} graph",
+            "profile": self.profile.name,
+            "nodes": len(self.store.graph.nodes),
+            "tensors": len(self.store.names),
+            "bytes_by_type": bytes_by_type,
+        }
+
+
+def make_plan(model: Model, options: Options) -> Plan:
+    """The folder for `model`.
+
+    Raises CannotExpress or RopeconvError for what cannot be had, TokenizerError and ConfigError for
+    texts that would mislead a client.
+    """
+    encoding = encode(model, options.bake)
+    profile = find_profile(options.profile)
+    kind = weight_type(
+        options.type,
+        block_size=options.block_size,
+        symmetric=options.symmetric,
+        accuracy_level=options.accuracy_level,
+        head_bits=options.head_bits,
+    )
+    store = _place(model, encoding, profile, kind)
+    graph = _serialise(store, encoding, profile)
+    texts = client_files(model, kind=kind, shares_buffer=profile.shares_buffer)
+    return Plan(encoding, profile, kind, store, graph, texts)
+
+
+def _place(model: Model, encoding: Encoding, profile: ProfileKind, kind: WeightType) -> Store:
+    """Every node of the graph, every weight in the data file; CheckpointError for one left out."""
     profile.check(model.stack)
-    graph = Graph()
-    store = Store(graph, model, kind, location=Path(DATA).name, flat=profile.flat)
+    store = Store(Graph(), model, kind, location=Path(DATA).name, flat=profile.flat)
     add_decoder(store, encoding, profile)
     unread = sorted(set(model.weights) - set(store.names))
     if unread:
         raise CheckpointError(
-            f"tensor {unread[0]} has no place in the graph ({len(unread)} of {len(model.weights)}); report it"
+            f"tensor {unread[0]} has no place in the graph "
+            f"({len(unread)} of {len(model.weights)}); report it"
         )
+    return store
+
+
+def _serialise(store: Store, encoding: Encoding, profile: ProfileKind) -> bytes:
     metadata = {
         "ropeconv.profile": profile.name,
-        "ropeconv.type": kind.name,
+        "ropeconv.type": store.kind.name,
         "ropeconv.bake": encoding.carried.how,
     }
-    proto = graph.model(
+    proto = store.graph.model(
         opsets=profile.opsets,
         ir_version=profile.ir_version,
         metadata=metadata,
         producer=("ropeconv", __version__),
     )
-    return store, proto.SerializeToString(deterministic=True)
+    content: bytes = proto.SerializeToString(deterministic=True)
+    return content

@@ -1,7 +1,8 @@
 """A finished graph in its own runtime: onnxruntime.
 
-A long text runs in chunks with the cache, as a client would. transformers chooses LongRoPE's table by the length of its
-one pass; so that every chunk takes that table too, a last token is appended at the text's last position, and dropped again.
+A long text runs in chunks with the cache, as a client would. transformers chooses LongRoPE's table
+by the length of its one pass; so that every chunk takes that table too, a last token is appended at
+the text's last position, and dropped again.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ropeconv.errors import CannotExpress, CheckpointError
+from ropeconv.kit.foreign import first_line
 
 CHUNK = 512
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -26,11 +28,15 @@ class Runner:
     """One graph in onnxruntime; loaded when first run. provider: a key of PROVIDERS."""
 
     def __init__(self, graph: Path, *, provider: str = "cpu") -> None:
-        self.graph, self.provider = graph, provider
+        self.graph = graph
+        self.provider = provider
 
     @cached_property
     def session(self) -> Any:
-        """The loaded session. CheckpointError with onnxruntime's reason; CannotExpress without the provider."""
+        """The loaded session.
+
+        CheckpointError with onnxruntime's reason; CannotExpress without the provider.
+        """
         import onnxruntime as ort
 
         wanted = PROVIDERS[self.provider]
@@ -62,20 +68,13 @@ class Runner:
     def step(
         self, ids: Ints, positions: Ints, mask: Ints, past: Sequence[Any] | None = None
     ) -> tuple[Floats, list[Any]]:
-        """((b, s, v) logits, cache) of new tokens ids (b, s) at positions (b, s) under mask (b, past + s)."""
-        import onnxruntime as ort
+        """((b, s, v) logits, cache) of new tokens ids (b, s) after what `past` holds.
 
-        if past is None:
-            empty = [
-                np.zeros((len(ids), heads, 0, size), dtype)
-                for _, _, dtype, heads, size in self.caches
-            ]
-            past = [ort.OrtValue.ortvalue_from_numpy(array) for array in empty]
+        positions: (b, s); mask: (b, past + s).
+        """
         feeds = {"input_ids": ids, "position_ids": positions, "attention_mask": mask}
-        values = {
-            name: ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array, np.int64))
-            for name, array in feeds.items()
-        }
+        values = {name: _value(array.astype(np.int64)) for name, array in feeds.items()}
+        past = self._no_past(len(ids)) if past is None else past
         values |= {name: value for (name, *_), value in zip(self.caches, past, strict=True)}
         outputs = ["logits", *(output for _, output, *_ in self.caches)]
         try:
@@ -85,39 +84,55 @@ class Runner:
         return logits.numpy(), list(present)
 
     def logits(self, ids: Sequence[int], *, switch: int | None) -> Iterator[Floats]:
-        """(n, v) blocks in order, n <= 512, one row a token. switch: LongRoPE's, in tokens, or None."""
+        """(n, v) blocks in order, n <= 512, one row a token.
+
+        switch: LongRoPE's, in tokens, or None.
+        """
         self._check_ids(ids)
         total = len(ids)
         marked = switch is not None and total > switch
         past: list[Any] | None = None
         for start in range(0, total, CHUNK):
             stop = min(total, start + CHUNK)
-            tokens, places = list(ids[start:stop]), list(range(start, stop))
+            tokens = list(ids[start:stop])
+            places = list(range(start, stop))
             extra = marked and stop < total
             if extra:
-                tokens, places = [*tokens, tokens[-1]], [*places, total - 1]
+                tokens.append(tokens[-1])
+                places.append(total - 1)
             mask = np.ones((1, start + len(tokens)), np.int64)
             logits, past = self.step(np.array([tokens]), np.array([places]), mask, past)
             if extra:
-                logits, past = logits[:, :-1], [_without_last(value) for value in past]
+                logits = logits[:, :-1]
+                past = [_without_last(value) for value in past]
             yield logits[0]
+
+    def _no_past(self, rows: int) -> list[Any]:
+        return [
+            _value(np.zeros((rows, heads, 0, size), dtype))
+            for _, _, dtype, heads, size in self.caches
+        ]
 
     def _check_ids(self, ids: Sequence[int]) -> None:
         size = self.session.get_outputs()[0].shape[-1]
         outside = [i for i in ids if not 0 <= i < size]
         if outside:
             raise CheckpointError(
-                f"{self.graph}: token {outside[0]} is outside its vocabulary of {size}; check --reference"
+                f"{self.graph}: token {outside[0]} is outside its vocabulary of {size}; "
+                f"check --reference"
             )
 
 
-def _without_last(value: Any) -> Any:
+def _value(array: NDArray[Any]) -> Any:
     import onnxruntime as ort
 
-    return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value.numpy()[:, :, :-1]))
+    return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
+
+
+def _without_last(value: Any) -> Any:
+    return _value(value.numpy()[:, :, :-1])
 
 
 def _line(error: Exception) -> str:
     """onnxruntime's text without its source lines."""
-    text = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return text.rsplit("Status Message: ", 1)[-1].split(" : FAIL : ")[-1]
+    return first_line(error).rsplit("Status Message: ", 1)[-1].split(" : FAIL : ")[-1]

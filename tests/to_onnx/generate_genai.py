@@ -1,4 +1,6 @@
-"""Greedy ids by onnxruntime-genai, in a process of its own; jobs and answer as in generate.mjs, one prompt a job."""
+"""Greedy ids by onnxruntime-genai, in a process of its own; jobs and answer as in generate.mjs, one
+prompt a job.
+"""
 
 from __future__ import annotations
 
@@ -24,4 +26,12 @@ def generate(folder: str, *, prompt: str, tokens: int) -> dict[str, Any]:
 
 if __name__ == "__main__":
     jobs = json.loads(sys.argv[1])
-    sys.stdout.write(json.dumps([generate(job["folder"], prompt=job["prompts"][0], tokens=job["tokens"]) for job in jobs]) + "\n")
+    sys.stdout.write(
+        json.dumps(
+            [
+                generate(job["folder"], prompt=job["prompts"][0], tokens=job["tokens"])
+                for job in jobs
+            ]
+        )
+        + "\n"
+    )

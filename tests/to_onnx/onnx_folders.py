@@ -8,19 +8,22 @@ from typing import Any
 
 import numpy as np
 
-from converters.to_onnx.emit import Options, emit
 from converters.to_onnx.run import Runner
+from converters.to_onnx.write import Options, emit
 from ropeconv.extend import ScalingRequest
-from ropeconv.prepare import huggingface_patch, prepare
+from ropeconv.prepare import prepare
 from ropeconv.target import Emitted
+from tests.families import random_ids
 
 PI = ScalingRequest(kind="linear", factor=4)
 
 
-def convert(source: Path, out: Path, request: ScalingRequest | None = PI, **options: Any) -> Emitted:
+def convert(
+    source: Path, out: Path, request: ScalingRequest | None = PI, **options: Any
+) -> Emitted:
     """The command's own path."""
     model = prepare(source, request)
-    return emit(model, out, huggingface=huggingface_patch(model), options=Options(force=True, **options))
+    return emit(model, out, options=Options(force=True, **options))
 
 
 def folder_runner(out: Path) -> Runner:
@@ -29,29 +32,63 @@ def folder_runner(out: Path) -> Runner:
 
 
 def in_onnxruntime(
-    out: Path, ids: np.ndarray, *, positions: np.ndarray | None = None, mask: np.ndarray | None = None, cuts: tuple[int, ...] = ()
+    out: Path,
+    ids: np.ndarray,
+    *,
+    positions: np.ndarray | None = None,
+    mask: np.ndarray | None = None,
+    cuts: tuple[int, ...] = (),
 ) -> np.ndarray:
-    """(b, s, v) logits: calls of the tokens up to each of `cuts` and to the end, with the cache between them."""
+    """(b, s, v) logits: calls of the tokens up to each of `cuts` and to the end, with the cache
+    between them.
+    """
     runner, past, parts = folder_runner(out), None, []
-    positions = np.arange(ids.shape[1])[None].repeat(len(ids), 0) if positions is None else positions
+    positions = (
+        np.arange(ids.shape[1])[None].repeat(len(ids), 0) if positions is None else positions
+    )
     mask = np.ones_like(ids) if mask is None else mask
     for start, stop in zip((0, *cuts), (*cuts, ids.shape[1]), strict=True):
-        logits, past = runner.step(ids[:, start:stop], positions[:, start:stop], mask[:, :stop], past)
+        logits, past = runner.step(
+            ids[:, start:stop], positions[:, start:stop], mask[:, :stop], past
+        )
         parts.append(logits)
     return np.concatenate(parts, axis=1)
 
 
 def in_transformers(
-    model: Any, ids: np.ndarray, *, positions: np.ndarray | None = None, mask: np.ndarray | None = None
+    model: Any,
+    ids: np.ndarray,
+    *,
+    positions: np.ndarray | None = None,
+    mask: np.ndarray | None = None,
 ) -> np.ndarray:
     """(b, s, v) logits of one pass."""
     import torch
 
-    positions = np.arange(ids.shape[1])[None].repeat(len(ids), 0) if positions is None else positions
+    positions = (
+        np.arange(ids.shape[1])[None].repeat(len(ids), 0) if positions is None else positions
+    )
     mask = np.ones_like(ids) if mask is None else mask
     with torch.no_grad():
         arrays = [torch.from_numpy(np.ascontiguousarray(a)) for a in (ids, positions, mask)]
-        return np.asarray(model(arrays[0], position_ids=arrays[1], attention_mask=arrays[2], use_cache=False).logits)
+        return np.asarray(
+            model(
+                arrays[0], position_ids=arrays[1], attention_mask=arrays[2], use_cache=False
+            ).logits
+        )
+
+
+def padded_batch() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(ids, positions, mask) of four rows.
+
+    Whole, padded on the left, in the middle (right padding, decoded on), on both.
+    """
+    ids = np.array(random_ids(4 * 40)).reshape(4, 40)
+    mask = np.ones_like(ids)
+    mask[1, :9] = 0
+    mask[2, 25:36] = 0
+    mask[3, :4] = mask[3, 30:36] = 0
+    return ids, np.where(mask, np.cumsum(mask, axis=1) - 1, 1), mask
 
 
 def relative(got: np.ndarray, wanted: np.ndarray) -> float:
@@ -94,5 +131,9 @@ def writable(out: Path, name: str) -> np.ndarray:
     place = {entry.key: entry.value for entry in tensor.external_data}
     dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
     return np.memmap(
-        out / "onnx" / place["location"], dtype=dtype, mode="r+", offset=int(place["offset"]), shape=tuple(tensor.dims)
+        out / "onnx" / place["location"],
+        dtype=dtype,
+        mode="r+",
+        offset=int(place["offset"]),
+        shape=tuple(tensor.dims),
     )

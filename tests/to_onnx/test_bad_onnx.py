@@ -1,9 +1,10 @@
-"""Wrong input to `ropeconv onnx`: one clear line, exit 2, nothing half-written, the previous folder intact."""
+"""Wrong input to `ropeconv onnx`: one clear line, exit 2, nothing half-written, the previous folder
+intact.
+"""
 
 from __future__ import annotations
 
 import json
-import os
 import resource
 import shutil
 import signal
@@ -49,35 +50,59 @@ def edit(name: str, **changes: object) -> Callable[[Path], object]:
 
 
 CASES: dict[str, tuple[Callable[[Path], object], list[str], str]] = {
-    "NaN": (poison(float("nan")), [], "model.layers.1.mlp.up_proj.weight, row 2, column 7: value nan is not finite"),
-    "too large for float16": (poison(1e6), ["--type", "fp16"], "value 1e+06 is past the range of fp16; take --type fp32"),
+    "NaN": (
+        poison(float("nan")),
+        [],
+        "model.layers.1.mlp.up_proj.weight, row 2, column 7: value nan is not finite",
+    ),
+    "too large for float16": (
+        poison(1e6),
+        ["--type", "fp16"],
+        "value 1e+06 is past the range of fp16; take --type fp32",
+    ),
     "infinite in blocks": (poison(float("inf")), ["--type", "int4"], "row 2, column 7: value inf"),
-    "no tokenizer": (lambda m: (m / "tokenizer.json").unlink(), [], "no tokenizer.json, which onnxruntime-genai"),
+    "no tokenizer": (
+        lambda m: (m / "tokenizer.json").unlink(),
+        [],
+        "no tokenizer.json, which onnxruntime-genai",
+    ),
     "unknown activation": (edit("config.json", hidden_act="relu"), [], "hidden_act = 'relu'"),
     "an odd head size": (edit("config.json", head_dim=15), [], "head_dim"),
 }
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_wrong_source(case: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_source(
+    case: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     spoil, options, text = CASES[case]
     spoil(model)
-    assert text in refused(["onnx", str(model), "--pi-factor", "4", *options, "-o", str(tmp_path / "out")], capsys)
+    assert text in refused(
+        ["onnx", str(model), "--pi-factor", "4", *options, "-o", str(tmp_path / "out")], capsys
+    )
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
 
 
 OPTIONS: dict[str, tuple[list[str], str]] = {
     "unknown type": (["--type", "int5"], "no ONNX type 'int5'; near: int8, int4"),
-    "unknown profile": (["--profile", "standart"], "no ONNX profile 'standart'; near: standard; known: ort, standard"),
+    "unknown profile": (
+        ["--profile", "standart"],
+        "no ONNX profile 'standart'; near: standard; known: ort, standard",
+    ),
     "block size for floats": (["--block-size", "32"], "--block-size is for types in blocks"),
-    "block size": (["--type", "int4", "--block-size", "33"], "--block-size 33 must be a power of two"),
+    "block size": (
+        ["--type", "int4", "--block-size", "33"],
+        "--block-size 33 must be a power of two",
+    ),
     "accuracy level": (["--type", "int4", "--accuracy-level", "7"], "no accuracy level 7"),
     "dynamic": (["--scaling", "dynamic", "--factor", "4"], "--scaling ntk --factor 13"),
 }
 
 
 @pytest.mark.parametrize("case", OPTIONS)
-def test_a_wrong_option(case: str, good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_option(
+    case: str, good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     options, text = OPTIONS[case]
     assert text in refused(["onnx", str(good), *options, "-o", str(tmp_path / "out")], capsys)
     assert not list(tmp_path.iterdir())
@@ -93,7 +118,9 @@ def test_an_existing_folder_is_replaced_only_when_told_and_only_when_it_is_a_mod
     assert "exists; pass --force" in refused(arguments, capsys)
     assert "holds no model" in refused([*arguments, "--force"], capsys)
     assert [p.name for p in out.iterdir()] == ["letter.txt"]
-    assert "the source lies there" in refused(["onnx", str(good), "-o", str(good), "--force"], capsys)
+    assert "the source lies there" in refused(
+        ["onnx", str(good), "-o", str(good), "--force"], capsys
+    )
 
 
 def test_a_file_system_that_takes_no_more_leaves_the_old_folder(good: Path, tmp_path: Path) -> None:
@@ -115,14 +142,25 @@ def test_a_file_system_that_takes_no_more_leaves_the_old_folder(good: Path, tmp_
 
 
 def test_a_dry_run_writes_nothing_and_says_what_it_would(good: Path, tmp_path: Path) -> None:
-    process = start(["onnx", str(good), "--pi-factor", "4", "-o", str(tmp_path / "out"), "--dry-run", "--json"])
+    process = start(
+        ["onnx", str(good), "--pi-factor", "4", "-o", str(tmp_path / "out"), "--dry-run", "--json"]
+    )
     output, _ = process.communicate(timeout=60)
     facts = json.loads(output)
-    assert (process.returncode, facts["written"], facts["context"], facts["carried_as"]) == (0, False, 4 * L, "metadata")
+    assert (process.returncode, facts["written"], facts["context"], facts["carried_as"]) == (
+        0,
+        False,
+        4 * L,
+        "metadata",
+    )
     assert not list(tmp_path.iterdir())
     process = start(["onnx", str(good), "--pi-factor", "4", "-o", str(tmp_path / "out"), "--json"])
     written = json.loads(process.communicate(timeout=60)[0])
-    assert written["bytes"] == facts["bytes"] == sum(os.path.getsize(path) for path in written["files"])  # noqa: PTH202
+    assert (
+        written["bytes"]
+        == facts["bytes"]
+        == sum(Path(path).stat().st_size for path in written["files"])
+    )
 
 
 def test_converting_loads_no_runtime(good: Path, tmp_path: Path) -> None:

@@ -9,47 +9,44 @@ from typing import Any
 
 import pytest
 
-from ropeconv.cli import main
 from tests.checkpoints import save_checkpoint
+from tests.families import CONFIGS
 from tests.methods import THETA, L
-from tests.to_onnx.clients import CLIENTS, Client, job, transformers_ids, trim
-from tests.verify.tiny import CONFIGS
+from tests.to_onnx.clients import CLIENTS, Client, convert, job, transformers_ids, trim
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.node
 
 LINEAR = {"rope_type": "linear", "factor": 4.0, "rope_theta": THETA}
 PROMPTS = ["The lambda expression yields a function object.", "def", "Names refer to objects. " * 4]
 TOKENS = 24
-# What optimum-onnx 0.1.0 cannot run, whoever wrote the folder, and the words it fails with: it takes a Phi-3's query heads
-# for its key/value heads (modeling_decoder.py), so it runs only those that have as many.
-OPTIMUM_CANNOT = {"phi3": "past_key_values.1.key for the following indices\n index: 1 Got: 4 Expected: 2"}
-
-
-def convert(source: Path, out: Path, *options: str) -> Path:
-    """`ropeconv onnx source -o out`."""
-    with pytest.raises(SystemExit) as done:
-        main(["onnx", str(source), "-o", str(out), "--quiet", *options])
-    assert done.value.code in (0, None)
-    return out
+# What optimum-onnx 0.1.0 cannot run, whoever wrote the folder, and the words it fails with: it
+# takes a Phi-3's query heads for its key/value heads (modeling_decoder.py), so it runs only those
+# that have as many.
+OPTIMUM_CANNOT = {
+    "phi3": "past_key_values.1.key for the following indices\n index: 1 Got: 4 Expected: 2"
+}
 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], tuple[Path, Path]]:
-    """(family, profile) -> checkpoint and its folder, four times longer by Position Interpolation."""
+    """(family, profile) -> checkpoint and its folder, four times longer by PI."""
     made: dict[tuple[str, str], tuple[Path, Path]] = {}
 
     def make(family: str, profile: str) -> tuple[Path, Path]:
         if (family, profile) not in made:
             base = tmp_path_factory.mktemp(f"{family}-{profile}")
             source = save_checkpoint(base / "source", family, context=L)
-            made[family, profile] = source, convert(source, base / "onnx", "--pi-factor", "4", "--profile", profile)
+            made[family, profile] = (
+                source,
+                convert(source, base / "onnx", "--pi-factor", "4", "--profile", profile),
+            )
         return made[family, profile]
 
     return make
 
 
 def linear_config(source: Path) -> dict[str, Any]:
-    """The keys of config.json that say 4 times longer by Position Interpolation, written by hand."""
+    """The keys of config.json that say 4 times longer by PI, written by hand."""
     own = json.loads((source / "config.json").read_text())["rope_parameters"]
     theta = own.get("rope_theta") or own["full_attention"]["rope_theta"]
     rope: dict[str, Any] = {**LINEAR, "rope_theta": theta}
@@ -64,7 +61,9 @@ def linear_config(source: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("client", CLIENTS.values(), ids=lambda client: client.name)
 @pytest.mark.parametrize("profile", ["ort", "standard"])
-def test_every_family_generates_what_transformers_does(tiny: Any, profile: str, client: Client) -> None:
+def test_every_family_generates_what_transformers_does(
+    tiny: Any, profile: str, client: Client
+) -> None:
     folders = {family: tiny(family, profile) for family in CONFIGS}
     prompts = PROMPTS if client.batches else PROMPTS[:1]
     answers = client.generate([job(out, prompts, tokens=TOKENS) for _, out in folders.values()])
@@ -92,19 +91,26 @@ def test_optimum_runs_a_phi3_whose_heads_it_counts_right(tmp_path: Path) -> None
 def test_clients_agree_on_the_smaller_types(tiny: Any, tmp_path: Path, kind: str) -> None:
     source, _ = tiny("llama", "ort")
     out = convert(source, tmp_path / kind, "--pi-factor", "4", "--type", kind)
-    answers = [client.generate([job(out, PROMPTS[:1], tokens=TOKENS)])[0] for client in CLIENTS.values()]
+    answers = [
+        client.generate([job(out, PROMPTS[:1], tokens=TOKENS)])[0] for client in CLIENTS.values()
+    ]
     assert "error" not in answers[0]
     assert answers == answers[:1] * len(answers)
 
 
 @pytest.mark.parametrize("client", CLIENTS.values(), ids=lambda client: client.name)
 def test_another_scaling_makes_another_text(tiny: Any, tmp_path: Path, client: Client) -> None:
-    """The comparison can fail: the same weights with a factor of 3 do not give the text of a factor of 4."""
+    """The comparison can fail: the same weights with a factor of 3 do not give the text of a factor
+    of 4.
+    """
     source, _ = tiny("llama", "ort")
     wrong = convert(source, tmp_path / "wrong", "--pi-factor", "3")
     prompt = PROMPTS[-1:]
     (found,) = client.generate([job(wrong, prompt, tokens=TOKENS)])
-    assert found["ids"] != transformers_ids(source, prompt, tokens=TOKENS, config=linear_config(source))["ids"]
+    assert (
+        found["ids"]
+        != transformers_ids(source, prompt, tokens=TOKENS, config=linear_config(source))["ids"]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +120,9 @@ def long_smollm2(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 @pytest.mark.parametrize("client", CLIENTS.values(), ids=lambda client: client.name)
-def test_smollm2_writes_the_same_64_tokens(smollm2: Path, long_smollm2: Path, client: Client) -> None:
+def test_smollm2_writes_the_same_64_tokens(
+    smollm2: Path, long_smollm2: Path, client: Client
+) -> None:
     prompt = ["<|im_start|>user\nTell me about the sea.<|im_end|>\n<|im_start|>assistant\n"]
     (found,) = client.generate([job(long_smollm2, prompt, tokens=64)])
     config = {

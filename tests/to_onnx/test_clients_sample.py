@@ -10,9 +10,18 @@ import pytest
 ROOT = Path(__file__).parent.parent.parent
 
 
-@pytest.mark.slow
+@pytest.mark.node
 def test_smollm2_is_converted_proven_and_answers(tmp_path: Path) -> None:
-    done = subprocess.run(["bash", "samples/onnx_x4.sh", str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["bash", "samples/onnx_x4.sh", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "PASS" in done.stdout
-    assert "Paris" in done.stdout.splitlines()[-1] or "Paris" in done.stdout.rpartition("onnx_generate.py")[2]
+    assert (
+        "Paris" in done.stdout.splitlines()[-1]
+        or "Paris" in done.stdout.rpartition("onnx_generate.py")[2]
+    )

@@ -24,9 +24,9 @@ from tests.to_onnx.onnx_folders import (
     in_onnxruntime,
     in_transformers,
     load,
+    padded_batch,
     writable,
 )
-from tests.to_onnx.test_graph import padded_batch
 
 L = 64
 EXPERTS, WIDTH = 4, 32

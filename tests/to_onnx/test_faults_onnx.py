@@ -1,4 +1,4 @@
-"""Planted faults: each one turns the verdict of `verify`, and the rung that should see it says so."""
+"""Planted faults: each one turns the verdict of `verify`, by the rung that should see it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 
 from ropeconv.errors import CheckpointError
 from ropeconv.extend import ScalingRequest
-from ropeconv.verify.report import FAIL, Report
-from ropeconv.verify.run import verify
+from ropeconv.proof.report import FAIL, Report
+from ropeconv.proof.run import verify
 from tests.checkpoints import save_checkpoint
 from tests.to_onnx.onnx_folders import convert, edit_graph, writable
 
@@ -118,7 +118,12 @@ def not_a_number(out: Path) -> None:
 def stray_initializer(out: Path) -> None:
     from onnx import numpy_helper
 
-    edit_graph(out, lambda m: m.graph.initializer.append(numpy_helper.from_array(np.zeros(3, np.float32), "stray")))
+    edit_graph(
+        out,
+        lambda m: m.graph.initializer.append(
+            numpy_helper.from_array(np.zeros(3, np.float32), "stray")
+        ),
+    )
 
 
 def lost_mask(out: Path) -> None:
@@ -153,7 +158,10 @@ def lost_mask(out: Path) -> None:
 FAULTS: dict[str, tuple[Callable[[Path], None], set[str]]] = {
     "tables of another factor": (another_factor, {"frequencies"}),
     "magnitude dropped": (dropped_magnitude, {"frequencies"}),
-    "pairs interleaved": (lambda out: set_attribute(out, "RotaryEmbedding", "interleaved", 1), {"logits"}),
+    "pairs interleaved": (
+        lambda out: set_attribute(out, "RotaryEmbedding", "interleaved", 1),
+        {"logits"},
+    ),
     "kv heads swapped": (swapped_heads, {"weights"}),
     "k and v swapped": (swapped_keys_and_values, {"weights"}),
     "a tensor scaled by 1 %": (scaled_tensor, {"weights"}),
@@ -170,7 +178,7 @@ def test_the_sound_folder_passes(profile: str, bake: str, folders: Path) -> None
     assert report.ok, report.verdict
 
 
-@pytest.mark.slow
+@pytest.mark.torch
 @pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_turns_the_verdict(fault: str, profile: str, folders: Path, tmp_path: Path) -> None:
@@ -188,7 +196,9 @@ def split_layer_1(out: Path, sizes: list[int]) -> None:
     from onnx import numpy_helper
 
     def change(model: Any) -> None:
-        node = next(n for n in model.graph.node if n.op_type == "Split" and n.output[0] == "layer_1_q")
+        node = next(
+            n for n in model.graph.node if n.op_type == "Split" and n.output[0] == "layer_1_q"
+        )
         node.input[1] = "other_sizes"
         model.graph.initializer.append(numpy_helper.from_array(np.array(sizes), "other_sizes"))
 
@@ -197,10 +207,15 @@ def split_layer_1(out: Path, sizes: list[int]) -> None:
 
 @pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize("sizes", [[64, 32], [64, 32, 31], [64, 64, 0], [128]])
-def test_rows_that_do_not_add_up_are_refused(sizes: list[int], profile: str, folders: Path, tmp_path: Path) -> None:
+def test_rows_that_do_not_add_up_are_refused(
+    sizes: list[int], profile: str, folders: Path, tmp_path: Path
+) -> None:
     out = shutil.copytree(folders / f"{profile}-metadata", tmp_path / "out")
     split_layer_1(out, sizes)
-    with pytest.raises(CheckpointError, match=r"v_proj.weight holds 3 tensors in 128 rows, but .* into \[.*convert it again"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"v_proj.weight holds 3 tensors in 128 rows, but .* into \[.*convert it again",
+    ):
         judge(out, folders / "model")
 
 
@@ -211,30 +226,44 @@ def test_rows_cut_elsewhere_fail(profile: str, folders: Path, tmp_path: Path) ->
     split_layer_1(out, [48, 48, 32])
     report = judge(out, folders / "model")
     assert "structure" in failed(report)
-    assert any("layers.1.self_attn.q_proj.weight" in line for rung in report.rungs for line in rung.findings)
+    assert any(
+        "layers.1.self_attn.q_proj.weight" in line
+        for rung in report.rungs
+        for line in rung.findings
+    )
 
 
-@pytest.mark.parametrize("options", [{}, {"type": "int4"}, {"type": "fp16", "profile": "standard"}], ids=str)
-def test_shared_matrices_come_back_under_their_own_names(options: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "options", [{}, {"type": "int4"}, {"type": "fp16", "profile": "standard"}], ids=str
+)
+def test_shared_matrices_come_back_under_their_own_names(
+    options: dict[str, Any], tmp_path: Path
+) -> None:
     """Weights and biases, against the checkpoint as safetensors reads it."""
     from safetensors.numpy import load_file
 
-    from converters.to_onnx.source import Folder
+    from converters.to_onnx.read.folder import Folder
+    from converters.to_onnx.read.tensors import read_tensors
 
-    source = save_checkpoint(tmp_path / "model", "llama", context=L, attention_bias=True, mlp_bias=True)
+    source = save_checkpoint(
+        tmp_path / "model", "llama", context=L, attention_bias=True, mlp_bias=True
+    )
     convert(source, tmp_path / "out", None, **options)
     wanted = load_file(source / "model.safetensors")
-    found = Folder(tmp_path / "out").tensors(frozenset())
+    found = read_tensors(Folder(tmp_path / "out"), {})
     assert set(found) == set(wanted)
     for name, values in wanted.items():
         rows = np.asarray(found[name].rows(0, len(values)), np.float32)
         assert rows.shape == values.shape
         limit = {"I": 0.2, "F": 1e-3}[found[name].dtype[0].upper()]
         assert np.linalg.norm(rows - values) <= limit * np.linalg.norm(values), name
-    assert not failed(verify(tmp_path / "out", reference=source, tokens=L)) & {"structure", "weights"}
+    assert not failed(verify(tmp_path / "out", reference=source, tokens=L)) & {
+        "structure",
+        "weights",
+    }
 
 
-@pytest.mark.slow
+@pytest.mark.torch
 @pytest.mark.parametrize("kind", ["SkipSimplifiedLayerNormalization", "RMSNormalization"])
 def test_another_epsilon(kind: str, folders: Path, tmp_path: Path) -> None:
     profile = "ort" if kind.startswith("Skip") else "standard"
@@ -259,9 +288,11 @@ def all_rows_off(out: Path) -> None:
         table[:-1] = table[1:].copy()
 
 
-@pytest.mark.slow
+@pytest.mark.torch
 @pytest.mark.parametrize("fault", [one_row_off, one_value_off, all_rows_off])
-def test_a_table_that_is_off_somewhere(fault: Callable[[Path], None], folders: Path, tmp_path: Path) -> None:
+def test_a_table_that_is_off_somewhere(
+    fault: Callable[[Path], None], folders: Path, tmp_path: Path
+) -> None:
     """The text ends before row 192: the table itself is read to its end."""
     out = shutil.copytree(folders / "ort-tables", tmp_path / "out")
     fault(out)
@@ -270,7 +301,9 @@ def test_a_table_that_is_off_somewhere(fault: Callable[[Path], None], folders: P
 
 
 def test_a_table_that_is_too_long_is_no_guard(folders: Path, tmp_path: Path) -> None:
-    """config.json promises less than the table has, so a position past the context would get numbers."""
+    """config.json promises less than the table has, so a position past the context would get
+    numbers.
+    """
     import json
 
     out = shutil.copytree(folders / "ort-tables", tmp_path / "out")
@@ -279,7 +312,7 @@ def test_a_table_that_is_too_long_is_no_guard(folders: Path, tmp_path: Path) -> 
     assert "structure" in failed(judge(out, folders / "model"))
 
 
-@pytest.mark.slow
+@pytest.mark.torch
 def test_a_wrong_switch_is_seen(tmp_path: Path) -> None:
     from onnx import numpy_helper
 
@@ -287,24 +320,41 @@ def test_a_wrong_switch_is_seen(tmp_path: Path) -> None:
     source = save_checkpoint(tmp_path / "model", "llama", context=L)
     for bake in ("metadata", "tables"):
         out = tmp_path / f"out-{bake}"
-        convert(source, out, ScalingRequest(kind="longrope", factor=4, parameters=factors), bake=bake)
+        convert(
+            source, out, ScalingRequest(kind="longrope", factor=4, parameters=factors), bake=bake
+        )
         assert judge(out, source).ok
         name = f"{ROPE}switch"
-        edit_graph(out, lambda m, n=name: initializer(m, n).CopyFrom(numpy_helper.from_array(np.int64(L // 2), n)))
+        edit_graph(
+            out,
+            lambda m, n=name: initializer(m, n).CopyFrom(
+                numpy_helper.from_array(np.int64(L // 2), n)
+            ),
+        )
         assert failed(judge(out, source)) & {"frequencies", "structure"}, bake
 
 
-@pytest.mark.slow
+@pytest.mark.torch
 @pytest.mark.parametrize("profile", PROFILES)
 def test_a_negative_position_that_a_shift_brings_back_is_seen(profile: str, tmp_path: Path) -> None:
     """Past the switch of LongRoPE's tables, in a graph that lost its guard."""
     factors = {"short_factor": [1.0] * 8, "long_factor": [4.0] * 8}
     source, out = save_checkpoint(tmp_path / "model", "llama", context=L), tmp_path / "out"
-    convert(source, out, ScalingRequest(kind="longrope", factor=4, parameters=factors), profile=profile, bake="tables")
+    convert(
+        source,
+        out,
+        ScalingRequest(kind="longrope", factor=4, parameters=factors),
+        profile=profile,
+        bake="tables",
+    )
     assert judge(out, source).ok
 
     def change(model: Any) -> None:
-        guard = next(node for node in model.graph.node if node.op_type == "Where" and "rope_below" in node.input)
+        guard = next(
+            node
+            for node in model.graph.node
+            if node.op_type == "Where" and "rope_below" in node.input
+        )
         guard.op_type, kept = "Identity", guard.input[2]
         del guard.input[:]
         guard.input.append(kept)
@@ -319,15 +369,23 @@ def test_a_negative_position_that_a_shift_brings_back_is_seen(profile: str, tmp_
 @pytest.mark.parametrize(
     ("spoil", "text"),
     [
-        (lambda out: (out / DATA).write_bytes((out / DATA).read_bytes()[:100_000]), "too short or of another shape for"),
+        (
+            lambda out: (out / DATA).write_bytes((out / DATA).read_bytes()[:100_000]),
+            "too short or of another shape for",
+        ),
         (lambda out: (out / DATA).unlink(), "no file beside the graph"),
-        (lambda out: (out / "onnx" / "model.onnx").write_bytes(b"PK\x03\x04" * 50), "not a readable ONNX file"),
+        (
+            lambda out: (out / "onnx" / "model.onnx").write_bytes(b"PK\x03\x04" * 50),
+            "not a readable ONNX file",
+        ),
         (lambda out: (out / "onnx" / "model.onnx").write_bytes(b""), "not written by ropeconv"),
         (lambda out: (out / "config.json").unlink(), "not a folder that ropeconv wrote"),
         (lambda out: (out / "genai_config.json").write_text("{"), "genai_config.json: not JSON"),
     ],
 )
-def test_a_broken_folder_is_refused_in_one_line(spoil: Callable[[Path], Any], text: str, folders: Path, tmp_path: Path) -> None:
+def test_a_broken_folder_is_refused_in_one_line(
+    spoil: Callable[[Path], Any], text: str, folders: Path, tmp_path: Path
+) -> None:
     out = shutil.copytree(folders / "ort-tables", tmp_path / "out")
     spoil(out)
     with pytest.raises(CheckpointError, match=text) as refusal:

@@ -1,4 +1,6 @@
-"""The graph: what families' options become, batches padded on either side, the contract of names, both runtimes."""
+"""The graph: what families' options become, batches padded on either side, the contract of names,
+both runtimes.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,17 @@ import pytest
 from ropeconv.errors import CannotExpress, CheckpointError
 from ropeconv.extend import ScalingRequest
 from tests.checkpoints import save_checkpoint
-from tests.to_onnx.onnx_folders import convert, folder_runner, in_onnxruntime, in_transformers, linear_rope, load, relative
-from tests.verify.tiny import random_ids
+from tests.families import random_ids
+from tests.to_onnx.onnx_folders import (
+    convert,
+    folder_runner,
+    in_onnxruntime,
+    in_transformers,
+    linear_rope,
+    load,
+    padded_batch,
+    relative,
+)
 
 L, LIMIT = 64, 1e-4
 PROFILES = ("ort", "standard")
@@ -23,7 +34,10 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "one kv head": ("llama", {"num_key_value_heads": 1}),
     "wide heads": ("llama", {"head_dim": 32}),
     "window": ("mistral", {"sliding_window": 24}),
-    "window of the last layers": ("qwen2", {"use_sliding_window": True, "sliding_window": 24, "max_window_layers": 1}),
+    "window of the last layers": (
+        "qwen2",
+        {"use_sliding_window": True, "sliding_window": 24, "max_window_layers": 1},
+    ),
     "fused window": ("phi3", {"sliding_window": 24}),
     "softcap": ("gemma3_text", {"final_logit_softcapping": 5.0}),
     "query scale": ("gemma3_text", {"query_pre_attn_scalar": 40}),
@@ -33,16 +47,6 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "head norms": ("qwen3", {"attention_bias": True}),
     "biased post norms": ("olmo2", {"attention_bias": True, "tie_word_embeddings": False}),
 }
-
-
-def padded_batch() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(ids, positions, mask) of four rows: whole, padded on the left, in the middle (right padding, decoded on), on both."""
-    ids = np.array(random_ids(4 * 40)).reshape(4, 40)
-    mask = np.ones_like(ids)
-    mask[1, :9] = 0
-    mask[2, 25:36] = 0
-    mask[3, :4] = mask[3, 30:36] = 0
-    return ids, np.where(mask, np.cumsum(mask, axis=1) - 1, 1), mask
 
 
 def worst_of(out: Path, model: Any) -> float:
@@ -57,14 +61,17 @@ def worst_of(out: Path, model: Any) -> float:
         relative(got[real], wanted[real]),
         relative(in_onnxruntime(out, long, cuts=(200,)), in_transformers(model, long)),
         relative(
-            in_onnxruntime(out, long[:, :100], positions=scattered), in_transformers(model, long[:, :100], positions=scattered)
+            in_onnxruntime(out, long[:, :100], positions=scattered),
+            in_transformers(model, long[:, :100], positions=scattered),
         ),
     )
 
 
 @pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_every_block_computes_what_transformers_computes(variant: str, profile: str, tmp_path: Path) -> None:
+def test_every_block_computes_what_transformers_computes(
+    variant: str, profile: str, tmp_path: Path
+) -> None:
     family, config = VARIANTS[variant]
     source = save_checkpoint(tmp_path / "model", family, context=L, **config)
     model = load(source)
@@ -77,8 +84,16 @@ def test_every_block_computes_what_transformers_computes(variant: str, profile: 
 @pytest.mark.parametrize("bake", ["metadata", "tables"])
 def test_padded_batches_past_the_trained_context(profile: str, bake: str, tmp_path: Path) -> None:
     source = save_checkpoint(tmp_path / "model", "llama", context=16)
-    convert(source, tmp_path / "out", ScalingRequest(kind="linear", factor=16), profile=profile, bake=bake)
-    model = load(source, rope_parameters={**linear_rope(), "factor": 16.0}, max_position_embeddings=256)
+    convert(
+        source,
+        tmp_path / "out",
+        ScalingRequest(kind="linear", factor=16),
+        profile=profile,
+        bake=bake,
+    )
+    model = load(
+        source, rope_parameters={**linear_rope(), "factor": 16.0}, max_position_embeddings=256
+    )
     assert worst_of(tmp_path / "out", model) <= LIMIT
 
 
@@ -94,7 +109,9 @@ def test_a_padded_batch_would_show_a_lost_mask(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("family", ["llama", "gemma3_text"])
 @pytest.mark.parametrize("bake", ["metadata", "tables"])
-def test_onnx_s_own_evaluator_runs_the_standard_profile(family: str, bake: str, tmp_path: Path) -> None:
+def test_onnx_s_own_evaluator_runs_the_standard_profile(
+    family: str, bake: str, tmp_path: Path
+) -> None:
     import onnx
     from onnx.reference import ReferenceEvaluator
 
@@ -109,9 +126,28 @@ def test_onnx_s_own_evaluator_runs_the_standard_profile(family: str, bake: str, 
         for name, dims in heads.items()
         if name.startswith("past_")
     }
-    first = graph.run(None, {"input_ids": ids[:, :20], "position_ids": positions[:, :20], "attention_mask": mask[:, :20], **past})
-    past = {name.replace("present", "past_key_values"): array for name, array in zip(names, first[1:], strict=True)}
-    rest = graph.run(None, {"input_ids": ids[:, 20:], "position_ids": positions[:, 20:], "attention_mask": mask, **past})
+    first = graph.run(
+        None,
+        {
+            "input_ids": ids[:, :20],
+            "position_ids": positions[:, :20],
+            "attention_mask": mask[:, :20],
+            **past,
+        },
+    )
+    past = {
+        name.replace("present", "past_key_values"): array
+        for name, array in zip(names, first[1:], strict=True)
+    }
+    rest = graph.run(
+        None,
+        {
+            "input_ids": ids[:, 20:],
+            "position_ids": positions[:, 20:],
+            "attention_mask": mask,
+            **past,
+        },
+    )
     got, real = np.concatenate([first[0], rest[0]], axis=1), mask.astype(bool)
     wanted = in_transformers(load(source), ids, positions=positions, mask=mask)
     assert relative(got[real], wanted[real]) <= LIMIT
@@ -133,11 +169,23 @@ def test_the_contract_that_clients_rely_on(profile: str, tmp_path: Path) -> None
     assert shape.pop("input_ids") == shape.pop("position_ids") == ["batch_size", "sequence_length"]
     assert shape.pop("attention_mask") == ["batch_size", total]
     assert shape.pop("logits") == ["batch_size", "sequence_length", 384]
-    caches = {f"{side}.{n}.{part}" for side in ("past_key_values", "present") for n in range(2) for part in ("key", "value")}
+    caches = {
+        f"{side}.{n}.{part}"
+        for side in ("past_key_values", "present")
+        for n in range(2)
+        for part in ("key", "value")
+    }
     assert set(shape) == caches
     for name, dims in shape.items():
-        assert dims == ["batch_size", 2, total if name.startswith("present") else "past_sequence_length", 16]
-    assert model.ir_version <= 13  # onnxruntime 1.31 loads no later one, and onnx's own defaults are later
+        assert dims == [
+            "batch_size",
+            2,
+            total if name.startswith("present") else "past_sequence_length",
+            16,
+        ]
+    assert (
+        model.ir_version <= 13
+    )  # onnxruntime 1.31 loads no later one, and onnx's own defaults are later
     assert all(entry.version <= 26 for entry in model.opset_import)
     if profile == "standard":
         assert {node.domain for node in model.graph.node} == {""}
@@ -147,7 +195,9 @@ def test_the_contract_that_clients_rely_on(profile: str, tmp_path: Path) -> None
 def test_tied_embeddings_are_stored_once(tmp_path: Path) -> None:
     sizes = {}
     for tied in (False, True):
-        source = save_checkpoint(tmp_path / f"model-{tied}", "llama", context=L, tie_word_embeddings=tied)
+        source = save_checkpoint(
+            tmp_path / f"model-{tied}", "llama", context=L, tie_word_embeddings=tied
+        )
         convert(source, tmp_path / "out", None)
         sizes[tied] = (tmp_path / "out" / "onnx" / "model.onnx_data").stat().st_size
     assert 0 <= sizes[False] - sizes[True] - 384 * 64 * 4 < 4096  # large tensors start at a page
@@ -159,7 +209,10 @@ def test_a_batch_continued_by_several_tokens_is_right_or_refused(tmp_path: Path)
     ids, positions, mask = padded_batch()
     convert(source, tmp_path / "out", None, profile="standard")
     wanted = in_transformers(load(source), ids, positions=positions, mask=mask)
-    got, real = in_onnxruntime(tmp_path / "out", ids, positions=positions, mask=mask, cuts=(20,)), mask.astype(bool)
+    got, real = (
+        in_onnxruntime(tmp_path / "out", ids, positions=positions, mask=mask, cuts=(20,)),
+        mask.astype(bool),
+    )
     assert relative(got[real], wanted[real]) <= LIMIT
     convert(source, tmp_path / "out", None, profile="ort")
     with pytest.raises(CheckpointError, match="batch_size must be 1 when sequence_length > 1"):
@@ -186,14 +239,20 @@ def test_longrope_outside_its_tables_is_an_error(profile: str, tmp_path: Path) -
     convert(source, tmp_path / "out", request, profile=profile, bake="tables")
     runner, ids = folder_runner(tmp_path / "out"), np.array([[5, 6]])
     runner.step(ids, np.array([[0, 4 * L - 1]]), np.ones_like(ids))
-    for places in ([0, 4 * L], [-1, 4 * L - 1], [-1, 0]):  # the second: the shift to the long table brings -1 into the short one
+    for places in (
+        [0, 4 * L],
+        [-1, 4 * L - 1],
+        [-1, 0],
+    ):  # the second: the shift to the long table brings -1 into the short one
         with pytest.raises(CheckpointError, match="onnxruntime stops"):
             runner.step(ids, np.array([places]), np.ones_like(ids))
 
 
 def test_head_sizes_that_a_fused_operator_does_not_take(tmp_path: Path) -> None:
     source = save_checkpoint(tmp_path / "model", "llama", context=L, head_dim=20)
-    with pytest.raises(CannotExpress, match="multiples of 8, this model has 20; take --profile standard"):
+    with pytest.raises(
+        CannotExpress, match="multiples of 8, this model has 20; take --profile standard"
+    ):
         convert(source, tmp_path / "out", None)
     convert(source, tmp_path / "out", None, profile="standard")
     assert worst_of(tmp_path / "out", load(source)) <= LIMIT

@@ -1,7 +1,8 @@
-"""Every family x every method x profile x bake: logits equal transformers' at 4 x the trained context, or a refusal.
+"""Every family x every method x profile x bake: logits equal transformers' at 4 x the trained
+context, or a refusal.
 
-What transformers is told is written by hand (tests/methods.py); nothing of ropeconv's is in the reference. Each cell runs the
-text in one call and again in three with the cache.
+What transformers is told is written by hand (tests/methods.py); nothing of ropeconv's is in the
+reference. Each cell runs the text in one call and again in three with the cache.
 """
 
 from __future__ import annotations
@@ -16,11 +17,10 @@ import pytest
 from ropeconv.errors import CannotExpress, RopeConfigError
 from ropeconv.extend import ScalingRequest
 from tests.checkpoints import save_checkpoint
+from tests.families import FAMILIES, extra, random_ids, reference
 from tests.grid_report import ONNX_GRID
 from tests.methods import FACTOR, METHODS, L
-from tests.to_gguf.test_grid import FAMILIES, extra, reference
 from tests.to_onnx.onnx_folders import convert, in_onnxruntime, in_transformers, load, relative
-from tests.verify.tiny import random_ids
 
 LIMIT = 1e-4
 VARIANTS = tuple(itertools.product(("ort", "standard"), ("metadata", "tables")))
@@ -29,18 +29,28 @@ REFUSED = {(family, "dynamic"): r"dynamic .*running length" for family in FAMILI
     ("gpt_neox", "proportional"): "proportional"
 }
 QUICK = [("llama", "yarn attention_factor"), ("gemma3_text", "linear"), ("phi3", "longrope")]
-CELLS = [pytest.param(*cell, marks=[] if cell in QUICK else pytest.mark.slow) for cell in itertools.product(FAMILIES, METHODS)]
+CELLS = [
+    pytest.param(*cell, marks=[] if cell in QUICK else pytest.mark.torch)
+    for cell in itertools.product(FAMILIES, METHODS)
+]
 
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("grid")
-    return {family: save_checkpoint(root / f"model-{n}", family, context=L, **extra(family)) for n, family in enumerate(FAMILIES)}
+    return {
+        family: save_checkpoint(root / f"model-{n}", family, context=L, **extra(family))
+        for n, family in enumerate(FAMILIES)
+    }
 
 
 def request_of(method: str) -> ScalingRequest | None:
     asked = METHODS[method]
-    return None if asked is None else ScalingRequest(kind=asked[0], factor=asked[1], parameters=asked[2])
+    return (
+        None
+        if asked is None
+        else ScalingRequest(kind=asked[0], factor=asked[1], parameters=asked[2])
+    )
 
 
 def lengths(method: str) -> tuple[int, ...]:
@@ -58,15 +68,28 @@ def worst_of(out: Path, wanted: dict[int, np.ndarray]) -> float:
     return max(found)
 
 
+@pytest.mark.cell
 @pytest.mark.parametrize(("family", "method"), CELLS)
 def test_cell_is_exact_or_refused(
-    family: str, method: str, sources: dict[str, Path], tmp_path: Path, request: pytest.FixtureRequest
+    family: str,
+    method: str,
+    sources: dict[str, Path],
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
 ) -> None:
     cells = request.config.stash.setdefault(ONNX_GRID, {})
     if (family, method) in REFUSED:
         for profile, bake in VARIANTS:
-            with pytest.raises((CannotExpress, RopeConfigError), match=REFUSED[family, method]) as refusal:
-                convert(sources[family], tmp_path / "out", request_of(method), profile=profile, bake=bake)
+            with pytest.raises(
+                (CannotExpress, RopeConfigError), match=REFUSED[family, method]
+            ) as refusal:
+                convert(
+                    sources[family],
+                    tmp_path / "out",
+                    request_of(method),
+                    profile=profile,
+                    bake=bake,
+                )
             assert "\n" not in str(refusal.value)
         assert not list(tmp_path.iterdir())
         cells[family, method] = "refused"
@@ -75,7 +98,9 @@ def test_cell_is_exact_or_refused(
     wanted = {n: in_transformers(model, np.array([random_ids(n)])) for n in lengths(method)}
     found = []
     for profile, bake in VARIANTS:
-        emitted = convert(sources[family], tmp_path / "out", request_of(method), profile=profile, bake=bake)
+        emitted = convert(
+            sources[family], tmp_path / "out", request_of(method), profile=profile, bake=bake
+        )
         assert emitted.carried.how == bake
         found.append(worst_of(tmp_path / "out", wanted))
     cells[family, method] = f"{max(found):.0e}"
@@ -83,23 +108,38 @@ def test_cell_is_exact_or_refused(
 
 
 def test_a_wrong_cell_is_seen(sources: dict[str, Path], tmp_path: Path) -> None:
-    """The comparison is no rubber stamp: another method, a dropped magnitude and another table are far outside the limit."""
-    wanted = {L * FACTOR: in_transformers(reference(sources["llama"], "llama", "yarn"), np.array([random_ids(L * FACTOR)]))}
+    """The comparison is no rubber stamp: another method, a dropped magnitude and another table are
+    far outside the limit.
+    """
+    wanted = {
+        L * FACTOR: in_transformers(
+            reference(sources["llama"], "llama", "yarn"), np.array([random_ids(L * FACTOR)])
+        )
+    }
     for method in ("linear", "yarn attention_factor", "yarn truncate"):
         convert(sources["llama"], tmp_path / "out", request_of(method))
         assert worst_of(tmp_path / "out", wanted) > 100 * LIMIT
 
 
 def test_the_alternative_to_dynamic_is_taken(sources: dict[str, Path], tmp_path: Path) -> None:
-    """The refusal's own words give a graph that equals transformers' dynamic scaling at the length that they name."""
+    """The refusal's own words give a graph that equals transformers' dynamic scaling at the length
+    that they name.
+    """
     with pytest.raises(CannotExpress) as refusal:
         convert(sources["llama"], tmp_path / "out", request_of("dynamic"))
     words = str(refusal.value).split()
     factor, length = float(words[words.index("--factor") + 1]), int(words[words.index("at") + 1])
-    convert(sources["llama"], tmp_path / "out", ScalingRequest(kind="ntk", factor=factor, context=length))
+    convert(
+        sources["llama"],
+        tmp_path / "out",
+        ScalingRequest(kind="ntk", factor=factor, context=length),
+    )
     rope: dict[str, Any] = {"rope_type": "dynamic", "factor": float(FACTOR), "rope_theta": 20000.0}
     ids = np.array([random_ids(length)])
     assert (
-        relative(in_onnxruntime(tmp_path / "out", ids), in_transformers(load(sources["llama"], rope_parameters=rope), ids))
+        relative(
+            in_onnxruntime(tmp_path / "out", ids),
+            in_transformers(load(sources["llama"], rope_parameters=rope), ids),
+        )
         <= LIMIT
     )

@@ -9,20 +9,22 @@ from typing import Any
 
 import pytest
 
-from converters.to_onnx.package import client_files
-from converters.to_onnx.types import weight_type
+from converters.to_onnx.client.files import client_files
+from converters.to_onnx.quant._types import weight_type
 from ropeconv.errors import ConfigError, RopeconvError, TokenizerError
 from ropeconv.extend import ScalingRequest
-from ropeconv.prepare import huggingface_patch, prepare
+from ropeconv.prepare import prepare
 from tests.checkpoints import save_checkpoint
+from tests.families import CONFIGS
 from tests.methods import L
-from tests.verify.tiny import CONFIGS
 
 
-def package(source: Path, *, kind: str = "fp32", factor: float | None = 4.0, shares_buffer: bool = False) -> dict[str, bytes]:
+def package(
+    source: Path, *, kind: str = "fp32", factor: float | None = 4.0, shares_buffer: bool = False
+) -> dict[str, bytes]:
     """The files for a checkpoint made longer by Position Interpolation."""
     model = prepare(source, None if factor is None else ScalingRequest("linear", factor=factor))
-    return client_files(model, huggingface=huggingface_patch(model), kind=weight_type(kind), shares_buffer=shares_buffer)
+    return client_files(model, kind=weight_type(kind), shares_buffer=shares_buffer)
 
 
 def write(files: Mapping[str, bytes], folder: Path) -> Path:
@@ -46,7 +48,9 @@ def change(path: Path, **keys: Any) -> None:
 
 
 @pytest.mark.parametrize("family", CONFIGS)
-def test_transformers_reads_the_sizes_rope_and_tokenizer_that_were_meant(family: str, tmp_path: Path) -> None:
+def test_transformers_reads_the_sizes_rope_and_tokenizer_that_were_meant(
+    family: str, tmp_path: Path
+) -> None:
     from transformers import AutoConfig, AutoTokenizer
 
     source = save_checkpoint(tmp_path / "source", family, context=L)
@@ -63,7 +67,9 @@ def test_transformers_reads_the_sizes_rope_and_tokenizer_that_were_meant(family:
     same = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size", "model_type")
     assert [getattr(config, key) for key in same] == [getattr(before, key) for key in same]
     text = "The lambda expression <|im_start|>été 12345"
-    assert AutoTokenizer.from_pretrained(folder)(text) == AutoTokenizer.from_pretrained(source)(text)
+    assert AutoTokenizer.from_pretrained(folder)(text) == AutoTokenizer.from_pretrained(source)(
+        text
+    )
 
 
 @pytest.mark.parametrize("family", CONFIGS)
@@ -77,7 +83,9 @@ def test_genai_config_has_the_models_sizes(family: str, tmp_path: Path) -> None:
     assert model["decoder"]["num_attention_heads"] == heads
     assert model["decoder"]["num_key_value_heads"] == getattr(config, "num_key_value_heads", heads)
     assert model["decoder"]["num_hidden_layers"] == config.num_hidden_layers
-    assert model["decoder"]["head_size"] == (getattr(config, "head_dim", None) or config.hidden_size // heads)
+    assert model["decoder"]["head_size"] == (
+        getattr(config, "head_dim", None) or config.hidden_size // heads
+    )
     assert (model["vocab_size"], model["context_length"]) == (config.vocab_size, 4 * L)
     assert model["decoder"]["filename"] == "onnx/model.onnx"
 
@@ -85,16 +93,32 @@ def test_genai_config_has_the_models_sizes(family: str, tmp_path: Path) -> None:
 def test_transformers_js_is_told_of_the_data_file_and_of_the_caches_type(source: Path) -> None:
     for kind, cache in (("fp32", "float32"), ("fp16", "float16"), ("int4", "float32")):
         told = json.loads(package(source, kind=kind)["config.json"])["transformers.js_config"]
-        assert told == {"dtype": "fp32", "kv_cache_dtype": cache, "use_external_data_format": {"model.onnx": 1}}
+        assert told == {
+            "dtype": "fp32",
+            "kv_cache_dtype": cache,
+            "use_external_data_format": {"model.onnx": 1},
+        }
 
 
 def test_search_settings_come_from_generation_config(source: Path) -> None:
-    change(source / "generation_config.json", eos_token_id=[2, 0], pad_token_id=1, temperature=0.6, top_p=0.9, do_sample=True)
+    change(
+        source / "generation_config.json",
+        eos_token_id=[2, 0],
+        pad_token_id=1,
+        temperature=0.6,
+        top_p=0.9,
+        do_sample=True,
+    )
     told = json.loads(package(source, shares_buffer=True)["genai_config.json"])
     assert told["model"]["eos_token_id"] == [2, 0]
     assert told["model"]["pad_token_id"] == 1
     search = told["search"]
-    assert (search["temperature"], search["top_p"], search["do_sample"], search["top_k"]) == (0.6, 0.9, True, 50)
+    assert (search["temperature"], search["top_p"], search["do_sample"], search["top_k"]) == (
+        0.6,
+        0.9,
+        True,
+        50,
+    )
     assert (search["max_length"], search["past_present_share_buffer"]) == (4 * L, True)
 
 
@@ -105,7 +129,12 @@ def test_padding_is_the_first_end_token_where_none_is_named(source: Path) -> Non
 
 
 def test_chat_templates_reach_the_clients_that_read_tokenizer_config_only(source: Path) -> None:
-    change(source / "tokenizer_config.json", chat_template=None, model_max_length=L, tokenizer_class="TokenizersBackend")
+    change(
+        source / "tokenizer_config.json",
+        chat_template=None,
+        model_max_length=L,
+        tokenizer_class="TokenizersBackend",
+    )
     (source / "chat_template.jinja").write_text("{{ messages }}")
     told = json.loads(package(source)["tokenizer_config.json"])
     assert told["chat_template"] == "{{ messages }}"
@@ -167,7 +196,9 @@ def broken_template(source: Path) -> None:
         (several_beginnings, ConfigError, "bos_token_id [0, 1] is no token id"),
     ],
 )
-def test_what_would_mislead_a_client_is_refused(source: Path, harm: Any, kind: type[RopeconvError], said: str) -> None:
+def test_what_would_mislead_a_client_is_refused(
+    source: Path, harm: Any, kind: type[RopeconvError], said: str
+) -> None:
     harm(source)
     with pytest.raises(kind) as raised:
         package(source)

@@ -1,4 +1,6 @@
-"""Running a folder: chunks with the cache, LongRoPE across its switch, tokens, devices; and the numbers read back."""
+"""Running a folder: chunks with the cache, LongRoPE across its switch, tokens, devices; and the
+numbers read back.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from converters.to_onnx.artefact import open_artefact
+from converters.to_onnx.read.artefact import open_artefact
 from ropeconv.cli import main
 from ropeconv.errors import CheckpointError, ConfigError
 from ropeconv.extend import ScalingRequest
-from ropeconv.verify.run import open_any, verify
+from ropeconv.proof.run import open_any, verify
 from tests.checkpoints import save_checkpoint
+from tests.families import random_ids
 from tests.methods import LONG, ramp
 from tests.to_onnx.onnx_folders import convert, in_transformers, load, relative, writable
-from tests.verify.tiny import random_ids
 
 L, LIMIT = 256, 1e-4
 LONGROPE = {"short_factor": ramp(1.5), "long_factor": ramp(4.0)}
@@ -27,8 +29,15 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("bake", ["metadata", "tables"])
-def test_a_long_text_in_chunks_takes_the_long_table_from_its_first_token(bake: str, source: Path, tmp_path: Path) -> None:
-    convert(source, tmp_path / "out", ScalingRequest(kind="longrope", factor=4, parameters=LONGROPE), bake=bake)
+def test_a_long_text_in_chunks_takes_the_long_table_from_its_first_token(
+    bake: str, source: Path, tmp_path: Path
+) -> None:
+    convert(
+        source,
+        tmp_path / "out",
+        ScalingRequest(kind="longrope", factor=4, parameters=LONGROPE),
+        bake=bake,
+    )
     rope = LONG | {"rope_theta": 20000.0} | LONGROPE
     model = load(source, rope_parameters=rope, max_position_embeddings=4 * L)
     artefact = open_artefact(tmp_path / "out")
@@ -40,10 +49,19 @@ def test_a_long_text_in_chunks_takes_the_long_table_from_its_first_token(bake: s
 
 @pytest.mark.parametrize("bake", ["metadata", "tables"])
 def test_frequencies_are_transformers_own(bake: str, source: Path, tmp_path: Path) -> None:
-    """Read back from the initializers; frequencies bit for bit, those of a table to the rounding of its second row."""
-    convert(source, tmp_path / "out", ScalingRequest(kind="longrope", factor=4, parameters=LONGROPE), bake=bake)
+    """Read back from the initializers; frequencies bit for bit, those of a table to the rounding of
+    its second row.
+    """
+    convert(
+        source,
+        tmp_path / "out",
+        ScalingRequest(kind="longrope", factor=4, parameters=LONGROPE),
+        bake=bake,
+    )
     module = load(
-        source, rope_parameters=LONG | {"rope_theta": 20000.0} | LONGROPE, max_position_embeddings=4 * L
+        source,
+        rope_parameters=LONG | {"rope_theta": 20000.0} | LONGROPE,
+        max_position_embeddings=4 * L,
     ).model.rotary_emb
     import torch
 
@@ -62,16 +80,25 @@ def test_tokens_are_those_of_tokenizer_json(source: Path, tmp_path: Path) -> Non
     from tokenizers import Tokenizer
 
     convert(source, tmp_path / "out")
-    artefact, tokenizer = open_artefact(tmp_path / "out"), Tokenizer.from_file(str(source / "tokenizer.json"))
+    artefact, tokenizer = (
+        open_artefact(tmp_path / "out"),
+        Tokenizer.from_file(str(source / "tokenizer.json")),
+    )
     assert artefact.tokenize("def f(x): return x") == tokenizer.encode("def f(x): return x").ids
-    assert artefact.vocabulary() == [tokenizer.id_to_token(i) for i in range(tokenizer.get_vocab_size())]
+    assert artefact.vocabulary() == [
+        tokenizer.id_to_token(i) for i in range(tokenizer.get_vocab_size())
+    ]
     assert artefact.special_ids["eos"] == 0
 
 
-def test_the_graph_s_own_name_serves_too(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_graph_s_own_name_serves_too(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     convert(source, tmp_path / "out")
     with pytest.raises(SystemExit) as done:
-        main(["verify", str(tmp_path / "out" / "onnx" / "model.onnx"), "--tokens", "300", "--quiet"])
+        main(
+            ["verify", str(tmp_path / "out" / "onnx" / "model.onnx"), "--tokens", "300", "--quiet"]
+        )
     assert done.value.code == 0, capsys.readouterr()
     assert "PASS" in capsys.readouterr().out
 
@@ -93,9 +120,13 @@ def test_devices(source: Path, tmp_path: Path) -> None:
         open_any(source, provider="cuda")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("kind", "profile"), [("fp16", "standard"), ("int8", "ort"), ("int4", "ort")])
-def test_other_types_keep_their_limits_and_a_scaled_one_does_not(kind: str, profile: str, smollm2: Path, tmp_path: Path) -> None:
+@pytest.mark.torch
+@pytest.mark.parametrize(
+    ("kind", "profile"), [("fp16", "standard"), ("int8", "ort"), ("int4", "ort")]
+)
+def test_other_types_keep_their_limits_and_a_scaled_one_does_not(
+    kind: str, profile: str, smollm2: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     convert(smollm2, out, ScalingRequest(kind="linear", factor=4), type=kind, profile=profile)
     report = verify(out, reference=smollm2, tokens=1024)
@@ -107,7 +138,7 @@ def test_other_types_keep_their_limits_and_a_scaled_one_does_not(kind: str, prof
     assert [rung.status for rung in spoilt.rungs if rung.name == "weights"] == ["fail"]
 
 
-@pytest.mark.slow
+@pytest.mark.torch
 @pytest.mark.parametrize("profile", ["ort", "standard"])
 def test_smollm2_past_its_trained_context(profile: str, smollm2: Path, tmp_path: Path) -> None:
     convert(smollm2, tmp_path / "out", ScalingRequest(kind="linear", factor=4), profile=profile)

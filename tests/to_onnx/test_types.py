@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from converters.to_onnx.types import TYPES, Blocks, weight_type
+from converters.to_onnx.quant._types import Blocks, weight_type, weight_types
 from ropeconv.errors import CannotExpress, RopeconvError
 
 
 def test_the_types_of_the_command_are_there_in_any_case() -> None:
-    assert set(TYPES) == {"fp32", "fp16", "int8", "int4"}
-    assert weight_type("INT4") is TYPES["int4"]
+    assert set(weight_types()) == {"fp32", "fp16", "int8", "int4"}
+    assert weight_type("INT4") is weight_types()["int4"]
 
 
 def test_options_replace_the_types_own() -> None:
@@ -25,7 +25,7 @@ def test_options_replace_the_types_own() -> None:
 @pytest.mark.parametrize(("name", "bits"), [("int4", 8), ("int8", 4)])
 def test_head_bits_leave_the_layers_alone(name: str, bits: int) -> None:
     chosen = weight_type(name, head_bits=bits, block_size=64)
-    assert chosen.linear == replace(TYPES[name].linear, size=64)  # type: ignore[type-var]
+    assert chosen.linear == replace(weight_types()[name].linear, size=64)  # type: ignore[type-var]
     assert chosen.head == chosen.embedding == Blocks(bits, 64, symmetric=bits == 8)
 
 

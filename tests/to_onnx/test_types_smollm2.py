@@ -1,4 +1,6 @@
-"""What each type costs on the real model: next-token divergence from transformers in float32, through onnxruntime."""
+"""What each type costs on the real model: next-token divergence from transformers in float32,
+through onnxruntime.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.to_onnx.test_clients import convert
+from tests.to_onnx.clients import convert
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.real
 
 TOKENS = 400
-# measured, mean KL divergence: fp32 1e-9, fp16 7e-6, int8 6e-3, int4 0.30 (onnxruntime-genai's own int4 builder: 0.32), with
-# an 8-bit head 0.20
+# measured, mean KL divergence: fp32 1e-9, fp16 7e-6, int8 6e-3, int4 0.30 (onnxruntime-genai's own
+# int4 builder: 0.32), with an 8-bit head 0.20
 LIMITS = {"fp32": 1e-6, "fp16": 5e-5, "int8": 0.02, "int4": 0.32, "int4 --head-bits 8": 0.24}
 
 
@@ -28,7 +30,10 @@ def ids(source: Path) -> list[int]:
     from transformers import AutoTokenizer
 
     text = "\n".join(text for _, text in sorted(pydoc_data.topics.topics.items())[5:25])
-    return [int(i) for i in AutoTokenizer.from_pretrained(source)(text, verbose=False)["input_ids"][:TOKENS]]
+    return [
+        int(i)
+        for i in AutoTokenizer.from_pretrained(source)(text, verbose=False)["input_ids"][:TOKENS]
+    ]
 
 
 @cache
@@ -39,7 +44,9 @@ def reference(source: Path) -> np.ndarray[Any, Any]:
 
     model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32).eval()
     with torch.no_grad():
-        return np.asarray(torch.log_softmax(model(torch.tensor([ids(source)])).logits[0].double(), dim=-1))
+        return np.asarray(
+            torch.log_softmax(model(torch.tensor([ids(source)])).logits[0].double(), dim=-1)
+        )
 
 
 def divergence(source: Path, folder: Path) -> float:
@@ -47,7 +54,9 @@ def divergence(source: Path, folder: Path) -> float:
     import onnxruntime
     import torch
 
-    session = onnxruntime.InferenceSession(str(folder / "onnx" / "model.onnx"), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        str(folder / "onnx" / "model.onnx"), providers=["CPUExecutionProvider"]
+    )
     n = len(ids(source))
     feeds: dict[str, Any] = {
         "input_ids": np.array([ids(source)]),
@@ -88,11 +97,17 @@ def test_embedding_and_head_are_stored_once(folders: dict[str, Path]) -> None:
 
 
 @pytest.mark.parametrize("name", ["int8", "int4"])
-def test_one_matrix_with_wrong_scales_shows(smollm2: Path, folders: dict[str, Path], name: str) -> None:
+def test_one_matrix_with_wrong_scales_shows(
+    smollm2: Path, folders: dict[str, Path], name: str
+) -> None:
     import onnx
 
     graph = onnx.load(folders[name] / "onnx" / "model.onnx", load_external_data=False).graph
-    tensor = next(t for t in graph.initializer if "layers.10" in t.name and "down_proj" in t.name and t.name.endswith("_scales"))
+    tensor = next(
+        t
+        for t in graph.initializer
+        if "layers.10" in t.name and "down_proj" in t.name and t.name.endswith("_scales")
+    )
     place = {entry.key: entry.value for entry in tensor.external_data}
     data = np.memmap(folders[name] / "onnx" / "model.onnx_data", np.uint8, "r+")
     part = data[int(place["offset"]) : int(place["offset"]) + int(place["length"])].view(np.float32)

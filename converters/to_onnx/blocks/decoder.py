@@ -6,12 +6,13 @@ from collections.abc import Callable
 
 from converters.to_onnx.blocks import find
 from converters.to_onnx.blocks.frame import B, Decoder, S, T, name_of
-from converters.to_onnx.blocks.residual import RESIDUALS, first_norm
+from converters.to_onnx.blocks.residual import RESIDUALS, Next, first_norm
 from converters.to_onnx.carry import Encoding
 from converters.to_onnx.graph import Value
 from converters.to_onnx.profiles._shared import Inputs, ProfileKind
 from converters.to_onnx.weights import Store
 from ropeconv.arch.blocks.head import Head
+from ropeconv.arch.stack import Stack
 
 
 def add_decoder(store: Store, encoding: Encoding, kind: ProfileKind) -> None:
@@ -24,13 +25,19 @@ def add_decoder(store: Store, encoding: Encoding, kind: ProfileKind) -> None:
     tables = encoding.carried.how == "tables"
     inputs = Inputs(store, ids, mask, positions, encoding.rotations, tables)
     decoder = Decoder(kind.make(inputs), inputs)
-    x, normed = _embed(decoder), None
+    x = _embed(decoder)
+    normed: Value | None = None
     for number, layer in enumerate(stack.layers):
-        following = [*map(first_norm, stack.layers[number + 1 : number + 2]), stack.head.norm][0]
-        owner = number + 1 if number + 1 < len(stack.layers) else None
         add = find(RESIDUALS, layer.residual)
-        x, normed = add(decoder, number, layer, x, normed, (following, owner))
+        x, normed = add(decoder, number, layer, x, normed, _following(stack, number))
     _head(decoder, stack.head, x, normed)
+
+
+def _following(stack: Stack, number: int) -> Next:
+    """The norm after a layer: the next one's first, or the head's."""
+    if number + 1 == len(stack.layers):
+        return stack.head.norm, None
+    return first_norm(stack.layers[number + 1]), number + 1
 
 
 def _embed(decoder: Decoder) -> Value:

@@ -38,12 +38,8 @@ class Decoder:
 
     def norm(self, block: norms.Norm, layer: int | None) -> Norm:
         """A norm's values."""
-        bias = block.bias if isinstance(block, norms.LayerNorm) else None
-        return Norm(
-            self._vector(block.weight, layer),
-            None if bias is None else self._vector(bias, layer),
-            block.eps,
-        )
+        names = [name_of(weight, layer) for weight in block.weights]
+        return Norm(block, tuple(self.store.vector(name) for name in names))
 
     def linear(self, x: Value, layer: int, *linears: Linear, floats: bool = False) -> Value:
         """x by matrices, one after the other, plus their biases when they have some.
@@ -81,9 +77,6 @@ class Decoder:
 
     def _as_rows(self, x: Value, width: int, *, name: str) -> Value:
         return self.graph.op("Reshape", x, self.graph.ints(-1, width), name=name)
-
-    def _vector(self, weight: Weight, layer: int | None) -> Value:
-        return self.store.vector(name_of(weight, layer))
 
 
 def name_of(weight: Weight, layer: int | None, expert: int | str | None = None) -> str:

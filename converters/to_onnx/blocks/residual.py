@@ -35,16 +35,22 @@ def _pre(
 ) -> Stream:
     """x + mixer(norm x), then x + mlp(norm x)."""
     residual = layer.residual
-    assert isinstance(residual, PreNorm | Sandwich)
-    sandwich = residual if isinstance(residual, Sandwich) else None
+    assert isinstance(residual, PreNorm)
     y = _mix(decoder, n, layer, _normed(decoder, n, residual.mixer_norm, x, normed))
-    if sandwich is not None:
-        y = _post(decoder, n, sandwich.mixer_post_norm, y)
-    name = f"layer_{n}_ffn_norm"
-    x, inner = decoder.profile.add_norm(x, y, decoder.norm(residual.mlp_norm, n), name=name)
-    y = find(MLPS, layer.mlp)(decoder, n, layer.mlp, inner)
-    if sandwich is not None:
-        y = _post(decoder, n, sandwich.mlp_post_norm, y)
+    x, inner = _add_norm(decoder, n, x, y, residual.mlp_norm)
+    return _add_next(decoder, n, x, _feed(decoder, n, layer, inner), following)
+
+
+def _sandwich(
+    decoder: Decoder, n: int, layer: Layer, x: Value, normed: Value | None, following: Next
+) -> Stream:
+    """x + norm(mixer(norm x)), then x + norm(mlp(norm x))."""
+    residual = layer.residual
+    assert isinstance(residual, Sandwich)
+    y = _mix(decoder, n, layer, _normed(decoder, n, residual.mixer_norm, x, normed))
+    y = _post(decoder, n, residual.mixer_post_norm, y)
+    x, inner = _add_norm(decoder, n, x, y, residual.mlp_norm)
+    y = _post(decoder, n, residual.mlp_post_norm, _feed(decoder, n, layer, inner))
     return _add_next(decoder, n, x, y, following)
 
 
@@ -56,7 +62,7 @@ def _post_norm(
     assert isinstance(residual, PostNorm)
     y = _post(decoder, n, residual.mixer_post_norm, _mix(decoder, n, layer, x))
     x = decoder.graph.op("Add", x, y, name="residual")
-    y = _post(decoder, n, residual.mlp_post_norm, find(MLPS, layer.mlp)(decoder, n, layer.mlp, x))
+    y = _post(decoder, n, residual.mlp_post_norm, _feed(decoder, n, layer, x))
     return decoder.graph.op("Add", x, y, name="residual"), None
 
 
@@ -69,7 +75,7 @@ def _parallel(
     name = f"layer_{n}_ffn_norm"
     inner = decoder.profile.norm(x, decoder.norm(residual.mlp_norm, n), name=name)
     y = _mix(decoder, n, layer, _normed(decoder, n, residual.mixer_norm, x, normed))
-    z = find(MLPS, layer.mlp)(decoder, n, layer.mlp, inner)
+    z = _feed(decoder, n, layer, inner)
     return _add_next(decoder, n, x, decoder.graph.op("Add", y, z, name="parallel"), following)
 
 
@@ -77,7 +83,7 @@ MLPS = {**DENSE, **MIXTURES}
 Add = Callable[[Decoder, int, Layer, Value, Value | None, Next], Stream]
 RESIDUALS: dict[type, Add] = {
     PreNorm: _pre,
-    Sandwich: _pre,
+    Sandwich: _sandwich,
     PostNorm: _post_norm,
     Parallel: _parallel,
 }
@@ -85,6 +91,10 @@ RESIDUALS: dict[type, Add] = {
 
 def _mix(decoder: Decoder, n: int, layer: Layer, x: Value) -> Value:
     return find(MIXERS, layer.mixer)(decoder, n, layer, x)
+
+
+def _feed(decoder: Decoder, n: int, layer: Layer, x: Value) -> Value:
+    return find(MLPS, layer.mlp)(decoder, n, layer.mlp, x)
 
 
 def _normed(decoder: Decoder, n: int, norm: Norm, x: Value, normed: Value | None) -> Value:
@@ -96,6 +106,12 @@ def _normed(decoder: Decoder, n: int, norm: Norm, x: Value, normed: Value | None
 def _post(decoder: Decoder, n: int, norm: Norm, y: Value) -> Value:
     name = f"layer_{n}_{norm.weight.role.value}"
     return decoder.profile.norm(y, decoder.norm(norm, n), name=name)
+
+
+def _add_norm(decoder: Decoder, n: int, x: Value, y: Value, norm: Norm) -> tuple[Value, Value]:
+    """(x + y, its norm), before the MLP."""
+    values = decoder.norm(norm, n)
+    return decoder.profile.add_norm(x, y, values, name=f"layer_{n}_ffn_norm")
 
 
 def _add_next(decoder: Decoder, n: int, x: Value, y: Value, following: Next) -> Stream:

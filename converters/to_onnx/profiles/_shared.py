@@ -17,17 +17,17 @@ from typing import Any, Protocol
 from converters.to_onnx.carry import Rotation
 from converters.to_onnx.graph import Graph, Value
 from converters.to_onnx.weights import Store
+from ropeconv.arch.blocks import norm as norms
 from ropeconv.arch.blocks.attention import Attention
 from ropeconv.arch.stack import Stack
 
 
 @dataclass(frozen=True)
 class Norm:
-    """A norm's weight and, for LayerNorm, bias."""
+    """A norm and the values of its tensors, in the block's own order."""
 
-    weight: Value
-    bias: Value | None
-    eps: float
+    block: norms.Norm
+    values: tuple[Value, ...]
 
 
 @dataclass(frozen=True)
@@ -50,13 +50,8 @@ class Inputs:
     def shape(self) -> Value:
         """(b, s, -1)."""
         graph = self.graph
-        return graph.op(
-            "Concat",
-            graph.op("Shape", self.ids, name="ids_shape"),
-            graph.ints(-1),
-            name="shape_3d",
-            axis=0,
-        )
+        rows = graph.op("Shape", self.ids, name="ids_shape")
+        return graph.op("Concat", rows, graph.ints(-1), name="shape_3d", axis=0)
 
 
 @dataclass(frozen=True)

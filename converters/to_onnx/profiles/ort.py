@@ -1,19 +1,23 @@
-"""onnxruntime's own operators: GroupQueryAttention, SkipSimplifiedLayerNormalization, its RotaryEmbedding.
+"""onnxruntime's own operators: GroupQueryAttention, SkipSimplifiedLayerNormalization, MoE, its
+RotaryEmbedding.
 
 GroupQueryAttention's own rotation knows one first position a row, so it stays off (do_rotary=0),
-and padding reaches it as an attention bias, not as lengths. Source: onnxruntime
-docs/ContribOperators.md.
+and padding reaches it as an attention bias, not as lengths. On the CPU it refuses several new
+tokens after a past in a batch of more than one row. Source: onnxruntime docs/ContribOperators.md.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from converters.to_onnx.blocks import find
 from converters.to_onnx.blocks.rotary import add_angles, add_tables
 from converters.to_onnx.carry import Rotation
 from converters.to_onnx.graph import MICROSOFT, Value
 from converters.to_onnx.profiles._shared import Heads, Inputs, Norm, ProfileKind, partial_of
+from ropeconv.arch.blocks.norm import LayerNorm, RmsNorm
 from ropeconv.arch.stack import Stack
 from ropeconv.errors import CannotExpress
 
@@ -22,12 +26,26 @@ from ropeconv.errors import CannotExpress
 PADDING = -1e4
 
 
+@dataclass(frozen=True)
+class NormOperators:
+    """A norm's operator, the one that adds before it norms, what the first is told beside."""
+
+    alone: str
+    added: str
+    attributes: Mapping[str, int] = field(default_factory=dict)
+
+
+NORMS: dict[type, NormOperators] = {
+    RmsNorm: NormOperators(
+        "SimplifiedLayerNormalization", "SkipSimplifiedLayerNormalization", {"stash_type": 1}
+    ),
+    LayerNorm: NormOperators("LayerNormalization", "SkipLayerNormalization"),
+}
+
+
 @dataclass
 class Ort:
-    """onnxruntime's own: GroupQueryAttention, SkipSimplifiedLayerNormalization, its RotaryEmbedding.
-
-    On the CPU GroupQueryAttention refuses several new tokens after a past in a batch of more than one row.
-    """
+    """See the module, and Profile."""
 
     inputs: Inputs
     fuses_experts: bool = True
@@ -36,61 +54,38 @@ class Ort:
 
     def norm(self, x: Value, norm: Norm, *, name: str) -> Value:
         """See Profile."""
-        graph = self.inputs.graph
-        if norm.bias is not None:
-            return graph.op(
-                "LayerNormalization",
-                x,
-                norm.weight,
-                norm.bias,
-                name=name,
-                axis=-1,
-                epsilon=norm.eps,
-            )
-        return graph.op(
-            "SimplifiedLayerNormalization",
-            x,
-            norm.weight,
-            name=name,
-            axis=-1,
-            epsilon=norm.eps,
-            stash_type=1,
-        )
+        said = find(NORMS, norm.block)
+        attributes: dict[str, Any] = {"axis": -1, "epsilon": norm.block.eps, **said.attributes}
+        return self.inputs.graph.op(said.alone, x, *norm.values, name=name, **attributes)
 
     def add_norm(self, x: Value, y: Value, norm: Norm, *, name: str) -> tuple[Value, Value]:
         """See Profile."""
-        kind, extra = (
-            ("SkipSimplifiedLayerNormalization", ())
-            if norm.bias is None
-            else ("SkipLayerNormalization", (norm.bias,))
-        )
-        inputs, outputs = (x, y, norm.weight, *extra), (name, "", "", "residual")
+        kind = find(NORMS, norm.block).added
+        inputs = (x, y, *norm.values)
+        outputs = (name, "", "", "residual")
         normed, *_, total = self.inputs.graph.ops(
-            kind, inputs, outputs, domain=MICROSOFT, epsilon=norm.eps
+            kind, inputs, outputs, domain=MICROSOFT, epsilon=norm.block.eps
         )
         return total, normed
 
     def rotate(self, x: Value, kind: str, *, heads: int, size: int, name: str) -> Value:
         """See Profile."""
-        rotation, frame = self.inputs.rotations[kind], self.inputs
+        rotation = self.inputs.rotations[kind]
         if rotation is None:
             return x
         if kind not in self._rotary:
             self._rotary[kind] = self._cache(kind, rotation)
-        partial = partial_of(rotation, size)
+        attributes = {"num_heads": heads, "interleaved": 0, **partial_of(rotation, size)}
         values = (x, *self._rotary[kind])
-        return frame.graph.op(
-            "RotaryEmbedding",
-            *values,
-            name=name,
-            domain=MICROSOFT,
-            num_heads=heads,
-            interleaved=0,
-            **partial,
+        return self.inputs.graph.op(
+            "RotaryEmbedding", *values, name=name, domain=MICROSOFT, **attributes
         )
 
     def _cache(self, kind: str, rotation: Rotation) -> tuple[Value, Value, Value]:
-        """(positions, cos, sin) as the operator takes them: one row a position, or one row a token of this call."""
+        """(positions, cos, sin) as the operator takes them.
+
+        One row a position, or one row a token of this call.
+        """
         frame, graph = self.inputs, self.inputs.graph
         if frame.tables:
             cos, sin, positions = add_tables(frame.store, kind, rotation, frame.positions)
@@ -99,16 +94,8 @@ class Ort:
         cos, sin = add_angles(frame.store, kind, rotation, rows)
         count = graph.op("Size", frame.positions, name="rope_count")
         each = graph.op("Range", graph.scalar(0), count, graph.scalar(1), name="rope_row")
-        return (
-            graph.op(
-                "Reshape",
-                each,
-                graph.op("Shape", frame.positions, name="rope_shape"),
-                name="rope_row",
-            ),
-            cos,
-            sin,
-        )
+        shape = graph.op("Shape", frame.positions, name="rope_shape")
+        return graph.op("Reshape", each, shape, name="rope_row"), cos, sin
 
     def attend(self, heads: Heads) -> Value:
         """See Profile."""
@@ -123,35 +110,33 @@ class Ort:
             "kv_num_heads": block.num_kv_heads,
             "scale": block.scale,
         }
-        window = {} if block.window is None else {"local_window_size": block.window}
+        if block.window is not None:
+            sizes["local_window_size"] = block.window
         return self.inputs.graph.ops(
-            "GroupQueryAttention", inputs, outputs, domain=MICROSOFT, do_rotary=0, **sizes, **window
+            "GroupQueryAttention", inputs, outputs, domain=MICROSOFT, do_rotary=0, **sizes
         )[0]
 
     def _lengths_and_bias(self) -> tuple[Value, Value, Value]:
         """(b,) int32 t - 1 of every row, (1,) int32 t, (b, 1, s, t) 0 or PADDING."""
-        graph, mask, dtype = self.inputs.graph, self.inputs.mask, self.inputs.store.kind.dtype
+        graph, mask = self.inputs.graph, self.inputs.mask
         rows = graph.op("Shape", mask, name="batch", end=1)
         columns = graph.op("Shape", mask, name="total", start=1)
         total = graph.cast(columns, "int32", name="total_length")
         last = graph.op("Sub", total, graph.constant([1], "int32", name="one"), name="last")
         lengths = graph.op("Expand", last, rows, name="lengths")
-        cost = graph.op(
-            "Where", graph.cast(mask, "bool", name="mask_real"), graph.constant(0, dtype, name="zero"),
-            graph.constant(PADDING, dtype, name="padding"), name="bias",
-        )  # fmt: skip
+        cost = self._costs()
         new = graph.op("Shape", self.inputs.ids, name="new", start=1)
         wanted = graph.op("Concat", rows, graph.ints(1), new, columns, name="bias_shape", axis=0)
-        return (
-            lengths,
-            total,
-            graph.op(
-                "Expand",
-                graph.op("Unsqueeze", cost, graph.ints(1, 2), name="bias"),
-                wanted,
-                name="bias",
-            ),
-        )
+        bias = graph.op("Unsqueeze", cost, graph.ints(1, 2), name="bias")
+        return lengths, total, graph.op("Expand", bias, wanted, name="bias")
+
+    def _costs(self) -> Value:
+        """(b, t) 0 or PADDING."""
+        graph, dtype = self.inputs.graph, self.inputs.store.kind.dtype
+        real = graph.cast(self.inputs.mask, "bool", name="mask_real")
+        zero = graph.constant(0, dtype, name="zero")
+        padding = graph.constant(PADDING, dtype, name="padding")
+        return graph.op("Where", real, zero, padding, name="bias")
 
 
 def _check(stack: Stack) -> None:

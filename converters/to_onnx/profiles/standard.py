@@ -8,16 +8,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from converters.to_onnx.blocks import find
 from converters.to_onnx.blocks.rotary import add_angles, add_tables
 from converters.to_onnx.carry import Rotation
-from converters.to_onnx.graph import Value
+from converters.to_onnx.graph import Graph, Value
 from converters.to_onnx.profiles._shared import Heads, Inputs, Norm, ProfileKind, partial_of
+from ropeconv.arch.blocks.norm import LayerNorm, RmsNorm
 from ropeconv.arch.stack import Stack
+
+NORMS: dict[type, str] = {RmsNorm: "RMSNormalization", LayerNorm: "LayerNormalization"}
 
 
 @dataclass
 class Standard:
-    """ai.onnx 23: RMSNormalization, RotaryEmbedding, Attention under an explicit mask."""
+    """See the module, and Profile."""
 
     inputs: Inputs
     fuses_experts: bool = False
@@ -26,12 +30,8 @@ class Standard:
 
     def norm(self, x: Value, norm: Norm, *, name: str) -> Value:
         """See Profile."""
-        kind, extra = (
-            ("RMSNormalization", ()) if norm.bias is None else ("LayerNormalization", (norm.bias,))
-        )
-        return self.inputs.graph.op(
-            kind, x, norm.weight, *extra, name=name, axis=-1, epsilon=norm.eps
-        )
+        kind, eps = find(NORMS, norm.block), norm.block.eps
+        return self.inputs.graph.op(kind, x, *norm.values, name=name, axis=-1, epsilon=eps)
 
     def add_norm(self, x: Value, y: Value, norm: Norm, *, name: str) -> tuple[Value, Value]:
         """See Profile."""
@@ -40,16 +40,14 @@ class Standard:
 
     def rotate(self, x: Value, kind: str, *, heads: int, size: int, name: str) -> Value:
         """See Profile."""
-        rotation, frame = self.inputs.rotations[kind], self.inputs
+        rotation = self.inputs.rotations[kind]
         if rotation is None:
             return x
         if kind not in self._rotary:
             self._rotary[kind] = self._cache(kind, rotation)
-        partial = partial_of(rotation, size)
-        values = self._rotary[kind]
-        return frame.graph.op(
-            "RotaryEmbedding", x, *values, name=name, num_heads=heads, interleaved=0, **partial
-        )
+        attributes = {"num_heads": heads, "interleaved": 0, **partial_of(rotation, size)}
+        values = (x, *self._rotary[kind])
+        return self.inputs.graph.op("RotaryEmbedding", *values, name=name, **attributes)
 
     def _cache(self, kind: str, rotation: Rotation) -> tuple[Value, ...]:
         """(cos, sin, positions) of tables, or (cos, sin) of each token."""
@@ -61,7 +59,7 @@ class Standard:
 
     def attend(self, heads: Heads) -> Value:
         """See Profile."""
-        frame, block = self.inputs, heads.block
+        block = heads.block
         inputs = (heads.q, heads.k, heads.v, self._mask(block.window), *heads.past)
         outputs = (f"layer_{heads.layer}_attention", *heads.present)
         sizes: dict[str, Any] = {
@@ -69,53 +67,48 @@ class Standard:
             "kv_num_heads": block.num_kv_heads,
             "scale": block.scale,
         }
-        return frame.graph.ops("Attention", inputs, outputs, is_causal=0, **sizes)[0]
+        return self.inputs.graph.ops("Attention", inputs, outputs, is_causal=0, **sizes)[0]
 
     def _mask(self, window: int | None) -> Value:
-        """(b, 1, s, t) bool: what each token sees. A token always sees itself, so that padding stays finite."""
+        """(b, 1, s, t) bool: what each token sees.
+
+        A token always sees itself, so that padding stays finite.
+        """
         if window not in self._masks:
-            graph, (rows, columns) = self.inputs.graph, _indices(self.inputs)
-            real = graph.op(
-                "Unsqueeze",
-                graph.cast(self.inputs.mask, "bool", name="mask_real"),
-                graph.ints(1, 2),
-                name="mask_real",
-            )
-            real = graph.op(
-                "Or", real, graph.op("Equal", rows, columns, name="mask_self"), name="mask_real"
-            )
-            seen = graph.op("LessOrEqual", columns, rows, name="mask_causal")
-            if window is not None:
-                distance = graph.op("Sub", rows, columns, name="mask_distance")
-                near = graph.op("Less", distance, graph.scalar(window), name="mask_window")
-                seen = graph.op("And", seen, near, name="mask_window")
-            self._masks[window] = graph.op("And", real, seen, name="mask")
+            self._masks[window] = self._make_mask(window)
         return self._masks[window]
+
+    def _make_mask(self, window: int | None) -> Value:
+        graph = self.inputs.graph
+        rows, columns = _indices(self.inputs)
+        real = graph.cast(self.inputs.mask, "bool", name="mask_real")
+        real = graph.op("Unsqueeze", real, graph.ints(1, 2), name="mask_real")
+        own = graph.op("Equal", rows, columns, name="mask_self")
+        real = graph.op("Or", real, own, name="mask_real")
+        seen = graph.op("LessOrEqual", columns, rows, name="mask_causal")
+        if window is not None:
+            distance = graph.op("Sub", rows, columns, name="mask_distance")
+            near = graph.op("Less", distance, graph.scalar(window), name="mask_window")
+            seen = graph.op("And", seen, near, name="mask_window")
+        return graph.op("And", real, seen, name="mask")
 
 
 def _indices(inputs: Inputs) -> tuple[Value, Value]:
     """Places in the sequence, past included: of the new tokens (s, 1), of all tokens (1, t)."""
     graph = inputs.graph
-    new = graph.op(
-        "Gather",
-        graph.op("Shape", inputs.ids, name="new_shape"),
-        graph.scalar(1),
-        name="new",
-        axis=0,
-    )
-    total = graph.op(
-        "Gather",
-        graph.op("Shape", inputs.mask, name="mask_shape"),
-        graph.scalar(1),
-        name="total",
-        axis=0,
-    )
+    new = _length(graph, inputs.ids, name="new", shape="new_shape")
+    total = _length(graph, inputs.mask, name="total", shape="mask_shape")
     every = graph.op("Range", graph.scalar(0), total, graph.scalar(1), name="place")
     past = graph.op("Sub", total, new, name="past")
     own = graph.op("Range", past, total, graph.scalar(1), name="place_new")
-    return graph.op("Unsqueeze", own, graph.ints(1), name="place_row"), graph.op(
-        "Unsqueeze", every, graph.ints(0), name="place_column"
-    )
+    rows = graph.op("Unsqueeze", own, graph.ints(1), name="place_row")
+    return rows, graph.op("Unsqueeze", every, graph.ints(0), name="place_column")
+
+
+def _length(graph: Graph, values: Value, *, name: str, shape: str) -> Value:
+    """Size of the second axis."""
+    sizes = graph.op("Shape", values, name=shape)
+    return graph.op("Gather", sizes, graph.scalar(1), name=name, axis=0)
 
 
 def _check(_stack: Stack) -> None:

@@ -1,12 +1,14 @@
-"""Float rows to the blocks of onnxruntime's MatMulNBits and GatherBlockQuantized, with the scales chosen by error.
+"""Float rows to the blocks of onnxruntime's operators, with the scales chosen by error.
 
-A block is `size` neighbours of one row: value = (code - zero point) * scale. Codes are unsigned, 4 bits (two a byte, the
-first in the low half) or 8. Without zero points the operators take 2 ** (bits - 1). One layout serves both: a row of
-GatherBlockQuantized is that row's blocks of MatMulNBits one after the other (onnxruntime docs/ContribOperators.md).
+A block is `size` neighbours of one row: value = (code - zero point) * scale. Codes are unsigned, 4
+bits (two a byte, the first in the low half) or 8. Without zero points the operators take
+2 ** (bits - 1). One layout serves all: a row of GatherBlockQuantized or QMoE is that row's blocks
+of MatMulNBits one after the other (onnxruntime docs/ContribOperators.md).
 
-The choice: a few ranges are tried for each block, each with the scale that is best in least squares for the codes it
-gives, and the one with the smallest squared error stays; then codes and scale are fitted to each other once more. For
-codes q the best scale is <x, q> / <q, q> and the error |x|^2 - <x, q>^2 / <q, q>, so no trial has to be rebuilt.
+The choice: a few ranges are tried for each block, each with the scale that is best in least squares
+for the codes it gives, and the one with the smallest squared error stays; then codes and scale are
+fitted to each other once more. For codes q the best scale is <x, q> / <q, q> and the error
+|x|^2 - <x, q>^2 / <q, q>, so no trial has to be rebuilt.
 
 Shape letters: n rows, c columns, b blocks a row, s block size, m = n * b blocks.
 """
@@ -29,16 +31,18 @@ Bytes = NDArray[np.uint8]
 CHUNK = 1 << 18  # values worked on at a time: large enough for threads to leave one another alone
 # Squares of weights are summed in float32; a weight past this is damage, not training.
 LARGEST = 1e16
-# Ranges tried: by how many codes a block's extremes may lie outside the code range, to be clipped (negative: inside). For
-# 4 bits five reach within 2 % of the squared error of sixty; with 8 bits the first is as good.
+# Ranges tried: by how many codes a block's extremes may lie outside the code range, to be clipped
+# (negative: inside). For 4 bits five reach within 2 % of the squared error of sixty; with 8 bits
+# the first is as good.
 OUTSIDE = {4: (-0.5, 0.2, 0.9, 1.6, 2.4), 8: (0.0,)}
 
 
 @dataclass(frozen=True)
 class Packed:
-    """Rows as stored: codes (n, b, s * bits / 8), scales (n, b), zero_points (n, bytes) or None when symmetric.
+    """Rows as stored: codes (n, b, s * bits / 8), scales (n, b), zero_points (n, bytes).
 
-    The last byte of a row's 4-bit zero points has an empty high half when b is odd.
+    No zero points when symmetric; the last byte of a row's 4-bit ones has an empty high half when b
+    is odd.
     """
 
     codes: Bytes
@@ -47,39 +51,40 @@ class Packed:
 
 
 def pack_rows(rows: NDArray[Any], blocks: Blocks) -> Packed:
-    """Quantise (n, c) numbers. Rows do not depend on one another, so any cut into slabs gives the same bytes.
+    """Quantise (n, c) numbers.
 
-    A last block that the row does not fill is filled with zeros. Raises BadValueError for NaN, infinity
-    or a magnitude past LARGEST.
+    Rows do not depend on one another, so any cut into slabs gives the same bytes. A last block that
+    the row does not fill is filled with zeros. Raises BadValueError for NaN, infinity or a
+    magnitude past LARGEST.
     """
     numbers = _check(cast_rows(rows, "F32"))
-    n, c = rows.shape
-    b = blocks.count(c)
+    n = len(rows)
+    b = blocks.count(rows.shape[1])
     codes = np.empty((n, b, blocks.block_bytes), np.uint8)
     scales = np.empty((n, b), np.float32)
     zeros = np.empty((n, b), np.uint8)
     step = max(1, CHUNK // (b * blocks.size))
     for start in range(0, n, step):
-        stop = min(n, start + step)
-        # a lone block would be summed in another order than one among many
-        part = np.zeros((max(stop - start, 2), b * blocks.size), np.float32)
-        part[: stop - start, :c] = numbers[start:stop]
-        x = np.ascontiguousarray(
-            part.reshape(-1, blocks.size).T
-        )  # (s, m): a sum over a block adds long rows
-        scale, zero, q = _fit(x, blocks)
-        rows_here = stop - start
-        scales[start:stop], zeros[start:stop] = (
-            scale.reshape(-1, b)[:rows_here],
-            zero.reshape(-1, b)[:rows_here],
-        )
-        np.add(q, zero, out=q)
-        codes[start:stop] = _join(q.astype(np.uint8), blocks.bits).T.reshape(
-            -1, b, blocks.block_bytes
-        )[:rows_here]
+        part = slice(start, min(n, start + step))
+        codes[part], scales[part], zeros[part] = _pack(numbers[part], blocks)
     return Packed(
         codes, scales, None if blocks.symmetric else _join_zero_points(zeros, blocks.bits)
     )
+
+
+def _pack(numbers: Float, blocks: Blocks) -> tuple[Bytes, Float, Float]:
+    """Codes (n, b, bytes), scales (n, b) and zero points (n, b), one code each."""
+    n, c = numbers.shape
+    b = blocks.count(c)
+    # a lone block would be summed in another order than one among many
+    filled = np.zeros((max(n, 2), b * blocks.size), np.float32)
+    filled[:n, :c] = numbers
+    # (s, m), so that a sum over a block adds long rows
+    x = np.ascontiguousarray(filled.reshape(-1, blocks.size).T)
+    scale, zero, q = _fit(x, blocks)
+    np.add(q, zero, out=q)
+    codes = _join(q.astype(np.uint8), blocks.bits).T.reshape(-1, b, blocks.block_bytes)
+    return codes[:n], scale.reshape(-1, b)[:n], zero.reshape(-1, b)[:n]
 
 
 def unpack_rows(packed: Packed, blocks: Blocks, *, columns: int) -> Float:
@@ -90,21 +95,17 @@ def unpack_rows(packed: Packed, blocks: Blocks, *, columns: int) -> Float:
         zeros = np.full((n, b), 2 ** (blocks.bits - 1), np.uint8)
     else:
         zeros = _split(packed.zero_points, blocks.bits)[:, :b]
-    values = (codes.astype(np.float32) - zeros[..., None].astype(np.float32)) * packed.scales[
-        ..., None
-    ]
+    values = codes.astype(np.float32) - zeros[..., None].astype(np.float32)
+    values *= packed.scales[..., None]
     return np.ascontiguousarray(values.reshape(n, -1)[:, :columns])
 
 
 def _check(numbers: Float) -> Float:
     if numbers.size and max(-numbers.min(), numbers.max()) > LARGEST:
         row, column = (int(i) for i in np.argwhere(np.abs(numbers) > LARGEST)[0])
-        raise BadValueError(
-            row,
-            column,
-            float(numbers[row, column]),
-            "is too large for blocks of codes; take --type fp32",
-        )
+        value = float(numbers[row, column])
+        reason = "is too large for blocks of codes; take --type fp32"
+        raise BadValueError(row, column, value, reason)
     return numbers
 
 
@@ -113,7 +114,7 @@ def _fit(x: Float, blocks: Blocks) -> tuple[Float, Float, Float]:
     top = np.float32(2**blocks.bits - 1)
     q = np.empty_like(x)
     best = np.full(x.shape[1], -1.0, np.float32)
-    products, squares, zero = np.zeros_like(best), np.zeros_like(best), np.zeros_like(best)
+    products, squares, zero = (np.zeros_like(best) for _ in range(3))
     for trial, point in _trials(x, blocks):
         xq, qq = _encode(x, trial, point, top=top, q=q)
         gain = xq * _divide(xq, qq)
@@ -126,7 +127,8 @@ def _fit(x: Float, blocks: Blocks) -> tuple[Float, Float, Float]:
 
 def _trials(x: Float, blocks: Blocks) -> Iterator[tuple[Float, Float]]:
     """Pairs of (m,) inverse scales and (m,) zero points to try on (s, m) values."""
-    half, top = 2.0 ** (blocks.bits - 1), 2.0**blocks.bits - 1
+    half = 2.0 ** (blocks.bits - 1)
+    top = 2.0**blocks.bits - 1
     low, high = x.min(axis=0), x.max(axis=0)
     if blocks.symmetric:
         extreme = np.where(-low > high, low, high)  # falls on code 0: the side with one code more
@@ -136,10 +138,8 @@ def _trials(x: Float, blocks: Blocks) -> Iterator[tuple[Float, Float]]:
     low, high = np.minimum(low, 0), np.maximum(high, 0)
     for outside in OUTSIDE[blocks.bits]:
         inverse = _divide(np.full_like(low, top + outside), high - low)
-        yield (
-            inverse,
-            np.clip(np.rint(np.float32(top / 2) - (low + high) / 2 * inverse), 0, np.float32(top)),
-        )
+        zero = np.rint(np.float32(top / 2) - (low + high) / 2 * inverse)
+        yield inverse, np.clip(zero, 0, np.float32(top))
 
 
 def _encode(
@@ -150,7 +150,8 @@ def _encode(
     np.rint(q, out=q)
     np.maximum(q, -zero, out=q)
     np.minimum(q, top - zero, out=q)
-    return np.einsum("sm,sm->m", x, q), np.einsum("sm,sm->m", q, q)  # each in one pass over memory
+    # each in one pass over memory
+    return np.einsum("sm,sm->m", x, q), np.einsum("sm,sm->m", q, q)
 
 
 def _divide(numerator: Float, denominator: Float) -> Float:
@@ -162,11 +163,9 @@ def _divide(numerator: Float, denominator: Float) -> Float:
 
 def _join(codes: Bytes, bits: int) -> Bytes:
     """Codes along the first axis, two a byte when they have 4 bits."""
-    return (
-        codes
-        if bits == 8
-        else np.bitwise_or(codes[0::2], np.left_shift(codes[1::2], 4, dtype=np.uint8))
-    )
+    if bits == 8:
+        return codes
+    return np.bitwise_or(codes[0::2], np.left_shift(codes[1::2], 4, dtype=np.uint8))
 
 
 def _join_zero_points(zeros: Bytes, bits: int) -> Bytes:
@@ -177,8 +176,6 @@ def _join_zero_points(zeros: Bytes, bits: int) -> Bytes:
 
 def _split(stored: Bytes, bits: int) -> Bytes:
     """(n, k) bytes as (n, codes)."""
-    return (
-        stored
-        if bits == 8
-        else np.stack([stored & 15, stored >> 4], axis=-1).reshape(len(stored), -1)
-    )
+    if bits == 8:
+        return stored
+    return np.stack([stored & 15, stored >> 4], axis=-1).reshape(len(stored), -1)

@@ -8,7 +8,7 @@ points. Hence accuracy level 4 unless the user says otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,7 +23,10 @@ LEVELS = {0: "as the runtime likes", 1: "float32", 2: "float16", 3: "bfloat16", 
 
 @dataclass(frozen=True)
 class Blocks:
-    """Codes of `bits` bits; each `size` neighbours of a row share a scale, and a zero point unless symmetric."""
+    """Codes of `bits` bits; each `size` neighbours of a row share a scale.
+
+    And a zero point, unless symmetric.
+    """
 
     bits: int
     size: int
@@ -47,9 +50,10 @@ class Blocks:
         return self.count(columns) * (self.block_bytes + 4) + self.zero_point_bytes(columns)
 
     def dividing(self, columns: int, *, what: str) -> Blocks:
-        """These blocks, smaller where needed, so that they fill the row: what a table that two operators read must do.
+        """These blocks, smaller where needed, so that they fill the row.
 
-        Raises CannotExpress when not even the smallest block does.
+        Operators that look rows up, and those of experts, want that. Raises CannotExpress when not
+        even the smallest block does.
         """
         size = self.size
         while size > SMALLEST and columns % size:
@@ -65,10 +69,11 @@ class Blocks:
 class WeightType:
     """One value of `--type` with its options: the declaration TYPE of a module of this room.
 
-    dtype: NumPy name of float weights, activations and cache. linear, embedding, head: blocks of the layers' matrices,
-    of the token embedding and of the output head, None = plain floats; an embedding tied to the head follows `head`.
-    accuracy_level: MatMulNBits' attribute: 4 rounds activations to int8 inside the product, 1 keeps float32, 0 leaves it
-    to the runtime. gates: limits of the proof; limits: of its blocks, under the name that they are read back by.
+    dtype: NumPy name of float weights, activations and cache. linear, embedding, head: blocks of
+    the layers' matrices, of the token embedding and of the output head, None = plain floats; an
+    embedding tied to the head follows `head`. accuracy_level: MatMulNBits' attribute: 4 rounds
+    activations to int8 inside the product, 1 keeps float32, 0 leaves it to the runtime. gates:
+    limits of the proof; limits: of its blocks, under the name that they are read back by.
     """
 
     name: str
@@ -115,9 +120,9 @@ def weight_type(
 ) -> WeightType:
     """The type called `name`, in any case, with the options that are not None in place of its own.
 
-    head_bits: of the token embedding and the output head, 4 or 8. block_size, symmetric: of every matrix; the size is a power
-    of two from 16 to 256. Raises RopeconvError for an unknown name (with near misses) and for an option that is out of range
-    or that the type has no use for.
+    head_bits: of the token embedding and the output head, 4 or 8. block_size, symmetric: of every
+    matrix; the size is a power of two from 16 to 256. Raises RopeconvError for an unknown name
+    (with near misses) and for an option that is out of range or that the type has no use for.
     """
     chosen = find_type(name)
     given = {
@@ -126,11 +131,7 @@ def weight_type(
         "--accuracy-level": accuracy_level,
         "--head-bits": head_bits,
     }
-    idle = [option for option, value in given.items() if value is not None]
-    if idle and not chosen.quantised:
-        raise RopeconvError(
-            f"{idle[0]} is for types in blocks ({', '.join(_quantised())}); {chosen.name} has none"
-        )
+    _refuse_idle(chosen, [option for option, value in given.items() if value is not None])
     if accuracy_level is not None:
         chosen = replace(chosen, accuracy_level=_level(accuracy_level))
     if head_bits is not None:
@@ -140,8 +141,18 @@ def weight_type(
     return chosen if symmetric is None else _change(chosen, symmetric=symmetric)
 
 
+def _refuse_idle(chosen: WeightType, given: Sequence[str]) -> None:
+    """RopeconvError where a type without blocks is given options of blocks."""
+    if given and not chosen.quantised:
+        raise RopeconvError(
+            f"{given[0]} is for types in blocks ({', '.join(_quantised())}); {chosen.name} has none"
+        )
+
+
 def _quantised() -> list[str]:
-    return [row.name for row in weight_types().values() if row.quantised]
+    """Names of the types in blocks, the finest first."""
+    bits = {kind.name: kind.linear.bits for kind in weight_types().values() if kind.linear}
+    return sorted(bits, key=lambda name: -bits[name])
 
 
 def _level(value: int) -> int:

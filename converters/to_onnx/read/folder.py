@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.to_onnx.client.files import GRAPH
+from converters.to_onnx.client.names import GRAPH
 from converters.to_onnx.read.nodes import Nodes
 from ropeconv.errors import CheckpointError
 from ropeconv.kit.foreign import first_line

@@ -1,0 +1,4 @@
+"""Where the graph and its data lie in a folder."""
+
+GRAPH = "onnx/model.onnx"
+DATA = "onnx/model.onnx_data"  # transformers.js wants <graph>_data, beside the graph
