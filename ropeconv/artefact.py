@@ -63,8 +63,9 @@ class Artefact:
     whether original_context is stated, or the runtime computes with it; else nothing hangs on it.
     token_kinds: () -> kind of every token in order of id: normal, unknown, control, user, unused,
     byte. ends: () -> id -> whether it is the artefact's word, and not its runtime's habit, that
-    generation stops there. chat_templates: name -> Jinja source, "default" for the main one. These
-    three: None where the format keeps no such thing.
+    generation stops there. chat_templates: name -> Jinja source, "default" for the main one.
+    merges: () -> the pairs of byte-pair encoding in order, "a b". These four: None where the
+    format, or the file, keeps no such thing.
     """
 
     path: Path
@@ -84,6 +85,7 @@ class Artefact:
     token_kinds: Callable[[], list[str]] | None = None
     ends: Callable[[], Mapping[int, bool]] | None = None
     chat_templates: Mapping[str, str] | None = None
+    merges: Callable[[], Sequence[str]] | None = None
 
 
 @dataclass(frozen=True)

@@ -119,6 +119,17 @@ def test_a_planted_fault_fails_the_tokens(fault: str, rich: Sound, tmp_path: Pat
     assert text in found["tokens"]
 
 
+def test_two_rare_merges_swapped_are_seen(rich: Sound, tmp_path: Path) -> None:
+    """The last two pairs that were learned: no text of the rung meets either."""
+    tokenizer = json.loads(json.dumps(rich.gguf.tokenizer))
+    merges = tokenizer["model"]["merges"]
+    merges[-1], merges[-2] = merges[-2], merges[-1]
+    found = check(replace(rich, gguf=replace(rich.gguf, tokenizer=tokenizer)), tmp_path / "t.gguf")
+    assert set(found) == {"tokens"}
+    assert f"merge {len(merges) - 2} is " in found["tokens"]
+    assert "(2 of " in found["tokens"]
+
+
 def test_line_ends_of_a_template_do_not_count(rich: Sound, tmp_path: Path) -> None:
     (rich.folder / "chat_template.jinja").write_bytes(CHAT_TEMPLATE.encode() + b"\r\n{{ x }}\n")
     same = rich.changed(strings={TEMPLATE: CHAT_TEMPLATE + "\n{{ x }}\n"})

@@ -31,6 +31,7 @@ from converters.to_gguf.tokenizer.token_table import (
 from ropeconv.artefact import Artefact, Raw
 from ropeconv.rope.spec import Frequencies
 
+MERGES = "tokenizer.ggml.merges"
 KINDS = {
     NORMAL: "normal",
     UNKNOWN: "unknown",
@@ -69,6 +70,7 @@ def open_artefact(path: Path) -> Artefact:
         token_kinds=partial(_token_kinds, metadata),
         ends=partial(_ends, path, metadata),
         chat_templates=_chat_templates(metadata),
+        merges=partial(list, metadata[MERGES]) if MERGES in metadata else None,
     )
 
 

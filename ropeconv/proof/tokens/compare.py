@@ -33,6 +33,8 @@ def token_findings(
         findings += _end_findings(artefact.ends(), reference)
     if artefact.chat_templates is not None:
         findings += _template_findings(artefact.chat_templates, reference.chat_templates())
+    if artefact.merges is not None:
+        findings += _merge_findings(artefact.merges(), reference.merges())
     return [finding for finding in findings if finding is not None]
 
 
@@ -121,6 +123,20 @@ def _end_findings(found: Mapping[int, bool], reference: Tokenizing) -> list[str 
     return [
         *findings,
         *(f"generation stops at token {index}, the reference's does not" for index in added),
+    ]
+
+
+def _merge_findings(found: Sequence[str], expected: Sequence[str] | None) -> list[str | None]:
+    """Every merge in its place: no text need meet a rare pair."""
+    if expected is None or list(found) == list(expected):
+        return []
+    if len(found) != len(expected):
+        return [f"the artefact has {len(found)} merges, the reference {len(expected)}"]
+    wrong = [rank for rank, pair in enumerate(expected) if found[rank] != pair]
+    rank = wrong[0]
+    return [
+        f"merge {rank} is {found[rank]!r}, the reference has {expected[rank]!r} "
+        f"({len(wrong)} of {len(expected)} differ)"
     ]
 
 

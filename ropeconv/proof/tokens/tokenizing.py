@@ -46,6 +46,9 @@ class Tokenizing(Protocol):
     def chat_templates(self) -> dict[str, str]:
         """Name -> Jinja source; "default" for the main one."""
 
+    def merges(self) -> list[str] | None:
+        """The pairs of byte-pair encoding in order, "a b"; None where it is not said so."""
+
 
 @dataclass(frozen=True)
 class SourceFolder:
@@ -120,6 +123,16 @@ class SourceFolder:
             {} if found is None else {"default": found} if isinstance(found, str) else dict(found)
         )
 
+    def merges(self) -> list[str] | None:
+        """As transformers' fast tokenizer holds them."""
+        backend = getattr(self._tokenizer, "backend_tokenizer", None)
+        if backend is None:
+            return None
+        pairs = json.loads(backend.to_str())["model"].get("merges")
+        if pairs is None:
+            return None
+        return [pair if isinstance(pair, str) else " ".join(pair) for pair in pairs]
+
     def _json(self, name: str) -> dict[str, Any]:
         read = self.reference.checkpoint.files.get(name)
         try:
@@ -176,3 +189,7 @@ class SourceFile:
     def chat_templates(self) -> dict[str, str]:
         """Name -> Jinja source."""
         return dict(self.artefact.chat_templates or {})
+
+    def merges(self) -> list[str] | None:
+        """The file's own."""
+        return None if self.artefact.merges is None else list(self.artefact.merges())
