@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from converters.to_onnx.options import Options
 from converters.to_onnx.run import Runner
-from converters.to_onnx.write import Options, emit
+from converters.to_onnx.write import emit
 from ropeconv.extend import ScalingRequest
 from ropeconv.prepare import prepare
 from ropeconv.target import Emitted
