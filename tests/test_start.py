@@ -114,7 +114,8 @@ def test_a_portion_that_is_installed_is_found(tmp_path: Path) -> None:
 
 def waiting(tmp_path: Path, number: signal.Signals, *, ignored: bool) -> subprocess.Popen[str]:
     """A command that waits; with `number` ignored from the start, as `nohup` does for SIGHUP."""
-    before = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n" if ignored else ""
+    disposition = "SIG_IGN" if ignored else "SIG_DFL"  # these tests may run under nohup themselves
+    before = f"import signal; signal.signal(signal.SIGHUP, signal.{disposition})\n"
     process = subprocess.Popen(
         [sys.executable, "-c", before + WAITING],
         cwd=tmp_path,
