@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ropeconv.proof.rotary import Rotary
+from ropeconv.proof.reference.rotary import Rotary
 from ropeconv.rope.spec import Frequencies
 
 Array = NDArray[np.float64]

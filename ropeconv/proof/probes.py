@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ropeconv.artefact import Probe
 from ropeconv.errors import CheckpointError
 from ropeconv.gates import Gates
-from ropeconv.proof.reference import Reference
+from ropeconv.proof.reference.whole import Reference
 
 # Probes are a few tokens at scattered positions, and noisier than a band of text: medians up to 8
 # times its NMSE

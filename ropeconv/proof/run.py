@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from ropeconv import registry
@@ -12,9 +13,9 @@ from ropeconv.extend import ScalingRequest
 from ropeconv.gates import Gates
 from ropeconv.proof.compare import compare_logits
 from ropeconv.proof.frequencies import switches
-from ropeconv.proof.reference import Reference
+from ropeconv.proof.reference.rotary import Rotary
+from ropeconv.proof.reference.whole import Reference
 from ropeconv.proof.report import SKIPPED, Measured, Report, Rung
-from ropeconv.proof.rotary import Rotary
 from ropeconv.proof.rungs import (
     Progress,
     frequency_rung,
@@ -24,7 +25,7 @@ from ropeconv.proof.rungs import (
     token_rung,
     weight_rung,
 )
-from ropeconv.proof.structure import Expected, find_expected, structure_findings
+from ropeconv.proof.structure import Expected, Findings, find_expected, structure_findings
 from ropeconv.proof.text import Pass, default_text, plan_passes, read_text, wanted_tokens
 from ropeconv.proof.tokens.tokenizing import SourceFile, SourceFolder, Tokenizing
 from ropeconv.target import Target
@@ -59,25 +60,28 @@ def verify(
         artefact, reference=reference, request=request, original_context=original_context
     )
     gates = target.gates(artefact.type, expected.model.stack)
-    wanted = wanted_tokens(
-        tokens, trained=expected.rope.original_context, context=expected.rope.context
-    )
+    rope = expected.rope
+    wanted = wanted_tokens(tokens, trained=rope.original_context, context=rope.context)
     content = default_text() if text is None else read_text(text)
     findings = structure_findings(artefact, expected, target=target)
+    structure = _structure_rung(artefact, findings)
+    if findings.blocking:
+        rungs = [structure, *_skipped_rungs()]
+        return _report(target, artefact, expected, rungs, [], wanted=wanted)
+    later, measured = _run_rungs(
+        target, artefact, expected, content, wanted=wanted, gates=gates, progress=progress
+    )
+    return _report(target, artefact, expected, [structure, *later], measured, wanted=wanted)
+
+
+def _structure_rung(artefact: Artefact, findings: Findings) -> Rung:
     count = len(artefact.checkpoint.tensors)
     summary = f"{count} tensors and every key accounted for, lengths right"
-    rungs = [make_rung("structure", (*findings.blocking, *findings.others), summary)]
-    measured: list[Measured] = []
-    if findings.blocking:
-        rungs += [
-            Rung(name, SKIPPED, "the artefact's structure does not allow it") for name in LATER
-        ]
-    else:
-        later, measured = _run_rungs(
-            target, artefact, expected, content, wanted=wanted, gates=gates, progress=progress
-        )
-        rungs += later
-    return _report(target, artefact, expected, rungs, measured, wanted=wanted)
+    return make_rung("structure", (*findings.blocking, *findings.others), summary)
+
+
+def _skipped_rungs() -> list[Rung]:
+    return [Rung(name, SKIPPED, "the artefact's structure does not allow it") for name in LATER]
 
 
 def _run_rungs(
@@ -102,22 +106,14 @@ def _run_rungs(
     ]
     ids = tokenizer.tokenize(content)[:wanted]
     measured: list[Measured] = []
+    measure = partial(
+        _measure, artefact, torch_side, gates=gates, trained=trained, progress=progress
+    )
     if artefact.probes and ids:
         rungs.append(probe_rung(artefact, torch_side, ids, gates, progress))
     try:
         for run in plan_passes(ids, switch=_find_switch(artefact, rotary), trained=trained):
-            part = ids[: run.tokens]
-            measured.append(
-                _measure(
-                    artefact,
-                    torch_side,
-                    part,
-                    run=run,
-                    gates=gates,
-                    trained=trained,
-                    progress=progress,
-                )
-            )
+            measured.append(measure(ids[: run.tokens], run=run))
     except CheckpointError as error:
         return [*rungs, make_rung("logits", [str(error)], "")], measured
     rungs.append(

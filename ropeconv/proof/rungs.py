@@ -10,9 +10,9 @@ from ropeconv.gates import Gates
 from ropeconv.proof.compare import Band
 from ropeconv.proof.frequencies import compare_frequencies
 from ropeconv.proof.probes import compare_probes
-from ropeconv.proof.reference import Reference
+from ropeconv.proof.reference.rotary import Rotary
+from ropeconv.proof.reference.whole import Reference
 from ropeconv.proof.report import FAIL, OK, Measured, Rung
-from ropeconv.proof.rotary import Rotary
 from ropeconv.proof.structure import Expected
 from ropeconv.proof.tokens.compare import token_findings
 from ropeconv.proof.tokens.texts import SCRIPT_SAMPLES

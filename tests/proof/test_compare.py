@@ -23,8 +23,8 @@ from ropeconv.errors import CannotExpress, CheckpointError
 from ropeconv.gates import Gates
 from ropeconv.proof.compare import band_edges, compare_logits, pair_blocks
 from ropeconv.proof.frequencies import compare_frequencies
+from ropeconv.proof.reference.rotary import Rotary
 from ropeconv.proof.report import FAIL, OK, Measured, Report, Rung, to_json
-from ropeconv.proof.rotary import Rotary
 from ropeconv.proof.rungs import gate_findings
 from ropeconv.proof.text import Pass, plan_passes, wanted_tokens
 from ropeconv.proof.weights import compare_weights

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from ropeconv.errors import CheckpointError
 from ropeconv.model import Checkpoint, Rows, Tensor
-from ropeconv.proof import reference_network
-from ropeconv.proof.layerwise import LayerwiseReference
-from ropeconv.proof.reference import Reference
+from ropeconv.proof.reference import network
+from ropeconv.proof.reference.layerwise import LayerwiseReference
+from ropeconv.proof.reference.whole import Reference
 from ropeconv.sources.folder import open_checkpoint
 from tests.families import FAMILIES, make_model, model_logits, random_ids
 from tests.methods import LONG, THETA, L, ramp
@@ -197,15 +197,15 @@ def test_parts_of_the_head_and_of_the_text_have_the_bits_of_the_whole(
     family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoint = save(tmp_path, family)
-    monkeypatch.setattr(reference_network, "HEAD_VALUES", 33 * 64)
-    monkeypatch.setattr(reference_network, "MLP_ROWS", 100)
+    monkeypatch.setattr(network, "HEAD_VALUES", 33 * 64)
+    monkeypatch.setattr(network, "MLP_ROWS", 100)
     assert_same_bits(checkpoint, random_ids(TOKENS))
 
 
 def test_parts_differ_by_one_at_most_and_cover_all() -> None:
-    assert list(reference_network.even_parts(513, at_most=512)) == [(0, 256), (256, 513)]
-    assert list(reference_network.even_parts(512, at_most=512)) == [(0, 512)]
-    assert list(reference_network.even_parts(10, at_most=4)) == [(0, 3), (3, 6), (6, 10)]
+    assert list(network.even_parts(513, at_most=512)) == [(0, 256), (256, 513)]
+    assert list(network.even_parts(512, at_most=512)) == [(0, 512)]
+    assert list(network.even_parts(10, at_most=4)) == [(0, 3), (3, 6), (6, 10)]
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3_moe"])

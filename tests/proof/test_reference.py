@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from ropeconv.errors import CheckpointError
-from ropeconv.proof.reference import Reference
+from ropeconv.proof.reference.whole import Reference
 from ropeconv.sources.folder import open_checkpoint
 from tests.checkpoints import VOCAB, save_checkpoint
 from tests.families import model_logits, random_ids

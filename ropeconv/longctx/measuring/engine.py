@@ -19,14 +19,14 @@ from ropeconv.errors import RopeconvError, TokenizerError
 from ropeconv.kit.foreign import quiet_transformers
 from ropeconv.longctx.measuring.bands import Losses
 from ropeconv.model import Model
-from ropeconv.proof.reference import apply_head, report_layers
-from ropeconv.proof.rotary import find_rotary
-from ropeconv.proof.transformers_model import (
+from ropeconv.proof.reference.rotary import find_rotary
+from ropeconv.proof.reference.transformers_model import (
     build_model,
     has_tokenizer,
     load_tokenizer,
     transformers_config,
 )
+from ropeconv.proof.reference.whole import apply_head, report_layers
 from ropeconv.target import Progress
 
 ROWS = 512  # rows of vocabulary-sized logits held at a time

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from ropeconv.artefact import Artefact
 from ropeconv.errors import TokenizerError
-from ropeconv.proof.reference import Reference
+from ropeconv.proof.reference.whole import Reference
 
 # GGUF's names of special ids -> transformers' stems, beside bos, eos and padding, which every
 # format has

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from ropeconv.kit.foreign import quiet_transformers
 from ropeconv.model import Checkpoint, Tensor
-from ropeconv.proof.reference import Reference
-from ropeconv.proof.reference_network import Call, Network, even_parts
+from ropeconv.proof.reference.network import Call, Network, even_parts
+from ropeconv.proof.reference.whole import Reference
 
 ROWS = 512  # rows of vocabulary-sized logits held at a time
 Progress = Callable[[int, int], None]

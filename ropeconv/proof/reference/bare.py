@@ -8,7 +8,7 @@ from typing import Any
 
 from ropeconv.errors import CheckpointError
 from ropeconv.kit.foreign import first_line
-from ropeconv.proof.transformers_model import transformers_config
+from ropeconv.proof.reference.transformers_model import transformers_config
 
 
 def build_bare_model(config: Mapping[str, Any], *, source: str, dtype: str) -> Any:

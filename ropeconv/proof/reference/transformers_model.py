@@ -45,6 +45,12 @@ def build_model(
         raise CheckpointError(
             f"{checkpoint.path}: transformers cannot build the reference ({first_line(error)})"
         ) from error
+    _refuse_incomplete(checkpoint, info)
+    return model.eval()
+
+
+def _refuse_incomplete(checkpoint: Checkpoint, info: Mapping[str, Any]) -> None:
+    """CheckpointError where transformers would make a weight up. info: what it says of loading."""
     for what in ("missing_keys", "mismatched_keys"):
         if info.get(what):
             name = sorted(map(str, info[what]))[0]
@@ -52,7 +58,6 @@ def build_model(
                 f"{checkpoint.path}: the reference has no weight for {name} ({what}); is it "
                 f"complete?"
             )
-    return model.eval()
 
 
 def transformers_config(config: Mapping[str, Any]) -> Any:

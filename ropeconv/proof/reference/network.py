@@ -17,8 +17,8 @@ from typing import Any
 
 from ropeconv.errors import CheckpointError
 from ropeconv.model import Tensor
-from ropeconv.proof.reference_bare import build_bare_model, find_layers, put, replaced
-from ropeconv.proof.reference_weights import Weights, fill_rows
+from ropeconv.proof.reference.bare import build_bare_model, find_layers, put, replaced
+from ropeconv.proof.reference.weights import Weights, fill_rows
 
 HEAD_VALUES = 1 << 24  # of the head's weights in memory at a time: 64 MiB of float32
 MLP_ROWS = 1024  # tokens whose MLP is in memory at a time

@@ -19,8 +19,8 @@ from ropeconv.arch.layers import FULL, SLIDING
 from ropeconv.errors import CheckpointError
 from ropeconv.kit.foreign import quiet_transformers
 from ropeconv.model import Checkpoint
-from ropeconv.proof.rotary import Rotary, find_rotary, read_rotary
-from ropeconv.proof.transformers_model import build_model, has_tokenizer, load_tokenizer
+from ropeconv.proof.reference.rotary import Rotary, find_rotary, read_rotary
+from ropeconv.proof.reference.transformers_model import build_model, has_tokenizer, load_tokenizer
 
 CHUNK = 512  # rows of vocabulary-sized logits held at a time
 LAYER_KINDS = (FULL, SLIDING)
