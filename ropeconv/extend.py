@@ -61,18 +61,8 @@ def extend_ropes(
     }
     context = max(rope.context for rope in scaled.values() if rope is not None)
     if FULL not in targets and (sliding_window is None or sliding_window < context):
-        window = "of unknown size" if sliding_window is None else f"of {sliding_window} tokens"
         trained = max(rope.original_context for rope in targets.values())
-        less = (
-            f"give --context {sliding_window} or less, or "
-            if sliding_window is not None and trained < sliding_window
-            else ""
-        )
-        raise RopeConfigError(
-            f"every layer attends within a window {window}, so no scaling reaches {context} "
-            f"tokens; "
-            f"{less}set sliding_window to null in config.json if the model was trained without it"
-        )
+        raise _beyond_window(sliding_window, trained=trained, context=context)
     return {
         layer: scaled[layer]
         if layer in scaled
@@ -81,6 +71,19 @@ def extend_ropes(
         else replace(rope, context=context)
         for layer, rope in ropes.items()
     }
+
+
+def _beyond_window(sliding_window: int | None, *, trained: int, context: int) -> RopeConfigError:
+    window = "of unknown size" if sliding_window is None else f"of {sliding_window} tokens"
+    less = (
+        f"give --context {sliding_window} or less, or "
+        if sliding_window is not None and trained < sliding_window
+        else ""
+    )
+    return RopeConfigError(
+        f"every layer attends within a window {window}, so no scaling reaches {context} tokens; "
+        f"{less}set sliding_window to null in config.json if the model was trained without it"
+    )
 
 
 def _layers_to_scale(ropes: Mapping[str, Rope | None]) -> dict[str, Rope]:
@@ -152,15 +155,7 @@ def _compose(rope: Rope, request: ScalingRequest) -> Rope:
             f"the checkpoint is scaled ({rope.kind}) without saying its trained context; give "
             f"--original-context"
         )
-    bare = Rope(
-        "default",
-        rope.theta,
-        rope.head_dim,
-        rope.original_context,
-        rope.original_context,
-        DefaultParameters(),
-    )
-    bare = replace(bare, partial_rotary_factor=rope.partial_rotary_factor)
+    bare = _bare(rope)
     factor, context = _settle(request, _request_kind(request), trained=rope.context)
     added_rope = _build(bare, request, factor=factor, context=round(bare.context * factor))
     added = solve(added_rope)
@@ -175,6 +170,19 @@ def _compose(rope: Rope, request: ScalingRequest) -> Rope:
         attention_factor=before.attention_factor * added.attention_factor,
     )
     return as_longrope(replace(rope, context=context), frequencies=product)
+
+
+def _bare(rope: Rope) -> Rope:
+    """The trained rope without its scaling, whatever that is."""
+    bare = Rope(
+        "default",
+        rope.theta,
+        rope.head_dim,
+        rope.original_context,
+        rope.original_context,
+        DefaultParameters(),
+    )
+    return replace(bare, partial_rotary_factor=rope.partial_rotary_factor)
 
 
 def _scale(rope: Rope, request: ScalingRequest) -> Rope:

@@ -29,10 +29,11 @@ class SafetensorsOptions(Options):
 
 MANUAL = Manual(
     summary="Write a Hugging Face folder for PyTorch.",
-    text="""Write SOURCE as a Hugging Face folder that transformers 5 and 4 read alike, its context made longer.
+    text="""Write SOURCE as a Hugging Face folder that transformers 5 and 4 read alike, its context
+    made longer.
 
-    SOURCE is a Hugging Face folder (safetensors or pytorch_model*.bin), a GGUF file or a hub id. Weights that stay as they
-    are keep their files, copied or hard-linked; only config.json is new.
+    SOURCE is a Hugging Face folder (safetensors or pytorch_model*.bin), a GGUF file or a hub id.
+    Weights that stay as they are keep their files, copied or hard-linked; only config.json is new.
 
     \b
     Examples:

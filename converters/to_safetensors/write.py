@@ -66,12 +66,7 @@ def emit(
         raise OutputError("a folder to write is needed; give it with -o")
     spelling = carry(model, options.bake)
     dtype = parse_dtype(options.dtype)
-    kept = kept_files(model, dtype=dtype, max_shard_size=options.max_shard_size)
-    if options.link and not kept:
-        raise OutputError(
-            "--link needs weights that stay as they are; leave --link, --dtype and "
-            "--max-shard-size out"
-        )
+    kept = _kept(model, options, dtype)
     tensors = plan(model, dtype=dtype)
     config = write_config(model, spelling, dtype=None if kept else _widest(tensors))
     shards = [] if kept else lay_out(tensors, max_shard_size=options.max_shard_size)
@@ -90,6 +85,17 @@ def emit(
         type=_type_name(tensors),
         details=_details(model, config, tensors, options, contents),
     )
+
+
+def _kept(model: Model, options: SafetensorsOptions, dtype: str | None) -> list[Path]:
+    """The weight files that go over unchanged; OutputError where --link needs some."""
+    kept = kept_files(model, dtype=dtype, max_shard_size=options.max_shard_size)
+    if options.link and not kept:
+        raise OutputError(
+            "--link needs weights that stay as they are; leave --link, --dtype and "
+            "--max-shard-size out"
+        )
+    return kept
 
 
 def _fill(

@@ -119,16 +119,8 @@ def scaling_request(options: dict[str, Any]) -> ScalingRequest | None:
     existing = options.pop("on_existing")
     given = [(name, value) for name, value in factors.items() if value is not None]
     ways = len(given) + (kind is not None) + (file is not None)
-    if ways > 1:
-        raise click.UsageError(
-            "give one of --pi-factor, --ntk-factor, --yarn-factor, --scaling, --rope-parameters"
-        )
-    if factor is not None and kind is None and file is None:
-        raise click.UsageError("--factor belongs to --scaling KIND or --rope-parameters")
-    if parameters and ways == 0:
-        raise click.UsageError(
-            "--set belongs to --pi-factor, --ntk-factor, --yarn-factor or --scaling KIND"
-        )
+    stray_factor = factor is not None and kind is None and file is None
+    _refuse_mixture(ways, stray_factor=stray_factor, stray_settings=bool(parameters) and ways == 0)
     if ways == 0 and context is None:
         if existing != "refuse":
             raise click.UsageError("--on-existing belongs to a scaling option")
@@ -143,6 +135,20 @@ def scaling_request(options: dict[str, Any]) -> ScalingRequest | None:
         on_existing=existing,
         huggingface=None if file is None else read_parameters(file),
     )
+
+
+def _refuse_mixture(ways: int, *, stray_factor: bool, stray_settings: bool) -> None:
+    """UsageError for options that do not go together. ways: how many name a scaling."""
+    if ways > 1:
+        raise click.UsageError(
+            "give one of --pi-factor, --ntk-factor, --yarn-factor, --scaling, --rope-parameters"
+        )
+    if stray_factor:
+        raise click.UsageError("--factor belongs to --scaling KIND or --rope-parameters")
+    if stray_settings:
+        raise click.UsageError(
+            "--set belongs to --pi-factor, --ntk-factor, --yarn-factor or --scaling KIND"
+        )
 
 
 def _settings(texts: Sequence[str]) -> dict[str, Any]:

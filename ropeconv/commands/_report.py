@@ -168,15 +168,24 @@ def show_conversion(
     from rich.console import Console
     from rich.table import Table
 
-    facts = conversion_facts(model, emitted, dry_run=dry_run)
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for key, value in _conversion_rows(model, emitted, dry_run=dry_run).items():
+        table.add_row(f"[bold]{key}[/bold]", value)
+    Console(soft_wrap=True).print(table)
+    if not dry_run:
+        Console(stderr=True, soft_wrap=True).print(
+            f"[dim]prove it: ropeconv verify "
+            f"{shlex.quote(str(artefact or emitted.files[0]))}[/dim]",
+            highlight=False,
+        )
+
+
+def _conversion_rows(model: Model, emitted: Emitted, *, dry_run: bool) -> dict[str, str]:
     rope = model.main_rope
     architecture = emitted.details.get("architecture", emitted.type)
-    table = Table(show_header=False, box=None, pad_edge=False)
-    files = (
-        facts["files"]
-        if len(facts["files"]) <= 2
-        else [facts["files"][0], f"... {len(facts['files'])} files"]
-    )
+    files = [str(path) for path in emitted.files]
+    if len(files) > 2:
+        files = [files[0], f"... {len(files)} files"]
     types = ", ".join(
         f"{kind} {size / 1e6:,.1f} MB"
         for kind, size in emitted.details.get("bytes_by_type", {}).items()
@@ -192,12 +201,4 @@ def show_conversion(
     limits = emitted.details.get("tokenizer_limits", [])
     if limits:
         rows["tokens"] = "\n".join(limits)
-    for key, value in rows.items():
-        table.add_row(f"[bold]{key}[/bold]", value)
-    Console(soft_wrap=True).print(table)
-    if not dry_run:
-        Console(stderr=True, soft_wrap=True).print(
-            f"[dim]prove it: ropeconv verify "
-            f"{shlex.quote(str(artefact or facts['files'][0]))}[/dim]",
-            highlight=False,
-        )
+    return rows

@@ -6,13 +6,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ropeconv.commands._options import scaling_options, scaling_request
 from ropeconv.commands._report import wide_console
 from ropeconv.errors import RopeconvError
+
+if TYPE_CHECKING:
+    from ropeconv.inspection.look import Look
 
 
 @click.command(
@@ -83,13 +86,7 @@ def command(
 
     found = look(source, request, original_context=original_context)
     if plot is not None:
-        if found.scaled is None:
-            raise RopeconvError(
-                f"{source}: nothing to draw ({found.refusal or 'not a checkpoint'})"
-            )
-        from ropeconv.inspection.plot import plot_spectrum
-
-        plot_spectrum(found.scaled, plot, title=_title(source, found.facts), force=force)
+        _draw(source, found, plot, force=force)
     if output is None:
         _print(to_json(found) if as_json else None, lambda console: render(found, console))
         return 0 if found.sound else 1
@@ -104,6 +101,14 @@ def command(
         lambda console: render_mend(mended, console),
     )
     return 0
+
+
+def _draw(source: str, found: Look, plot: Path, *, force: bool) -> None:
+    if found.scaled is None:
+        raise RopeconvError(f"{source}: nothing to draw ({found.refusal or 'not a checkpoint'})")
+    from ropeconv.inspection.plot import plot_spectrum
+
+    plot_spectrum(found.scaled, plot, title=_title(source, found.facts), force=force)
 
 
 def _title(source: str, facts: dict[str, Any]) -> str:

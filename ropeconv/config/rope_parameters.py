@@ -21,6 +21,8 @@ from ropeconv.rope.huggingface import find_rope_type, parse_rope
 from ropeconv.rope.solve import validate
 from ropeconv.rope.spec import Rope, ScalingKind
 
+ORIGINAL = "original_max_position_embeddings"
+
 
 def read_ropes(
     config: Mapping[str, Any],
@@ -77,37 +79,40 @@ def _contexts(
     """(L, L') in tokens: what transformers computes with where the kind reads L, else what the
     config claims.
     """
-    key = "original_max_position_embeddings"
     for place, holder in (("config.json", config), (where, values)):
-        if key in holder:
-            _checks.whole(f"{place} {key}", holder[key])
+        if ORIGINAL in holder:
+            _checks.whole(f"{place} {ORIGINAL}", holder[ORIGINAL])
     limit = config.get("max_position_embeddings")
     if limit is not None:
         limit = _checks.whole("config.json max_position_embeddings", limit)
     stated = _stated_context(
-        config.get(key), values.get(key), kind, where=where, nested=nested, limit=limit
+        config.get(ORIGINAL), values.get(ORIGINAL), kind, where=where, nested=nested, limit=limit
     )
     if argument is not None:
-        _checks.whole("original context", argument)
-        if stated is not None and stated != argument:
-            raise RopeConfigError(
-                f"the checkpoint says trained context {stated}, --original-context {argument}; "
-                f"drop the option"
-            )
-        if limit is not None and argument > limit:
-            raise RopeConfigError(
-                f"--original-context {argument} is above max_position_embeddings {limit}; lower it"
-            )
+        _check_argument(argument, stated=stated, limit=limit)
         stated = argument
     if stated is None and kind.needs_original:
         raise RopeConfigError(
-            f"{where}: {kind.name} without {key} would take the extended context for the trained "
-            f"one; "
-            f"add it, or give --original-context"
+            f"{where}: {kind.name} without {ORIGINAL} would take the extended context for the "
+            f"trained one; add it, or give --original-context"
         )
     if limit is None and (stated is None or kind.needs_original):
         raise RopeConfigError("config.json has no max_position_embeddings; add it")
     return stated or limit, limit or stated  # type: ignore[return-value]
+
+
+def _check_argument(argument: int, *, stated: int | None, limit: int | None) -> None:
+    """RopeConfigError for an --original-context that the config contradicts."""
+    _checks.whole("original context", argument)
+    if stated is not None and stated != argument:
+        raise RopeConfigError(
+            f"the checkpoint says trained context {stated}, --original-context {argument}; "
+            f"drop the option"
+        )
+    if limit is not None and argument > limit:
+        raise RopeConfigError(
+            f"--original-context {argument} is above max_position_embeddings {limit}; lower it"
+        )
 
 
 def _stated_context(
@@ -119,16 +124,18 @@ def _stated_context(
     nested: bool,
     limit: int | None,
 ) -> int | None:
-    key = "original_max_position_embeddings"
     if not kind.needs_original:
         if top is not None and inner is not None and top != inner:
-            raise RopeConfigError(f"{key} is {top} in config.json and {inner} in {where}; keep one")
+            raise RopeConfigError(
+                f"{ORIGINAL} is {top} in config.json and {inner} in {where}; keep one"
+            )
         return inner if top is None else top
     if not nested:
         return inner if top is None else top  # transformers prefers the outer one here
     if inner is None and top is not None and top != limit:
         raise RopeConfigError(
-            f"{where} lacks {key}, and transformers does not read the outer one ({top}); move it in"
+            f"{where} lacks {ORIGINAL}, and transformers does not read the outer one ({top}); "
+            f"move it in"
         )
     return inner
 
@@ -187,7 +194,7 @@ def write_rope_parameters(ropes: Mapping[str, Rope | None], *, nested: bool) -> 
     patch["max_position_embeddings"] = main.context
     # Phi-3's class has a default of its own here and lets it override rope_parameters.
     if find_kind(main.kind).static:
-        patch["original_max_position_embeddings"] = main.original_context
+        patch[ORIGINAL] = main.original_context
     return patch
 
 

@@ -39,13 +39,6 @@ def _lost_theta(case: Case) -> Finding | None:
     if theta == case.default_theta:
         return None
 
-    def mend(config: Values) -> dict[str, Any]:
-        share = {key: case.newer[key] for key in ("partial_rotary_factor",) if key in case.newer}
-        return without(config, "rope_parameters") | {
-            "rope_scaling": {**share, **case.older, "rope_theta": theta},
-            "rope_theta": theta,
-        }
-
     effect = f"rope_scaling wins, and the base becomes {case.default_theta:g}"
     return Finding(
         "T1",
@@ -59,17 +52,31 @@ def _lost_theta(case: Case) -> Finding | None:
             ),
         },
         "keep rope_scaling's method and write the base where both majors read it",
-        mend,
+        partial(_keep_older, case=case, theta=theta),
     )
 
 
-def _null_theta(case: Case) -> Finding | None:
+def _keep_older(config: Values, *, case: Case, theta: float) -> dict[str, Any]:
+    """rope_scaling alone, with the base that was beside it in rope_parameters."""
+    share = {key: case.newer[key] for key in ("partial_rotary_factor",) if key in case.newer}
+    return without(config, "rope_parameters") | {
+        "rope_scaling": {**share, **case.older, "rope_theta": theta},
+        "rope_theta": theta,
+    }
+
+
+def _theta_holes(case: Case) -> list[str]:
+    """Where a base of null is written."""
     holes = [
         where
         for where, values in case.dicts()
         if "rope_theta" in values and values["rope_theta"] is None
     ]
-    holes += [key for key in THETA_KEYS if key in case.config and case.config[key] is None]
+    return holes + [key for key in THETA_KEYS if key in case.config and case.config[key] is None]
+
+
+def _null_theta(case: Case) -> Finding | None:
+    holes = _theta_holes(case)
     if not holes:
         return None
     others = {

@@ -21,21 +21,13 @@ from ropeconv.finding import ERROR, WARNING, Finding, Values
 def _yarn_without_length(case: Case) -> Finding | None:
     limit = case.config.get(MAX)
     for where, values in case.dicts():
-        if (
-            kind_of(values) != "yarn"
-            or values.get(TRAINED) is not None
-            or (case.config.get(TRAINED) is not None and not case.nested)
-        ):
+        known = case.config.get(TRAINED) is not None and not case.nested
+        if kind_of(values) != "yarn" or values.get(TRAINED) is not None or known:
             continue
         if case.nested and case.config.get(TRAINED) is not None:
             return None  # T7 says it
         stated = case.original_context
         factor = values.get("factor")
-        either = (
-            f" ({limit}, or {limit / factor:g} if that was multiplied already)"
-            if limit and factor
-            else ""
-        )
         return Finding(
             "T4",
             ERROR if stated is None else WARNING,
@@ -48,11 +40,18 @@ def _yarn_without_length(case: Case) -> Finding | None:
                 "transformers 4": "the same",
                 "onnxruntime-genai": "takes the extended length",
             },
-            f"give the trained length with --original-context N{either}",
+            f"give the trained length with --original-context N{_either_length(limit, factor)}",
             None if stated is None else partial(_state_length, length=stated, nested=case.nested),
             answered=stated is not None,
         )
     return None
+
+
+def _either_length(limit: Any, factor: Any) -> str:
+    """What N may be: a limit does not say whether the factor is in it."""
+    if not limit or not factor:
+        return ""
+    return f" ({limit}, or {limit / factor:g} if that was multiplied already)"
 
 
 def _state_length(config: Values, *, length: int, nested: bool) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from ropeconv.extend import ScalingRequest
 from ropeconv.finding import ERROR, Finding
 from ropeconv.inspection.facts import frequency_facts, model_facts, weight_bytes
 from ropeconv.inspection.methods import FACTOR, carry_table
-from ropeconv.model import Model
+from ropeconv.model import Checkpoint, Model
 from ropeconv.prepare import scale
 from ropeconv.provenance import read_folder_origin
 from ropeconv.sources.folder import open_checkpoint
@@ -69,6 +69,20 @@ def look(
         return _look_at_keys(str(source), file, findings, str(error))
     if file is None:
         findings = examine_checkpoint(checkpoint, original_context=original_context)
+    return _look_at_checkpoint(
+        str(source), checkpoint, findings, request, original_context=original_context
+    )
+
+
+def _look_at_checkpoint(
+    source: str,
+    checkpoint: Checkpoint,
+    findings: Sequence[Finding],
+    request: ScalingRequest | None,
+    *,
+    original_context: int | None,
+) -> Look:
+    """Its model as `request` scales it; its family and bytes where it cannot be understood."""
     facts: dict[str, Any] = {
         "format": checkpoint.format,
         "provenance": _provenance(checkpoint.path),
@@ -80,12 +94,12 @@ def look(
         reason = unreachable(str(config.get("model_type")), config) or str(error)
         facts["family"] = config.get("model_type")
         facts["weight_bytes"] = weight_bytes(checkpoint.tensors)
-        return Look(str(source), facts, findings, refusal=reason)
+        return Look(source, facts, findings, refusal=reason)
     scaled = scale(model, request)
     reach = scaled.main_rope.context / scaled.main_rope.original_context
     table = carry_table(model, factor=reach if reach > 1 else FACTOR)
     facts |= model_facts(scaled) | {"carries": table}
-    return Look(str(source), facts, findings, model, scaled)
+    return Look(source, facts, findings, model, scaled)
 
 
 def _look_at_keys(source: str, file: Opened, findings: Sequence[Finding], refusal: str) -> Look:

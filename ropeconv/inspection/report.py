@@ -63,13 +63,7 @@ def _lines(look: Look) -> dict[str, str]:
     kinds = " ".join(str(facts[key]) for key in ("format", "type") if facts.get(key))
     lines = {"path": f"{look.path} ({kinds})"}
     if "parameters" in facts:
-        lines["model"] = (
-            f"{facts['family']}, {facts['parameters'] / 1e6:,.1f} M parameters, {facts['layers']} "
-            f"layers, "
-            f"hidden {facts['hidden_size']}, heads {facts['heads']}/{facts['kv_heads']} of "
-            f"{facts['head_dim']}, "
-            f"vocabulary {facts['vocab_size']}"
-        )
+        lines["model"] = _model_line(facts)
     elif facts.get("family"):
         lines["model"] = str(facts["family"])
     if "context" in facts:
@@ -90,6 +84,15 @@ def _lines(look: Look) -> dict[str, str]:
             f"{origin['fingerprint'][:12]})"
         )
     return lines
+
+
+def _model_line(facts: Mapping[str, Any]) -> str:
+    return (
+        f"{facts['family']}, {facts['parameters'] / 1e6:,.1f} M parameters, "
+        f"{facts['layers']} layers, hidden {facts['hidden_size']}, "
+        f"heads {facts['heads']}/{facts['kv_heads']} of {facts['head_dim']}, "
+        f"vocabulary {facts['vocab_size']}"
+    )
 
 
 def _rope_line(rope: Mapping[str, Any] | None) -> str:

@@ -6,7 +6,7 @@ contexts are arguments.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from ropeconv import registry
@@ -66,10 +66,7 @@ def parse_rope(
     of range.
     """
     keys = parameter_keys(kind, own=False)
-    for key in values:
-        if key not in keys and key not in HEADER:
-            takes = ", ".join(dict.fromkeys((*keys, *HEADER)))
-            raise RopeConfigError(f"{where} has {key!r}; {kind.name} takes: {takes}")
+    _refuse_unknown(values, keys, kind, where=where)
     partial = values.get("partial_rotary_factor", partial)
     own = {key: values[key] for key in keys if key in values}
     if "partial_rotary_factor" in keys:  # proportional counts its pairs over the whole head
@@ -89,3 +86,12 @@ def parse_rope(
     except RopeConfigError as error:
         raise RopeConfigError(f"{where}: {error}") from error
     return rope
+
+
+def _refuse_unknown(
+    values: Mapping[str, Any], keys: Collection[str], kind: ScalingKind, *, where: str
+) -> None:
+    for key in values:
+        if key not in keys and key not in HEADER:
+            takes = ", ".join(dict.fromkeys((*keys, *HEADER)))
+            raise RopeConfigError(f"{where} has {key!r}; {kind.name} takes: {takes}")

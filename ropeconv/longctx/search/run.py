@@ -84,11 +84,15 @@ def search(
     if not processes.main:
         return None
     result = _conclude(plan, out, scorer, found, seeds, held)
-    facts = json.dumps(searched_facts(result), indent=2, allow_nan=False)
-    write_text(out, f"{facts}\n")
+    _write(result)
     scorer.history.unlink()
     shutil.rmtree(check, ignore_errors=True)
     return result
+
+
+def _write(result: Searched) -> None:
+    facts = json.dumps(searched_facts(result), indent=2, allow_nan=False)
+    write_text(result.out, f"{facts}\n")
 
 
 def _check_output(out: Path, *, replace: bool) -> None:

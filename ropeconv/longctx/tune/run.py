@@ -82,14 +82,10 @@ def tune(
     round_weights(engine.network, dtype)
     after = _held_out_losses(engine, held, progress)
     found = tuned(model, recipe, steps, out=out, before=before, after=after)
+    record = tuned_facts(found)
+    told = within(progress, "writing")
     write_tuned(
-        model,
-        engine.network,
-        out,
-        dtype=dtype,
-        record=tuned_facts(found),
-        force=choices.force,
-        progress=within(progress, "writing"),
+        model, engine.network, out, dtype=dtype, record=record, force=choices.force, progress=told
     )
     shutil.rmtree(state)
     return found
