@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ropeconv.model import Checkpoint, Tensor
+from ropeconv.model import Checkpoint, Model, Tensor
 from ropeconv.rope.spec import Frequencies
 
 
@@ -65,7 +65,10 @@ class Artefact:
     byte. ends: () -> id -> whether it is the artefact's word, and not its runtime's habit, that
     generation stops there. chat_templates: name -> Jinja source, "default" for the main one.
     merges: () -> the pairs of byte-pair encoding in order, "a b". These four: None where the
-    format, or the file, keeps no such thing.
+    format, or the file, keeps no such thing. unexpected: the model that it should be -> what the
+    artefact states beside its tensors that this model does not need, or has otherwise, one line
+    each; None where a format states nothing there. precise: logits with float products, where the
+    runtime can be told not to round activations as the file says.
     """
 
     path: Path
@@ -86,6 +89,8 @@ class Artefact:
     ends: Callable[[], Mapping[int, bool]] | None = None
     chat_templates: Mapping[str, str] | None = None
     merges: Callable[[], Sequence[str]] | None = None
+    unexpected: Callable[[Model], Sequence[str]] | None = None
+    precise: Callable[[Sequence[int], int], Iterator[NDArray[np.float32]]] | None = None
 
 
 @dataclass(frozen=True)

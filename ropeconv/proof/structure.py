@@ -130,6 +130,7 @@ def structure_findings(artefact: Artefact, expected: Expected, *, target: Target
     others = [
         *_length_findings(artefact, expected.rope),
         *_config_findings(artefact, expected, target=target),
+        *([] if artefact.unexpected is None else artefact.unexpected(expected.model)),
     ]
     if artefact.provenance is not None and artefact.provenance.family != expected.model.arch.name:
         family = artefact.provenance.family

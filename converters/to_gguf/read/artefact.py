@@ -14,6 +14,7 @@ from converters.to_gguf import run
 from converters.to_gguf.archs import find_arch
 from converters.to_gguf.file.metadata import read_provenance
 from converters.to_gguf.quant.types import FILE_TYPES
+from converters.to_gguf.read.accounts import unexpected
 from converters.to_gguf.read.checkpoint import open_checkpoint
 from converters.to_gguf.read.problems import problems
 from converters.to_gguf.read.tensors import GgufTensor, open_tensors, read_metadata
@@ -71,6 +72,7 @@ def open_artefact(path: Path) -> Artefact:
         ends=partial(_ends, path, metadata),
         chat_templates=_chat_templates(metadata),
         merges=partial(list, metadata[MERGES]) if MERGES in metadata else None,
+        unexpected=partial(unexpected, metadata),
     )
 
 
