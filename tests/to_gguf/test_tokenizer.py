@@ -15,6 +15,7 @@ import pytest
 from converters.to_gguf.tokenizer.keys import tokenizer_keys, tokenizer_limits
 from converters.to_gguf.tokenizer.pretokenizer_steps import write_pre_tokenizer
 from converters.to_gguf.tokenizer.pretokenizers import PRE_TOKENIZERS, PreTokenizer
+from ropeconv.errors import TokenizerError
 from ropeconv.proof.tokens.texts import SCRIPT_SAMPLES
 from tests.to_gguf.tokenizer_cases import (
     LLAMA_LIKE,
@@ -253,23 +254,39 @@ def test_byte_fallback_scores_are_in_sentencepiece_order(tmp_path: Path) -> None
     assert mine[at].value[260:] == pytest.approx(real[at].value[260:])
 
 
-def test_metaspace_agrees_but_for_its_stated_limits(tmp_path: Path) -> None:
-    tokenizer = byte_fallback_json(
-        train_sentencepiece(tmp_path, "bpe", **LLAMA_LIKE), scheme="metaspace"
+@pytest.mark.parametrize("scheme", ["always", "first"])
+def test_a_prefix_by_metaspace_is_refused_and_llama_cpp_has_no_such_rule(
+    scheme: str, tmp_path: Path
+) -> None:
+    """The same vocabulary with Prepend is written; llama.cpp gives other ids than Metaspace."""
+    model = train_sentencepiece(tmp_path, "bpe", **LLAMA_LIKE)
+    tokenizer = byte_fallback_json(model, scheme="metaspace")
+    tokenizer["pre_tokenizer"]["prepend_scheme"] = scheme
+    names = {"bos_token": "<s>", "eos_token": "</s>"}
+    with pytest.raises(TokenizerError, match=f"prepend_scheme '{scheme}'.*first release"):
+        tokenizer_keys(files_of(tokenizer, **names), vocab_size=904, config={})
+    prepend = files_of(byte_fallback_json(model), **names)
+    path = write_vocab_gguf(
+        tmp_path / "vocab.gguf", tokenizer_keys(prepend, vocab_size=904, config={})
     )
+    encode = huggingface_encode(tokenizer)
+    leading = [text for text in TEXTS if text.startswith(" ")]
+    assert len(compare_tokenizers(path, encode, texts=leading)) == 2 * len(leading)
+    after = compare_tokenizers(path, encode, texts=["one</s>two"])
+    assert bool(after) is (scheme == "first")
+
+
+def test_metaspace_without_a_prefix_is_written(tmp_path: Path) -> None:
+    model = train_sentencepiece(tmp_path, "bpe", **LLAMA_LIKE)
+    tokenizer = byte_fallback_json(model, scheme="metaspace")
+    tokenizer["pre_tokenizer"]["prepend_scheme"] = "never"
     files = files_of(tokenizer, bos_token="<s>", eos_token="</s>")
     path = write_vocab_gguf(
         tmp_path / "vocab.gguf", tokenizer_keys(files, vocab_size=904, config={})
     )
-    encode = huggingface_encode(tokenizer)
-    leading = [text for text in TEXTS if text.startswith(" ")]
-    assert len(tokenizer_limits(files, vocab_size=904, config={})) == 2
-    assert (
-        compare_tokenizers(path, encode, texts=[text for text in TEXTS if text not in leading])
-        == []
-    )
-    assert len(compare_tokenizers(path, encode, texts=leading)) == 2 * len(leading)
-    assert compare_tokenizers(path, encode, texts=["one</s>two"]) != []
+    assert tokenizer_limits(files, vocab_size=904, config={}) == []
+    texts = [*TEXTS, "one</s>two", " one</s> two"]
+    assert compare_tokenizers(path, huggingface_encode(tokenizer), texts=texts) == []
 
 
 @pytest.mark.parametrize(

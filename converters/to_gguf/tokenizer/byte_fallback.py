@@ -15,15 +15,12 @@ from itertools import groupby
 from typing import Any
 
 from converters.to_gguf.tokenizer.byte_level import check_plain_bpe, merges_reach_all, read_merges
-from converters.to_gguf.tokenizer.sentencepiece import FRAGMENT_LIMIT, PAD_SCORE
+from converters.to_gguf.tokenizer.sentencepiece import PAD_SCORE
 from converters.to_gguf.tokenizer.source import Source, Vocabulary
 from converters.to_gguf.tokenizer.token_table import BYTE, BYTE_TOKENS, UNKNOWN, build_table
 from ropeconv.errors import TokenizerError
 
 SPACE = "▁"
-LEADING_LIMIT = (
-    "a text that starts with a space gets one more space in llama.cpp than in the original"
-)
 
 
 def read_byte_fallback(source: Source, *, vocab_size: int) -> Vocabulary:
@@ -32,7 +29,7 @@ def read_byte_fallback(source: Source, *, vocab_size: int) -> Vocabulary:
     check_plain_bpe(model)
     vocab: dict[str, int] = model["vocab"]
     _check_bytes(vocab)
-    prefix, limits = _read_prefix(source)
+    prefix = _read_prefix(source)
     merges = read_merges(model)
     _check_complete(vocab, merges, source)
     if model.get("ignore_merges") and not merges_reach_all(source):
@@ -53,7 +50,6 @@ def read_byte_fallback(source: Source, *, vocab_size: int) -> Vocabulary:
         types,
         scores[:vocab_size],
         add_space_prefix=prefix,
-        limits=limits,
     )
 
 
@@ -117,9 +113,9 @@ def _left_out(
     return None
 
 
-def _read_prefix(source: Source) -> tuple[bool, list[str]]:
-    """Whether a space is put before the text, and what llama.cpp does otherwise than the original
-    about it.
+def _read_prefix(source: Source) -> bool:
+    """Whether a space is put before the text, and before what follows an added token in it, as
+    llama.cpp does.
     """
     normalizer = _parts(source.tokenizer.get("normalizer"), "normalizers")
     cutter = _parts(source.tokenizer.get("pre_tokenizer"), "pretokenizers")
@@ -129,8 +125,27 @@ def _read_prefix(source: Source) -> tuple[bool, list[str]]:
             f"tokenizer.json prepares the text with {kinds[0]} and {kinds[1]}, which llama.cpp's "
             "SentencePiece does not; re-save the tokenizer"
         )
-    scheme = cutter[0].get("prepend_scheme", "always") if kinds[1] == ["Metaspace"] else ""
+    if kinds[1] == ["Metaspace"]:
+        _check_metaspace(cutter[0])
     prepends = "Prepend" in kinds[0]
+    _check_normalized(source, prepends=prepends)
+    return prepends
+
+
+def _check_metaspace(part: Mapping[str, Any]) -> None:
+    """Refuse a prefix that depends on the text: Metaspace adds none before a space, and under
+    "first" none after an added token; llama.cpp adds one always.
+    """
+    scheme = part.get("prepend_scheme", "always")
+    if scheme != "never":
+        raise TokenizerError(
+            f"tokenizer.json puts a space before a text by Metaspace (prepend_scheme {scheme!r}), "
+            f"but not before a text that begins with one, and llama.cpp would; take the tokenizer "
+            f"files of the model's first release, whose normalizer is Prepend, or another target"
+        )
+
+
+def _check_normalized(source: Source, *, prepends: bool) -> None:
     odd = next(
         (
             token
@@ -144,12 +159,10 @@ def _read_prefix(source: Source) -> tuple[bool, list[str]]:
             f"added token {odd.content!r} is looked up in the normalised text, which llama.cpp "
             "cannot; re-save it with normalized=false"
         )
-    limits = {"always": [LEADING_LIMIT], "first": [LEADING_LIMIT, FRAGMENT_LIMIT]}.get(scheme, [])
-    return prepends or scheme in ("always", "first"), limits
 
 
-# (normalizer parts, pre-tokenizer parts): Llama 2 and TinyLlama, then Gemma, then Mistral v0.3 and
-# transformers 5.
+# (normalizer parts, pre-tokenizer parts): Llama 2 and TinyLlama, then Gemma, then Metaspace that
+# puts nothing before a text.
 _KNOWN: tuple[tuple[list[str], list[str]], ...] = (
     (["Prepend", "Replace"], []),
     (["Replace"], ["Split"]),
