@@ -37,7 +37,9 @@ class Gates:
     nmse; kl: mean over positions, nats; top1: share of positions whose first choice agrees, at
     least; loss: absolute difference of the mean loss, nats. grows: the type is exact enough to see
     both runtimes' float32 angles part, by an error that grows with the position: past 4096, nmse
-    and kl are scaled by (stop / 4096)^2, loss by its root.
+    and kl are scaled by (stop / 4096)^2, loss by its root. own: of a type in blocks, the limits
+    against a reference that has the file's own weights; these ones are then against the source's,
+    and say how much is usually lost.
     """
 
     nmse: float
@@ -45,6 +47,7 @@ class Gates:
     top1: float
     loss: float
     grows: bool = False
+    own: Gates | None = None
 
     def at(self, stop: int) -> Gates:
         """The limits for a band that ends at position `stop`."""
@@ -64,6 +67,7 @@ class Gates:
             kl=max(self.kl, floor.kl),
             top1=min(self.top1, floor.top1),
             loss=max(self.loss, floor.loss),
+            own=None if self.own is None else self.own.floored(floor),
         )
 
 

@@ -20,16 +20,24 @@ from ropeconv.kit.foreign import first_line
 
 CHUNK = 512
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+# where a graph that is given as bytes finds its weights
+WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
+FLOAT_PRODUCTS = 1  # accuracy level of MatMulNBits
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
 
 class Runner:
-    """One graph in onnxruntime; loaded when first run. provider: a key of PROVIDERS."""
+    """One graph in onnxruntime; loaded when first run.
 
-    def __init__(self, graph: Path, *, provider: str = "cpu") -> None:
+    provider: a key of PROVIDERS. float_products: products with quantised weights do not round
+    activations, whatever the graph says.
+    """
+
+    def __init__(self, graph: Path, *, provider: str = "cpu", float_products: bool = False) -> None:
         self.graph = graph
         self.provider = provider
+        self.float_products = float_products
 
     @cached_property
     def session(self) -> Any:
@@ -42,8 +50,12 @@ class Runner:
         wanted = PROVIDERS[self.provider]
         options = ort.SessionOptions()
         options.log_severity_level = 4
+        source: str | bytes = str(self.graph)
+        if self.float_products:
+            source = _with_float_products(self.graph)
+            options.add_session_config_entry(WEIGHTS_FOLDER, str(self.graph.parent))
         try:
-            session = ort.InferenceSession(str(self.graph), options, providers=[wanted])
+            session = ort.InferenceSession(source, options, providers=[wanted])
         except Exception as error:
             raise CheckpointError(
                 f"{self.graph}: onnxruntime does not load it ({_line(error)}); convert it again"
@@ -136,3 +148,15 @@ def _without_last(value: Any) -> Any:
 def _line(error: Exception) -> str:
     """onnxruntime's text without its source lines."""
     return first_line(error).rsplit("Status Message: ", 1)[-1].split(" : FAIL : ")[-1]
+
+
+def _with_float_products(graph: Path) -> bytes:
+    """The graph, without its weights, whose products do not round activations."""
+    import onnx
+
+    model = onnx.load(graph, load_external_data=False)
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            if attribute.name == "accuracy_level":
+                attribute.i = FLOAT_PRODUCTS
+    return bytes(model.SerializeToString())

@@ -65,57 +65,62 @@ class Band:
 
 
 def compare_logits(
-    reference: Iterable[Block],
+    references: Sequence[Iterable[Block]],
     artefact: Iterable[Block],
     ids: Sequence[int],
     *,
     trained: int,
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[list[Band], Band]:
-    """(bands with an edge at `trained`, all positions). One block of each side is held at a time.
+) -> list[tuple[list[Band], Band]]:
+    """For each reference, (bands with an edge at `trained`, all positions).
 
-    CheckpointError when the sides differ in width or in number of rows.
+    The artefact runs once, whatever the number of references, and one block of each side is held at
+    a time. CheckpointError when the sides differ in width or in number of rows.
     """
-    parts: list[Rows] = []
+    parts: list[list[Rows]] = [[] for _ in references]
     done = 0
-    for theirs, mine in pair_blocks(reference, artefact, total=len(ids)):
+    for *theirs, mine in pair_blocks(*references, artefact, total=len(ids)):
         following = np.array([*ids[done + 1 : done + 1 + len(mine)]], np.int64)
-        parts.append(measure_rows(theirs, mine, following))
+        for kept, block in zip(parts, theirs, strict=True):
+            kept.append(measure_rows(block, mine, following))
         done += len(mine)
         if progress is not None:
             progress(done, len(ids))
+    return [_banded(kept, len(ids), trained) for kept in parts]
+
+
+def _banded(parts: Sequence[Rows], total: int, trained: int) -> tuple[list[Band], Band]:
     rows = Rows(
         *(np.concatenate([getattr(p, name) for p in parts]) for name in Rows.__dataclass_fields__)
     )
-    edges = band_edges(len(ids), trained)
+    edges = band_edges(total, trained)
     bands = [summarise(rows, start, stop) for start, stop in itertools.pairwise(edges)]
-    return bands, summarise(rows, 0, len(ids))
+    return bands, summarise(rows, 0, total)
 
 
-def pair_blocks(
-    left: Iterable[Block], right: Iterable[Block], *, total: int
-) -> Iterator[tuple[Block, Block]]:
-    """Rows of both sides in step, however each cuts its blocks; exactly `total` rows."""
-    sides = [iter(left), iter(right)]
-    held: list[Block | None] = [None, None]
+def pair_blocks(*sides: Iterable[Block], total: int) -> Iterator[tuple[Block, ...]]:
+    """Rows of all sides in step, however each cuts its blocks; exactly `total` rows. The artefact's
+    come last.
+    """
+    sources = [iter(side) for side in sides]
+    held: list[Block] = [np.empty((0, 0), np.float32)] * len(sources)
     done = 0
     while done < total:
-        for side in (0, 1):
-            block = held[side]
-            if block is None or not len(block):
-                held[side] = next(sides[side], None)
-        a, b = held
-        if a is None or b is None:
+        held = [
+            block if len(block) else next(source, block)
+            for source, block in zip(sources, held, strict=True)
+        ]
+        count = min(map(len, held))
+        if count == 0:
             raise CheckpointError(
                 f"one side gave {done} rows of logits for {total} tokens; the run is incomplete"
             )
-        if a.shape[1] != b.shape[1]:
-            raise CheckpointError(
-                f"the artefact has {b.shape[1]} logits a token, the reference {a.shape[1]}"
-            )
-        count = min(len(a), len(b))
-        yield a[:count], b[:count]
-        held = [a[count:], b[count:]]
+        *theirs, width = [block.shape[1] for block in held]
+        other = next((given for given in theirs if given != width), width)
+        if other != width:
+            raise CheckpointError(f"the artefact has {width} logits a token, the reference {other}")
+        yield tuple(block[:count] for block in held)
+        held = [block[count:] for block in held]
         done += count
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ropeconv.artefact import Probe
 from ropeconv.errors import CheckpointError
 from ropeconv.gates import Gates
-from ropeconv.proof.reference.whole import Reference
+from ropeconv.proof.reference.layerwise import LayerwiseReference, Scattered
 
 # Probes are a few tokens at scattered positions, and noisier than a band of text: medians up to 8
 # times its NMSE
@@ -37,7 +37,7 @@ class ProbeReport:
 
 def compare_probes(
     probes: Sequence[Probe],
-    reference: Reference,
+    reference: LayerwiseReference,
     text: Sequence[int],
     gates: Gates,
     *,
@@ -47,33 +47,33 @@ def compare_probes(
     artefact's side alone.
     """
     findings: list[str] = []
-    worst = (0.0, "")
+    ran: list[tuple[Probe, Scattered, NDArray[np.float32]]] = []
     for done, probe in enumerate(probes, 1):
+        ids = np.resize(np.array(text, np.int64), probe.position_ids.shape)
         try:
-            ids = np.resize(np.array(text, np.int64), probe.position_ids.shape)
             mine = probe.run(ids)
         except CheckpointError as error:
             if not probe.refused:
                 findings.append(f"{probe.name}: {error}")
         else:
-            found, nmse = _judge(probe, ids, mine, reference, gates)
-            findings += found
-            worst = max(worst, (nmse, probe.name))
+            if probe.refused:
+                findings.append(f"{probe.name}: gave numbers where the runtime must refuse")
+            else:
+                ran.append((probe, (ids, probe.position_ids, probe.attention_mask), mine))
         if progress is not None:
             progress(done, len(probes))
+    expected = reference.run_many([call for _, call, _ in ran]) if ran else []
+    worst = (0.0, "")
+    for (probe, _, mine), theirs in zip(ran, expected, strict=True):
+        found, nmse = _judge(probe, mine, theirs, gates)
+        findings += found
+        worst = max(worst, (nmse, probe.name))
     return ProbeReport(tuple(findings), *worst)
 
 
 def _judge(
-    probe: Probe,
-    ids: NDArray[np.int64],
-    mine: NDArray[np.float32],
-    reference: Reference,
-    gates: Gates,
+    probe: Probe, mine: NDArray[np.float32], theirs: NDArray[np.float32], gates: Gates
 ) -> tuple[list[str], float]:
-    if probe.refused:
-        return [f"{probe.name}: gave numbers where the runtime must refuse"], 0.0
-    theirs = reference.run(ids, probe.position_ids, probe.attention_mask)
     if mine.shape != theirs.shape:
         return [
             f"{probe.name}: logits of shape {mine.shape}, the reference has {theirs.shape}"

@@ -35,12 +35,16 @@ class Rung:
 class Measured:
     """One pass over the text: bands in order, all positions together, and the limits before they
     grow with position.
+
+    judged: the verdict hangs on it; else it is against the source's weights where the file's own
+    are in other blocks, and says what quantisation costs.
     """
 
     run: Pass
     bands: tuple[Band, ...]
     whole: Band
     gates: Gates
+    judged: bool = True
 
 
 @dataclass(frozen=True)
@@ -80,11 +84,14 @@ class Report:
             return f"FAIL: {', '.join(failed)}{self._untested(skipped)}"
         if not self.measured:
             return f"FAIL: logits did not run{self._untested(skipped)}"
+        lost = [measured for measured in self.measured if not measured.judged]
+        whose = f" with the file's own {self.type} weights" if lost else ""
         head = (
-            f"PASS: {self.path} computes what PyTorch computes, within the limits "
+            f"PASS: {self.path} computes what PyTorch computes{whose}, within the limits "
             f"of {self.type}, over {self.reached} tokens"
         )
-        return head + self._untested(skipped)
+        told = f"; {lost_words(lost[-1])}" if lost else ""
+        return head + told + self._untested(skipped)
 
     def _untested(self, skipped: list[str]) -> str:
         parts = [f"{name} not run" for name in skipped]
@@ -97,6 +104,15 @@ class Report:
             )
             parts.append(f"logits past the trained {self.trained} tokens were not run (give {how})")
         return "".join(f"; {part}" for part in parts)
+
+
+def lost_words(measured: Measured) -> str:
+    """What quantisation costs, in the numbers of a pass against the source's weights."""
+    whole = measured.whole
+    return (
+        f"loses {whole.loss_difference:+.3f} nats a token to quantisation (KL {whole.kl:.2g}, "
+        f"first choice kept at {whole.top1:.1%})"
+    )
 
 
 def to_json(report: Report) -> dict[str, Any]:
@@ -162,8 +178,9 @@ def _band_table(measured: Measured, *, trained: int) -> Any:
     from rich.table import Table
 
     gates = measured.gates
+    against = "" if measured.judged else " against the source's weights"
     title = (
-        f"logits, {measured.run.name}: {measured.run.tokens} tokens (* past the "
+        f"logits{against}, {measured.run.name}: {measured.run.tokens} tokens (* past the "
         f"trained {trained}; @ position)"
     )
     table = Table(
@@ -184,7 +201,8 @@ def _band_table(measured: Measured, *, trained: int) -> Any:
         f"{gates.top1:.1%}",
         f"{gates.loss:.0e}",
     )
-    table.add_row("limit to 4096" if gates.grows else "limit", *limits)
+    label = "limit" if measured.judged else "usual"
+    table.add_row(f"{label} to 4096" if gates.grows else label, *limits)
     return table
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -11,8 +11,8 @@ from ropeconv.artefact import Artefact
 from ropeconv.errors import CheckpointError, ConfigError, TokenizerError
 from ropeconv.extend import ScalingRequest
 from ropeconv.gates import Gates
-from ropeconv.proof.compare import compare_logits
 from ropeconv.proof.frequencies import switches
+from ropeconv.proof.passes import find_sides, measure
 from ropeconv.proof.reference.rotary import Rotary
 from ropeconv.proof.reference.whole import Reference
 from ropeconv.proof.report import SKIPPED, Measured, Report, Rung
@@ -20,13 +20,14 @@ from ropeconv.proof.rungs import (
     Progress,
     frequency_rung,
     logit_rung,
+    loss_rungs,
     make_rung,
     probe_rung,
     token_rung,
     weight_rung,
 )
 from ropeconv.proof.structure import Expected, Findings, find_expected, structure_findings
-from ropeconv.proof.text import Pass, default_text, plan_passes, read_text, wanted_tokens
+from ropeconv.proof.text import default_text, plan_passes, read_text, wanted_tokens
 from ropeconv.proof.tokens.tokenizing import SourceFile, SourceFolder, Tokenizing
 from ropeconv.target import Target
 
@@ -96,7 +97,8 @@ def _run_rungs(
 ) -> tuple[list[Rung], list[Measured]]:
     """The rungs that need numbers, each run whatever became of the one before."""
     trained = expected.rope.original_context
-    torch_side = Reference(expected.model.checkpoint, expected.config)
+    sides = find_sides(artefact, expected, gates)
+    torch_side = sides[-1].reference
     rotary = torch_side.frequencies()
     tokenizer = _find_tokenizer(artefact, torch_side, expected)
     rungs = [
@@ -106,20 +108,18 @@ def _run_rungs(
     ]
     ids = tokenizer.tokenize(content)[:wanted]
     measured: list[Measured] = []
-    measure = partial(
-        _measure, artefact, torch_side, gates=gates, trained=trained, progress=progress
-    )
+    run_pass = partial(measure, artefact, sides, trained=trained, progress=progress)
     if artefact.probes and ids:
         rungs.append(probe_rung(artefact, torch_side, ids, gates, progress))
     try:
         for run in plan_passes(ids, switch=_find_switch(artefact, rotary), trained=trained):
-            measured.append(measure(ids[: run.tokens], run=run))
+            measured += run_pass(ids[: run.tokens], run=run)
     except CheckpointError as error:
         return [*rungs, make_rung("logits", [str(error)], "")], measured
     rungs.append(
         logit_rung(measured, wanted=wanted, trained=trained, context=expected.rope.context)
     )
-    return rungs, measured
+    return [*rungs, *loss_rungs(measured)], measured
 
 
 def open_any(path: Path, *, provider: str | None = None) -> tuple[Target, Artefact]:
@@ -162,25 +162,6 @@ def _find_switch(artefact: Artefact, rotary: Mapping[str, Rotary]) -> int | None
     mine = [switches(numbers) for numbers in artefact.frequencies.values() if numbers is not None]
     found = [at for at in (*mine, *map(switches, rotary.values())) if at is not None]
     return min(found, default=None)
-
-
-def _measure(
-    artefact: Artefact,
-    torch_side: Reference,
-    ids: Sequence[int],
-    *,
-    run: Pass,
-    gates: Gates,
-    trained: int,
-    progress: Progress | None,
-) -> Measured:
-    def report(stage: str) -> Callable[[int, int], None] | None:
-        return None if progress is None else lambda done, total: progress(stage, done, total)
-
-    theirs = torch_side.logits(ids, report("PyTorch"))
-    mine = artefact.logits(ids, run.context)
-    bands, whole = compare_logits(theirs, mine, ids, trained=trained, progress=report("artefact"))
-    return Measured(run, tuple(bands), whole, gates)
 
 
 def _report(

@@ -10,9 +10,9 @@ from ropeconv.gates import Gates
 from ropeconv.proof.compare import Band
 from ropeconv.proof.frequencies import compare_frequencies
 from ropeconv.proof.probes import compare_probes
+from ropeconv.proof.reference.layerwise import LayerwiseReference
 from ropeconv.proof.reference.rotary import Rotary
-from ropeconv.proof.reference.whole import Reference
-from ropeconv.proof.report import FAIL, OK, Measured, Rung
+from ropeconv.proof.report import FAIL, OK, Measured, Rung, lost_words
 from ropeconv.proof.structure import Expected
 from ropeconv.proof.tokens.compare import token_findings
 from ropeconv.proof.tokens.texts import SCRIPT_SAMPLES
@@ -84,7 +84,7 @@ def weight_rung(
 
 def probe_rung(
     artefact: Artefact,
-    torch_side: Reference,
+    torch_side: LayerwiseReference,
     ids: Sequence[int],
     gates: Gates,
     progress: Progress | None,
@@ -109,7 +109,8 @@ def logit_rung(measured: Sequence[Measured], *, wanted: int, trained: int, conte
             "the text has fewer than 2 tokens, so there is no next one to judge; give a longer "
             "--text",
         )
-    findings = [line for m in measured for band in m.bands for line in gate_findings(band, m.gates)]
+    judged = [m for m in measured if m.judged]
+    findings = [line for m in judged for band in m.bands for line in gate_findings(band, m.gates)]
     reached = max(m.run.tokens for m in measured)
     summary = f"{reached} tokens, {max(0, reached - trained)} of them past the trained {trained}"
     if reached < wanted:
@@ -117,6 +118,18 @@ def logit_rung(measured: Sequence[Measured], *, wanted: int, trained: int, conte
     if reached <= trained < context:
         summary += "; logits past the trained length were not run"
     return make_rung("logits", findings, summary)
+
+
+def loss_rungs(measured: Sequence[Measured]) -> list[Rung]:
+    """What quantisation costs, where the source's weights are in other blocks: told, not judged."""
+    told = [m for m in measured if not m.judged]
+    if not told:
+        return []
+    beyond = [line for m in told for band in m.bands for line in gate_findings(band, m.gates)]
+    summary = lost_words(told[-1])
+    if beyond:
+        summary += "; more than its type costs on the models that were measured"
+    return [Rung("quantised", OK, summary)]
 
 
 def gate_findings(band: Band, gates: Gates) -> list[str]:

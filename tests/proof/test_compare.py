@@ -59,7 +59,9 @@ def test_metrics_are_those_of_torch(logits: Any) -> None:
 
     reference, artefact, ids = logits
     # blocks cut differently on each side must not matter
-    bands, whole = compare_logits(cut(reference, 7, 20), cut(artefact, 13), ids, trained=TRAINED)
+    ((bands, whole),) = compare_logits(
+        [cut(reference, 7, 20)], cut(artefact, 13), ids, trained=TRAINED
+    )
     for band in (*bands, whole):
         part = slice(band.start, band.stop)
         a, b = (torch.from_numpy(x[part]).double() for x in (reference, artefact))
@@ -88,7 +90,7 @@ def test_metrics_are_those_of_torch(logits: Any) -> None:
 
 def test_equal_logits_measure_zero_and_one_moved_value_is_located(logits: Any) -> None:
     reference, _, ids = logits
-    _, whole = compare_logits([reference], [reference.copy()], ids, trained=TRAINED)
+    ((_, whole),) = compare_logits([[reference]], [reference.copy()], ids, trained=TRAINED)
     assert (whole.nmse, whole.kl, whole.max_abs, whole.top1, whole.loss_difference) == (
         0,
         0,
@@ -98,7 +100,7 @@ def test_equal_logits_measure_zero_and_one_moved_value_is_located(logits: Any) -
     )
     moved = reference.copy()
     moved[41, 5] += 0.5
-    bands, whole = compare_logits([reference], [moved], ids, trained=TRAINED)
+    ((bands, whole),) = compare_logits([[reference]], [moved], ids, trained=TRAINED)
     assert (whole.nmse_at, whole.max_abs_at, whole.kl_at) == (41, 41, 41)
     assert [band.nmse > 0 for band in bands] == [band.start <= 41 < band.stop for band in bands]
 
@@ -109,7 +111,7 @@ def test_logits_that_are_not_finite_keep_no_limit(value: float, logits: Any) -> 
     broken = reference.copy()
     broken[3, 3] = value
     with np.errstate(invalid="ignore"):
-        bands, _ = compare_logits([reference], [broken], ids, trained=TRAINED)
+        ((bands, _),) = compare_logits([[reference]], [broken], ids, trained=TRAINED)
     assert bands[0].nmse_at == 3
     found = gate_findings(bands[0], Gates(1.0, 1.0, 0.0, 10.0))
     assert len(found) >= 2
@@ -118,7 +120,7 @@ def test_logits_that_are_not_finite_keep_no_limit(value: float, logits: Any) -> 
 
 def test_each_limit_can_fail_alone(logits: Any) -> None:
     reference, artefact, ids = logits
-    band = compare_logits([reference], [artefact], ids, trained=TRAINED)[1]
+    ((_, band),) = compare_logits([[reference]], [artefact], ids, trained=TRAINED)
     wide = Gates(nmse=1.0, kl=1.0, top1=0.0, loss=10.0)
     assert gate_findings(band, wide) == []
     for field, value in (
@@ -445,8 +447,8 @@ def test_exact_types_get_room_with_position_and_gelu_a_floor() -> None:
 def test_json_of_a_broken_run_is_json(logits: Any) -> None:
     reference, _, ids = logits
     with np.errstate(invalid="ignore"):
-        bands, whole = compare_logits(
-            [reference], [reference * np.float32(np.nan)], ids, trained=TRAINED
+        ((bands, whole),) = compare_logits(
+            [[reference]], [reference * np.float32(np.nan)], ids, trained=TRAINED
         )
     measured = Measured(Pass("whole text", TOTAL, TOTAL), tuple(bands), whole, Gates(1, 1, 0, 1))
     report = Report(
