@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from converters.to_onnx.quant._types import weight_types
+from ropeconv.arch.blocks.moe import MixtureOfExperts
 from ropeconv.arch.stack import Stack
 from ropeconv.errors import CannotExpress
 from ropeconv.gates import BlockLimits, Gates, uses_gelu
@@ -20,7 +22,11 @@ def logit_gates(file_type: str, stack: Stack) -> Gates:
         raise CannotExpress(
             f"no limits were measured for onnx type {file_type!r}; verify one of {', '.join(types)}"
         )
-    gates = types[file_type].gates
+    kind = types[file_type]
+    gates = kind.gates
+    has_experts = any(isinstance(layer.mlp, MixtureOfExperts) for layer in stack.layers)
+    if kind.mixtures is not None and has_experts:
+        gates = gates.floored(kind.mixtures)
     return gates.floored(GELU_FLOOR) if uses_gelu(stack.activations) else gates
 
 

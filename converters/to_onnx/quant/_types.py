@@ -73,12 +73,14 @@ class WeightType:
     the layers' matrices, of the token embedding and of the output head, None = plain floats; an
     embedding tied to the head follows `head`. accuracy_level: MatMulNBits' attribute: 4 rounds
     activations to int8 inside the product, 1 keeps float32, 0 leaves it to the runtime. gates:
-    limits of the proof; limits: of its blocks, under the name that they are read back by.
+    limits of the proof; mixtures: none narrower than these where a layer is a mixture of experts;
+    limits: of its blocks, under the name that they are read back by.
     """
 
     name: str
     dtype: str
     gates: Gates
+    mixtures: Gates | None = None
     limits: Mapping[str, BlockLimits] = field(default_factory=dict)
     linear: Blocks | None = None
     embedding: Blocks | None = None

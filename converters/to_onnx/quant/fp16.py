@@ -8,4 +8,8 @@ TYPE = WeightType(
     "float16",
     # measured: NMSE 1.7e-5, KL 8.4e-6, top-1 0.996, loss 4.8e-4
     gates=Gates(1e-4, 5e-5, 0.98, 2e-3),
+    # Rounding sends a token now and then to another expert than in float32. Measured on random
+    # models, 128 experts of which 8 are chosen in 12 layers, worst of six bands of 256 tokens:
+    # NMSE 2e-3 where it is 2e-6 without routing; 16 of which 4: KL 4e-4, top-1 0.984
+    mixtures=Gates(1e-2, 6e-3, 0.95, 5e-3),
 )
