@@ -124,12 +124,8 @@ def _unscaled(rope: Rope) -> Rope:
             f"rope_theta "
             f"{rope.theta:g}, and the trained one is not known; use --on-existing compose"
         )
-    kind = find_kind(rope.kind)
-    if kind.static and not kind.needs_original and rope.context == rope.original_context:
-        raise RopeConfigError(
-            f"the checkpoint is scaled ({rope.kind}) without saying its trained context; give "
-            f"--original-context"
-        )
+    if find_kind(rope.kind).static:
+        _refuse_unknown_trained(rope)
     if rope.kind == "proportional":
         parameters = replace(rope.parameters, factor=1.0)
         return replace(rope, context=rope.original_context, parameters=parameters)
@@ -150,13 +146,8 @@ def _compose(rope: Rope, request: ScalingRequest) -> Rope:
         raise RopeConfigError(
             f"{rope.kind} has no single table to compose with; use --on-existing replace"
         )
-    if rope.context == rope.original_context and is_scaled(rope):
-        raise RopeConfigError(
-            f"the checkpoint is scaled ({rope.kind}) without saying its trained context; give "
-            f"--original-context"
-        )
     bare = _bare(rope)
-    factor, context = _settle(request, _request_kind(request), trained=rope.context)
+    factor, context = _settle(request, _request_kind(request), trained=_reach(rope))
     added_rope = _build(bare, request, factor=factor, context=round(bare.context * factor))
     added = solve(added_rope)
     if added.long_inv_freq is not None or not find_kind(added_rope.kind).static:
@@ -170,6 +161,32 @@ def _compose(rope: Rope, request: ScalingRequest) -> Rope:
         attention_factor=before.attention_factor * added.attention_factor,
     )
     return as_longrope(replace(rope, context=context), frequencies=product)
+
+
+def _refuse_unknown_trained(rope: Rope) -> None:
+    """RopeConfigError for a scaled rope whose one length may be the trained or the extended one."""
+    known = rope.trained_known or find_kind(rope.kind).needs_original
+    if not known and rope.context == rope.original_context:
+        raise RopeConfigError(
+            f"the checkpoint is scaled ({rope.kind}) without saying its trained context; give "
+            f"--original-context"
+        )
+
+
+def _reach(rope: Rope) -> int:
+    """Tokens that the existing scaling reaches: by its factor, where the source still states the
+    trained length alone.
+    """
+    if rope.context != rope.original_context:
+        return rope.context
+    _refuse_unknown_trained(rope)
+    factor = getattr(rope.parameters, "factor", None)
+    if factor is None:
+        raise RopeConfigError(
+            f"the checkpoint is scaled ({rope.kind}) without saying how far it reaches; raise "
+            f"max_position_embeddings, or use --on-existing replace"
+        )
+    return round(rope.original_context * float(factor))
 
 
 def _bare(rope: Rope) -> Rope:

@@ -8,7 +8,9 @@ refused and both values are named.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ropeconv.arch.family import RopeSpelling
@@ -45,7 +47,7 @@ def read_ropes(
         found: list[tuple[str, Rope]] = []
         for where, values in per_layer_dicts(config, layer, kinds=kinds, nested=spelling.nested):
             kind = find_rope_type(values, where=where, yarn_is_longrope=spelling.yarn_is_longrope)
-            trained, context = _contexts(
+            trained, context, known = _contexts(
                 config, values, kind, where=where, nested=spelling.nested, argument=original_context
             )
             rope = parse_rope(
@@ -58,7 +60,7 @@ def read_ropes(
                 original_context=trained,
                 context=context,
             )
-            found.append((where, rope))
+            found.append((where, replace(rope, trained_known=known)))
         return _one_answer(found)
 
     ropes = {layer: None if layer == NO_ROPE else read_layer(layer) for layer in kinds}
@@ -75,9 +77,9 @@ def _contexts(
     where: str,
     nested: bool,
     argument: int | None,
-) -> tuple[int, int]:
-    """(L, L') in tokens: what transformers computes with where the kind reads L, else what the
-    config claims.
+) -> tuple[int, int, bool]:
+    """(L, L', whether L was said as such) in tokens: what transformers computes with where the
+    kind reads L, else what the config claims.
     """
     for place, holder in (("config.json", config), (where, values)):
         if ORIGINAL in holder:
@@ -90,6 +92,8 @@ def _contexts(
     )
     if argument is not None:
         _check_argument(argument, stated=stated, limit=limit)
+        if stated is None and argument == limit:
+            limit = _reached(argument, values, kind)
         stated = argument
     if stated is None and kind.needs_original:
         raise RopeConfigError(
@@ -98,7 +102,16 @@ def _contexts(
         )
     if limit is None and (stated is None or kind.needs_original):
         raise RopeConfigError("config.json has no max_position_embeddings; add it")
-    return stated or limit, limit or stated  # type: ignore[return-value]
+    known = stated is not None
+    return stated or limit, limit or stated, known  # type: ignore[return-value]
+
+
+def _reached(trained: int, values: Mapping[str, Any], kind: ScalingKind) -> int:
+    """L', where the user has said that the one length in the config is the trained one."""
+    factor = values.get("factor")
+    if not kind.static or not isinstance(factor, int | float) or not 1 < factor < math.inf:
+        return trained
+    return round(trained * factor)
 
 
 def _check_argument(argument: int, *, stated: int | None, limit: int | None) -> None:
@@ -170,6 +183,14 @@ def _refuse_partial(ropes: Iterable[Rope | None]) -> None:
             )
 
 
+def _one_doubtful_length(rope: Rope) -> bool:
+    """Whether the source scales and gives one length, which may be the extended one: nothing
+    written states it as the trained one.
+    """
+    known = rope.trained_known or rope.context != rope.original_context
+    return not known and rope.kind != "default" and not find_kind(rope.kind).needs_original
+
+
 def write_rope_parameters(ropes: Mapping[str, Rope | None], *, nested: bool) -> dict[str, Any]:
     """The config.json keys from which transformers 5.23 computes the frequencies of `ropes`.
 
@@ -193,7 +214,7 @@ def write_rope_parameters(ropes: Mapping[str, Rope | None], *, nested: bool) -> 
     patch: dict[str, Any] = {"rope_parameters": _nest(spelled) if nested else _flatten(spelled)}
     patch["max_position_embeddings"] = main.context
     # Phi-3's class has a default of its own here and lets it override rope_parameters.
-    if find_kind(main.kind).static:
+    if find_kind(main.kind).static and not _one_doubtful_length(main):
         patch[ORIGINAL] = main.original_context
     return patch
 

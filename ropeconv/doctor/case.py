@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,8 @@ from ropeconv.arch.layers import FULL, LAYER_TYPES
 from ropeconv.finding import Values
 
 NEEDS_ORIGINAL = ("yarn", "longrope", "llama3")
+# whose factor times the trained length is what they reach; LongRoPE's and Llama 3's is nominal
+REACHES = ("linear", "yarn", "proportional")
 TRAINED = "original_max_position_embeddings"
 MAX = "max_position_embeddings"
 
@@ -62,6 +65,12 @@ class Case:
         if self.older:
             yield "rope_scaling", self.older
 
+    def trained(self, values: Values) -> int | None:
+        """L: as the config states it for the layers of `values`, or the user."""
+        stated = values.get(TRAINED, self.config.get(TRAINED))
+        length = self.original_context if stated is None else stated
+        return length if isinstance(length, int) else None
+
     @property
     def top_theta(self) -> Any:
         """theta beside the dicts."""
@@ -82,6 +91,13 @@ class Case:
 
 def _dict(value: Any) -> Values:
     return value if isinstance(value, Mapping) else {}
+
+
+def factor_of(values: Values) -> float | None:
+    """s, where something is scaled by a number."""
+    factor = values.get("factor")
+    usable = isinstance(factor, int | float) and 1 < factor < math.inf
+    return float(factor) if usable and factor is not None else None
 
 
 def kind_of(values: Values) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from ropeconv.doctor.case import MAX, NEEDS_ORIGINAL, TRAINED, Case, kind_of
+from ropeconv.doctor.case import MAX, NEEDS_ORIGINAL, REACHES, TRAINED, Case, factor_of, kind_of
 from ropeconv.finding import ERROR, WARNING, Finding, Values
 
 
@@ -56,17 +56,17 @@ def _no_factors(case: Case) -> Finding | None:
 def _stale_limit(case: Case) -> Finding | None:
     limit = case.config.get(MAX)
     for where, values in case.dicts():
-        trained = values.get(TRAINED, case.config.get(TRAINED))
-        factor = values.get("factor")
-        if (
-            kind_of(values) not in NEEDS_ORIGINAL
-            or not isinstance(trained, int)
-            or limit != trained
-        ):
-            continue
-        if not isinstance(factor, int | float) or factor <= 1:
+        trained = case.trained(values)
+        factor = factor_of(values)
+        if trained is None or not isinstance(limit, int) or factor is None:
             continue
         reach = round(trained * factor)
+        kind = kind_of(values)
+        part = kind in REACHES and trained <= limit < reach
+        if not part and not (kind in NEEDS_ORIGINAL and limit == trained):
+            continue
+        stated = values.get(TRAINED, case.config.get(TRAINED))
+        told = {TRAINED: trained} if stated is None else {}
         return Finding(
             "K3",
             WARNING,
@@ -76,13 +76,15 @@ def _stale_limit(case: Case) -> Finding | None:
                 "transformers 5": "scales, and says that the lengths do not fit",
             },
             f"set {MAX} to {reach}",
-            partial(_raise_limit, reach=reach),
+            partial(_state_lengths, lengths={**told, MAX: reach}),
+            # what is written then has the length that the factor reaches
+            answered=stated is None and limit == trained,
         )
     return None
 
 
-def _raise_limit(config: Values, *, reach: int) -> dict[str, Any]:
-    return {**config, MAX: reach}
+def _state_lengths(config: Values, *, lengths: Values) -> dict[str, Any]:
+    return {**config, **lengths}
 
 
 def _short_tokenizer(case: Case) -> Finding | None:

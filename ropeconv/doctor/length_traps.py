@@ -1,4 +1,4 @@
-"""Traps of config.json in what it says of lengths: T4, T5, T7, one function each, and the table."""
+"""Traps of config.json in what it says of lengths (T4, T5, T7, T10), and the table of them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from typing import Any
 from ropeconv.doctor.case import (
     MAX,
     NEEDS_ORIGINAL,
+    REACHES,
     TRAINED,
     Case,
     edit_dicts,
+    factor_of,
     kind_of,
     without,
 )
-from ropeconv.finding import ERROR, WARNING, Finding, Values
+from ropeconv.finding import ERROR, NOTE, WARNING, Finding, Values
 
 
 def _yarn_without_length(case: Case) -> Finding | None:
@@ -118,8 +120,49 @@ def _outer_length(case: Case) -> Finding | None:
     )
 
 
+def _lengths_apart(case: Case) -> Finding | None:
+    """A factor that the lengths do not bear out; a limit that is too low is K3's."""
+    limit = case.config.get(MAX)
+    for where, values in case.dicts():
+        factor = factor_of(values)
+        if kind_of(values) not in REACHES or factor is None or not isinstance(limit, int):
+            continue
+        trained = case.trained(values)
+        if trained is not None and limit > round(trained * factor):
+            return _beyond_factor(where, factor=factor, trained=trained, limit=limit)
+        if trained is None and kind_of(values) not in NEEDS_ORIGINAL:
+            return _one_length(where, factor=factor, limit=limit)
+    return None
+
+
+def _one_length(where: str, *, factor: float, limit: int) -> Finding:
+    return Finding(
+        "T10",
+        NOTE,
+        f"{where}: factor {factor:g} and one length alone, {MAX} {limit}: the trained one, or what "
+        f"the factor reaches",
+        {
+            "every runtime": f"stops at {limit} tokens, and the factor reaches "
+            f"{round(limit * factor)} if that is the trained length"
+        },
+        f"say which with --original-context N{_either_length(limit, factor)}",
+    )
+
+
+def _beyond_factor(where: str, *, factor: float, trained: int, limit: int) -> Finding:
+    reach = round(trained * factor)
+    return Finding(
+        "T10",
+        NOTE,
+        f"{where}: factor {factor:g} from {trained} tokens reaches {reach}, and {MAX} is {limit}",
+        {"every runtime": f"goes on past {reach} tokens, to angles that no training had"},
+        f"set {MAX} to {reach}, or scale further with --context {limit} --on-existing replace",
+    )
+
+
 LENGTH_TRAPS: tuple[Callable[[Case], Finding | None], ...] = (
     _yarn_without_length,
     _bumped_dynamic,
     _outer_length,
+    _lengths_apart,
 )

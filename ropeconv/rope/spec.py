@@ -11,7 +11,7 @@ Symbols (as in the papers): d rotary_dim, b theta, L original_context, L' contex
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,8 @@ class Rope:
     """The rotary embedding of one layer type.
 
     `parameters` is an instance of the dataclass that the scaling kind declares (see
-    `ScalingKind.parameters`).
+    `ScalingKind.parameters`). trained_known: whether original_context was said as such, by the
+    source or the user, and is not just the one length that there is.
     """
 
     kind: str
@@ -35,6 +36,7 @@ class Rope:
     context: int
     parameters: Any
     partial_rotary_factor: float = 1.0
+    trained_known: bool = field(default=False, compare=False)
 
     @property
     def rotary_dim(self) -> int:
