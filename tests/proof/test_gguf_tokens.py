@@ -147,6 +147,8 @@ def test_a_gguf_source_is_compared_too(linear: Sound, tmp_path: Path) -> None:
     found = failed(verify(wrong.write(tmp_path / "t.gguf"), reference=source, tokens=64))
     assert set(found) == {"tokens"}
     assert found["tokens"].splitlines() == [
+        "added token '<|im_start|>' (id 1) in 'a<|im_start|>b': token 1 of 12 is 30, the reference "
+        "has 1 of 3",
         "the mask token is 9, the reference has none",
         "token 1 ('<|im_start|>') is of kind normal, the reference has control (1 differ)",
         "the chat template 'default' of the reference is missing",

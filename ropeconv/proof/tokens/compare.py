@@ -4,59 +4,61 @@ source's tokenizer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from ropeconv.artefact import Artefact
+from ropeconv.proof.tokens.added import texts_around
+from ropeconv.proof.tokens.readings import judge_texts, read_texts
 from ropeconv.proof.tokens.tokenizing import Tokenizing
 
 ALWAYS = ("bos", "eos", "padding")  # special ids that every format has a place for
 ENDS = ("eos", "eot", "eom")  # compared as the tokens at which generation stops
 
 
+@dataclass(frozen=True)
+class TokenResult:
+    """findings: one line for whatever is wrong; notes: readings of the source that differ where
+    nothing is wrong; texts: how many were read.
+    """
+
+    findings: list[str]
+    notes: list[str]
+    texts: int
+
+
 def token_findings(
     artefact: Artefact, reference: Tokenizing, samples: Mapping[str, str]
 ) -> list[str]:
-    """One line for each sample whose ids differ, then for whatever else the tokenizers disagree on;
-    empty = equal.
+    """The findings of `compare_tokens`; empty = equal."""
+    return compare_tokens(artefact, reference, samples).findings
+
+
+def compare_tokens(
+    artefact: Artefact, reference: Tokenizing, samples: Mapping[str, str]
+) -> TokenResult:
+    """The artefact's tokens against the source's: `samples` and texts made for every added token,
+    then whatever else a tokenizer says.
     """
-    findings = [
-        _compare_ids(name, text, artefact.tokenize, reference.tokenize)
-        for name, text in samples.items()
-    ]
-    findings += _vocabulary_findings(artefact.vocabulary(), reference.vocabulary())
-    findings += _special_findings(
-        artefact.special_ids, reference.special_ids(), every=artefact.token_kinds is not None
-    )
+    vocabulary = artefact.vocabulary()
+    added = {i: token for i, token in reference.added_tokens().items() if i < len(vocabulary)}
+    readings = reference.readings()
+    outcomes = read_texts(artefact.tokenize, readings, samples, added)
+    wrong, notes = judge_texts(outcomes, list(readings))
+    every = artefact.token_kinds is not None
+    findings: list[str | None] = [*wrong]
+    findings += _vocabulary_findings(vocabulary, reference.vocabulary())
+    findings += _special_findings(artefact.special_ids, reference.special_ids(), every=every)
     if artefact.token_kinds is not None:
         findings += _kind_findings(artefact.token_kinds(), reference)
     if artefact.ends is not None:
-        findings += _end_findings(artefact.ends(), reference)
+        findings += _end_findings(artefact.ends(), reference, every=every)
     if artefact.chat_templates is not None:
         findings += _template_findings(artefact.chat_templates, reference.chat_templates())
     if artefact.merges is not None:
         findings += _merge_findings(artefact.merges(), reference.merges())
-    return [finding for finding in findings if finding is not None]
-
-
-def _compare_ids(
-    name: str, text: str, mine: Callable[[str], list[int]], theirs: Callable[[str], list[int]]
-) -> str | None:
-    found, expected = mine(text), theirs(text)
-    if found == expected:
-        return None
-    at = next(
-        (i for i, (a, b) in enumerate(zip(found, expected, strict=False)) if a != b),
-        min(len(found), len(expected)),
-    )
-    return (
-        f"text {name!r}: token {at} of {len(found)} is {_show(found, at)}, the reference has "
-        f"{_show(expected, at)} "
-        f"of {len(expected)}"
-    )
-
-
-def _show(ids: Sequence[int], at: int) -> str:
-    return str(ids[at]) if at < len(ids) else "nothing"
+    texts = len(samples) + sum(len(texts_around(token)) for token in added.values())
+    return TokenResult([finding for finding in findings if finding is not None], notes, texts)
 
 
 def _vocabulary_findings(found: Sequence[str], expected: Mapping[int, str]) -> list[str | None]:
@@ -113,10 +115,15 @@ def _kind_findings(found: Sequence[str], reference: Tokenizing) -> list[str | No
     ]
 
 
-def _end_findings(found: Mapping[int, bool], reference: Tokenizing) -> list[str | None]:
-    expected = reference.ends()
-    missing = sorted(expected - set(found))
-    added = sorted(index for index, stated in found.items() if stated and index not in expected)
+def _end_findings(
+    found: Mapping[int, bool], reference: Tokenizing, *, every: bool
+) -> list[str | None]:
+    """every: the format's runtime stops at the tokenizer's end too, and not at those alone that
+    generation is given.
+    """
+    allowed = reference.ends()
+    missing = sorted((allowed if every else reference.generation_ends()) - set(found))
+    added = sorted(index for index, stated in found.items() if stated and index not in allowed)
     findings: list[str | None] = [
         f"generation does not stop at token {index}, the reference's does" for index in missing
     ]
@@ -128,7 +135,7 @@ def _end_findings(found: Mapping[int, bool], reference: Tokenizing) -> list[str 
 
 def _merge_findings(found: Sequence[str], expected: Sequence[str] | None) -> list[str | None]:
     """Every merge in its place: no text need meet a rare pair."""
-    if expected is None or list(found) == list(expected):
+    if not expected or list(found) == list(expected):
         return []
     if len(found) != len(expected):
         return [f"the artefact has {len(found)} merges, the reference {len(expected)}"]

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -13,6 +14,8 @@ from typing import Any, Protocol
 from ropeconv.artefact import Artefact
 from ropeconv.errors import TokenizerError
 from ropeconv.proof.reference.whole import Reference
+from ropeconv.proof.tokens.added import FLAGS, AddedToken
+from ropeconv.proof.tokens.sentencepiece_model import sentencepiece_reading
 
 # GGUF's names of special ids -> transformers' stems, beside bos, eos and padding, which every
 # format has
@@ -20,6 +23,7 @@ FURTHER_IDS = {"unknown": "unk", "seperator": "sep", "mask": "mask"}
 # llama.cpp's own converter makes control tokens of added tokens that look like <this>, whatever
 # their flag
 LOOKS_SPECIAL = re.compile(r"<.*>|\[.*\]", re.DOTALL)
+ADDED_KINDS = frozenset({"unknown", "control", "user"})
 BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
 
 
@@ -28,6 +32,12 @@ class Tokenizing(Protocol):
 
     def tokenize(self, text: str) -> list[int]:
         """Token ids of a text."""
+
+    def readings(self) -> Mapping[str, Callable[[str], list[int]]]:
+        """Who reads the source's tokenizer -> its ids of a text; the one to believe first."""
+
+    def added_tokens(self) -> dict[int, AddedToken]:
+        """Id -> token that is cut out of a text first."""
 
     def vocabulary(self) -> dict[int, str]:
         """Id -> token text."""
@@ -41,7 +51,10 @@ class Tokenizing(Protocol):
         """
 
     def ends(self) -> set[int]:
-        """Tokens at which the source stops generating."""
+        """Tokens at which the source stops generating, by any of its files."""
+
+    def generation_ends(self) -> set[int]:
+        """Those of them at which generation stops when it is given nothing."""
 
     def chat_templates(self) -> dict[str, str]:
         """Name -> Jinja source; "default" for the main one."""
@@ -61,8 +74,59 @@ class SourceFolder:
         return self.reference.tokenizer
 
     def tokenize(self, text: str) -> list[int]:
-        """Token ids of a text."""
-        return self.reference.tokenize(text)
+        """Token ids of a text, by the file itself: what every client of the folder but
+        transformers reads.
+        """
+        return next(iter(self.readings().values()))(text)
+
+    def readings(self) -> Mapping[str, Callable[[str], list[int]]]:
+        """tokenizer.json by the tokenizers library, or tokenizer.model by sentencepiece; and
+        transformers, which may put its own pipeline in their place.
+        """
+        found: dict[str, Callable[[str], list[int]]] = {}
+        if self._pipeline is not None:
+            found["tokenizer.json"] = self._encode
+        elif self._pieces is not None:
+            found["tokenizer.model"] = self._pieces
+        return found | {"transformers": self.reference.tokenize}
+
+    @cached_property
+    def _pieces(self) -> Callable[[str], list[int]] | None:
+        read = self.reference.checkpoint.files.get("tokenizer.model")
+        if read is None:
+            return None
+        settings = self._json("tokenizer_config.json")
+        return sentencepiece_reading(bytes(read()), settings=settings, added=self.added_tokens())
+
+    def _encode(self, text: str) -> list[int]:
+        return [int(i) for i in self._pipeline.encode(text).ids]
+
+    @cached_property
+    def _pipeline(self) -> Any:
+        read = self.reference.checkpoint.files.get("tokenizer.json")
+        if read is None:
+            return None
+        from tokenizers import Tokenizer
+
+        try:
+            loaded = Tokenizer.from_str(bytes(read()).decode())
+        except Exception as error:  # the library raises its own and plain Exception alike
+            raise TokenizerError(
+                f"{self.reference.checkpoint.path}: tokenizer.json is not readable ({error}); "
+                f"download it again"
+            ) from error
+        loaded.no_truncation()
+        loaded.no_padding()
+        return loaded
+
+    def added_tokens(self) -> dict[int, AddedToken]:
+        """As transformers lists them, with their flags."""
+        return {
+            int(index): AddedToken(
+                int(index), token.content, tuple(flag for flag in FLAGS if getattr(token, flag))
+            )
+            for index, token in self._tokenizer.added_tokens_decoder.items()
+        }
 
     def vocabulary(self) -> dict[int, str]:
         """Id -> token text."""
@@ -116,6 +180,15 @@ class SourceFolder:
         flat = [i for entry in stated for i in (entry if isinstance(entry, list) else [entry])]
         return {int(i) for i in flat if i is not None}
 
+    def generation_ends(self) -> set[int]:
+        """generation_config.json goes before config.json, as in transformers."""
+        said = self._json("generation_config.json").get("eos_token_id")
+        if said is None:
+            said = self._json("config.json").get("eos_token_id")
+        if said is None:
+            said = self.reference.checkpoint.config.get("eos_token_id")
+        return {int(i) for i in (said if isinstance(said, list) else [said]) if i is not None}
+
     def chat_templates(self) -> dict[str, str]:
         """Name -> Jinja source."""
         found = self._tokenizer.chat_template
@@ -124,8 +197,8 @@ class SourceFolder:
         )
 
     def merges(self) -> list[str] | None:
-        """As transformers' fast tokenizer holds them."""
-        backend = getattr(self._tokenizer, "backend_tokenizer", None)
+        """tokenizer.json's, else those of transformers' fast tokenizer."""
+        backend = self._pipeline or getattr(self._tokenizer, "backend_tokenizer", None)
         if backend is None:
             return None
         pairs = json.loads(backend.to_str())["model"].get("merges")
@@ -164,6 +237,19 @@ class SourceFile:
         """Token ids of a text."""
         return self.artefact.tokenize(text)
 
+    def readings(self) -> Mapping[str, Callable[[str], list[int]]]:
+        """Its own runtime's alone."""
+        return {"the source's runtime": self.artefact.tokenize}
+
+    def added_tokens(self) -> dict[int, AddedToken]:
+        """The tokens that are of no plain kind; the format keeps no flags."""
+        texts = self.artefact.vocabulary()
+        return {
+            index: AddedToken(index, texts[index])
+            for index, kinds in self.kinds().items()
+            if kinds & ADDED_KINDS
+        }
+
     def vocabulary(self) -> dict[int, str]:
         """Id -> token text."""
         return dict(enumerate(self.artefact.vocabulary()))
@@ -185,6 +271,11 @@ class SourceFile:
     def ends(self) -> set[int]:
         """Where the source's own runtime stops."""
         return set() if self.artefact.ends is None else set(self.artefact.ends())
+
+    def generation_ends(self) -> set[int]:
+        """What the file says, without its runtime's habits."""
+        ids = self.artefact.special_ids
+        return {ids[name] for name in ("eos", "eot", "eom") if name in ids}
 
     def chat_templates(self) -> dict[str, str]:
         """Name -> Jinja source."""
