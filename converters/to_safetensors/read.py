@@ -48,6 +48,9 @@ def open_artefact(path: Path) -> Artefact:
         tokenize=folder.tokenize,
         vocabulary=folder.vocabulary,
         special_ids=folder.special_ids(),
+        ends=folder.ends,
+        chat_templates=folder.chat_templates(),
+        merges=folder.merges if (path / "tokenizer.json").is_file() else None,
     )
 
 

@@ -6,6 +6,7 @@ and m sin(inv_freq).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,7 @@ from ropeconv.kit.foreign import first_line, quiet_transformers
 from ropeconv.rope.spec import Frequencies
 
 CHUNK = 512  # rows of vocabulary-sized logits held at a time
+SPECIAL = {"bos": "bos", "eos": "eos", "padding": "pad", "unknown": "unk"}
 Array = NDArray[np.float64]
 
 
@@ -130,12 +132,46 @@ class Folder:
         return [known.get(i, "") for i in range(max(known, default=-1) + 1)]
 
     def special_ids(self) -> dict[str, int]:
-        """bos, eos, padding, unknown -> id, where the tokenizer has one."""
-        stems = {"bos": "bos", "eos": "eos", "padding": "pad", "unknown": "unk"}
-        ids = {
-            name: getattr(self.tokenizer, f"{stem}_token_id", None) for name, stem in stems.items()
-        }
-        return {name: int(i) for name, i in ids.items() if i is not None}
+        """bos, eos, padding, unknown -> id, where the tokenizer has one, or config.json alone names
+        it (Qwen's bos).
+        """
+        found: dict[str, int] = {}
+        for name, stem in SPECIAL.items():
+            key = f"{stem}_token_id"
+            index = getattr(self.tokenizer, key, None)
+            index = getattr(self.config, key, None) if index is None else index
+            index = index[0] if isinstance(index, list) and index else index
+            if isinstance(index, int):
+                found[name] = index
+        return found
+
+    def ends(self) -> dict[int, bool]:
+        """The tokens at which `generate` stops when it is given nothing, all of them stated."""
+        from transformers import GenerationConfig
+
+        ids = None
+        if (self.path / "generation_config.json").is_file():
+            ids = self._load(
+                "generation_config.json",
+                lambda: GenerationConfig.from_pretrained(self.path, local_files_only=True),
+            ).eos_token_id
+        if ids is None:
+            ids = getattr(self.config, "eos_token_id", None)
+        listed = ids if isinstance(ids, list) else [ids]
+        return {int(index): True for index in listed if index is not None}
+
+    def chat_templates(self) -> dict[str, str]:
+        """Name -> Jinja source, as transformers finds it in the folder's files."""
+        found = self.tokenizer.chat_template
+        if found is None:
+            return {}
+        return {"default": found} if isinstance(found, str) else dict(found)
+
+    def merges(self) -> list[str]:
+        """Those of tokenizer.json, "a b"; none where it has no such thing."""
+        said = json.loads((self.path / "tokenizer.json").read_bytes())
+        pairs = said.get("model", {}).get("merges") or []
+        return [pair if isinstance(pair, str) else " ".join(pair) for pair in pairs]
 
 
 def _answering(output: Any) -> Callable[..., Any]:
