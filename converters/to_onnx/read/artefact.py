@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters.to_onnx.probes import make_probes
+from converters.to_onnx.quant._types import INT8_ACTIVATIONS
 from converters.to_onnx.read.folder import Folder
+from converters.to_onnx.read.nodes import whole_numbers
 from converters.to_onnx.read.run_rope import Read, read_rotations
 from converters.to_onnx.read.structure import structure_problems
 from converters.to_onnx.read.tensors import read_tensors
@@ -44,6 +46,13 @@ def open_artefact(path: Path, *, provider: str = "cpu") -> Artefact:
     def logits(ids: Sequence[int], _context: int) -> Iterator[NDArray[np.float32]]:
         return runner.logits(ids, switch=switch)
 
+    def precise(ids: Sequence[int], _context: int) -> Iterator[NDArray[np.float32]]:
+        twin = Runner(folder.graph, provider=provider, float_products=True)
+        return twin.logits(ids, switch=switch)
+
+    rounds = any(
+        whole_numbers(node).get("accuracy_level") == INT8_ACTIVATIONS for node in folder.nodes
+    )
     texts = Texts(folder.folder)
     return Artefact(
         path=folder.folder,
@@ -55,9 +64,13 @@ def open_artefact(path: Path, *, provider: str = "cpu") -> Artefact:
         frequencies=_frequencies(read, stack),
         problems=[*structure_problems(folder), *read.problems, *_length_problems(read, context)],
         logits=logits,
+        precise=precise if rounds else None,
         tokenize=texts.tokenize,
         vocabulary=texts.vocabulary,
         special_ids=texts.special_ids(),
+        ends=texts.ends,
+        chat_templates=texts.chat_templates(),
+        merges=texts.merges,
         probes=make_probes(runner, context=context, switch=switch, rows=read.rows),
     )
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from ropeconv.errors import CheckpointError, TokenizerError
 
+TEMPLATE = "chat_template.jinja"
 SPECIAL = {"bos": "bos", "eos": "eos", "padding": "pad"}
 
 
@@ -55,6 +56,38 @@ class Texts:
             if value is not None:
                 found[name] = int(value)
         return found
+
+    def ends(self) -> dict[int, bool]:
+        """The tokens at which onnxruntime-genai stops; those of generation_config.json, which
+        transformers.js reads, where there is no genai_config.json.
+        """
+        genai = self._json("genai_config.json").get("model", {})
+        said = genai or self._json("generation_config.json")
+        ids = said.get("eos_token_id")
+        listed = ids if isinstance(ids, list) else [ids]
+        return {int(index): True for index in listed if index is not None}
+
+    def chat_templates(self) -> dict[str, str]:
+        """Name -> Jinja source, as transformers.js finds it: tokenizer_config.json's.
+
+        Files of another text, which onnxruntime-genai goes by, under the file's name.
+        """
+        said = self._json("tokenizer_config.json").get("chat_template")
+        if isinstance(said, list):
+            found = {str(entry["name"]): str(entry["template"]) for entry in said}
+        else:
+            found = {} if said is None else {"default": str(said)}
+        path = self.folder / TEMPLATE
+        if path.is_file():
+            text = path.read_bytes().decode()
+            if text.splitlines() != found.get("default", "").splitlines():
+                found[TEMPLATE] = text
+        return found
+
+    def merges(self) -> list[str]:
+        """The pairs of byte-pair encoding in order, "a b"; none where there are no such."""
+        pairs = json.loads(self.tokenizer.to_str())["model"].get("merges") or []
+        return [pair if isinstance(pair, str) else " ".join(pair) for pair in pairs]
 
     def _json(self, name: str) -> dict[str, Any]:
         path = self.folder / name
