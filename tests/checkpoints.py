@@ -1,4 +1,6 @@
-"""Tiny Hugging Face checkpoints on disk: a random model of tests/verify/tiny.py and a trained byte-level tokenizer."""
+"""Tiny Hugging Face checkpoints on disk: a random model of tests/verify/tiny.py and a trained
+byte-level tokenizer.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tests.verify.tiny import make_model
+from tests.families import make_model
 
 VOCAB = 384
 CHAT_TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
@@ -18,7 +20,9 @@ SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 
 @cache
 def tokenizer_json() -> str:
-    """A byte-level BPE tokenizer of VOCAB tokens, trained on the language reference of the standard library."""
+    """A byte-level BPE tokenizer of VOCAB tokens, trained on the language reference of the standard
+    library.
+    """
     import pydoc_data.topics
 
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -27,8 +31,12 @@ def tokenizer_json() -> str:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=VOCAB, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False)
-    tokenizer.train_from_iterator([text[:2000] for text in pydoc_data.topics.topics.values()], trainer)
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCAB, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(
+        [text[:2000] for text in pydoc_data.topics.topics.values()], trainer
+    )
     return tokenizer.to_str()
 
 
@@ -45,10 +53,16 @@ def add_tokenizer(folder: Path) -> Path:
     return folder
 
 
-def save_checkpoint(folder: Path, family: str, *, context: int, rope: Mapping[str, Any] | None = None, **config: Any) -> Path:
-    """A checkpoint of `family` with trained context `context`, as transformers writes it, with a tokenizer."""
+def save_checkpoint(
+    folder: Path, family: str, *, context: int, rope: Mapping[str, Any] | None = None, **config: Any
+) -> Path:
+    """A checkpoint of `family` with trained context `context`, as transformers writes it, with a
+    tokenizer.
+    """
     rope = rope or {"rope_type": "default", "rope_theta": 20000.0}
-    model = make_model(family, rope, context=context, vocab_size=VOCAB, bos_token_id=0, eos_token_id=0, **config)
+    model = make_model(
+        family, rope, context=context, vocab_size=VOCAB, bos_token_id=0, eos_token_id=0, **config
+    )
     model.save_pretrained(folder, max_shard_size=config.pop("max_shard_size", "5GB"))
     return add_tokenizer(folder)
 
@@ -57,7 +71,9 @@ def with_config(model: Path, out: Path, **changes: Any) -> Path:
     """A copy of the checkpoint with other config keys; None removes one."""
     shutil.copytree(model, out)
     config = json.loads((out / "config.json").read_text()) | changes
-    (out / "config.json").write_text(json.dumps({key: value for key, value in config.items() if value is not None}))
+    (out / "config.json").write_text(
+        json.dumps({key: value for key, value in config.items() if value is not None})
+    )
     return out
 
 
