@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from converters.to_onnx.options import Options
 from converters.to_onnx.read.folder import Folder
 from converters.to_onnx.read.nodes import Nodes
 from converters.to_onnx.read.tensors import read_tensors
+from converters.to_onnx.write import emit
 from ropeconv.errors import CannotExpress, CheckpointError
 from ropeconv.extend import ScalingRequest
+from ropeconv.prepare import prepare
 from ropeconv.proof.report import FAIL, Report
 from ropeconv.proof.run import verify
 from tests.checkpoints import save_checkpoint
@@ -223,6 +227,27 @@ def test_rows_that_no_block_fills_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CannotExpress, match=r"down_proj.weight has rows of 24, no multiple of 16"):
         convert(source, tmp_path / "out", None, type="int4")
     assert not (tmp_path / "out").exists()
+
+
+@dataclass(frozen=True)
+class SigmoidRouting:
+    """A routing that no table has."""
+
+    chosen: int = 2
+    normed: bool = True
+
+
+def test_a_routing_without_a_form_is_refused_by_its_name(source: Path, tmp_path: Path) -> None:
+    model = prepare(source, None)
+    layers = [
+        replace(layer, mlp=replace(layer.mlp, routing=SigmoidRouting()))
+        for layer in model.stack.layers
+    ]
+    other = replace(model, stack=replace(model.stack, layers=tuple(layers)))
+    for profile in PROFILES:
+        with pytest.raises(CannotExpress, match="no ONNX form of a sigmoid routing"):
+            emit(other, tmp_path / "out", options=Options(profile=profile))
+    assert not list(tmp_path.iterdir())
 
 
 # Planted faults
