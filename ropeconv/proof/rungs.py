@@ -14,7 +14,7 @@ from ropeconv.proof.reference.layerwise import LayerwiseReference
 from ropeconv.proof.reference.rotary import Rotary
 from ropeconv.proof.report import FAIL, OK, Measured, Rung, lost_words
 from ropeconv.proof.structure import Expected
-from ropeconv.proof.tokens.compare import token_findings
+from ropeconv.proof.tokens.compare import compare_tokens
 from ropeconv.proof.tokens.texts import SCRIPT_SAMPLES
 from ropeconv.proof.tokens.tokenizing import Tokenizing
 from ropeconv.proof.weights import compare_weights
@@ -46,17 +46,20 @@ def frequency_rung(artefact: Artefact, rotary: Mapping[str, Rotary]) -> Rung:
 
 def token_rung(artefact: Artefact, tokenizer: Tokenizing, content: str) -> Rung:
     samples = SCRIPT_SAMPLES | {"the text": content[:LONG_SAMPLE]}
-    further = (
-        ""
-        if artefact.token_kinds is None
-        else ", kinds of tokens, ends of generation, chat templates"
-    )
-    summary = f"{len(samples)} texts, every token of the vocabulary, special ids{further}"
+    asked = {
+        "kinds of tokens": artefact.token_kinds,
+        "ends of generation": artefact.ends,
+        "chat templates": artefact.chat_templates,
+        "merges": artefact.merges,
+    }
+    further = "".join(f", {name}" for name, found in asked.items() if found is not None)
     try:
-        findings = token_findings(artefact, tokenizer, samples)
+        result = compare_tokens(artefact, tokenizer, samples)
     except CheckpointError as error:  # the runtime's refusal is a verdict on the file
-        findings = [str(error)]
-    return make_rung("tokens", findings, summary)
+        return make_rung("tokens", [str(error)], "")
+    notes = "".join(f"; {note}" for note in result.notes)
+    summary = f"{result.texts} texts, every token of the vocabulary, special ids{further}{notes}"
+    return make_rung("tokens", result.findings, summary)
 
 
 def weight_rung(

@@ -27,13 +27,6 @@ class TokenResult:
     texts: int
 
 
-def token_findings(
-    artefact: Artefact, reference: Tokenizing, samples: Mapping[str, str]
-) -> list[str]:
-    """The findings of `compare_tokens`; empty = equal."""
-    return compare_tokens(artefact, reference, samples).findings
-
-
 def compare_tokens(
     artefact: Artefact, reference: Tokenizing, samples: Mapping[str, str]
 ) -> TokenResult:
