@@ -89,7 +89,7 @@ def _compare_exact(name: str, mine: Tensor, theirs: Tensor, *, offset: float) ->
             place = f"{name}[{', '.join(map(str, (start + at[0], *at[1:])))}]"
             text = (
                 f"{place} is {found[at]:.9g} ({mine.dtype}), the source's "
-                f"{source[at]:.9g} rounds to {expected[at]:.9g}"
+                f"{float(source[at]):.9g} rounds to {expected[at]:.9g}"
             )
             return f"{text}; {count} of {wrong.size} values in its rows differ"
     return None
