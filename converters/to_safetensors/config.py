@@ -37,7 +37,7 @@ def write_config(model: Model, spelling: Spelling, *, dtype: str | None) -> dict
         config = {key: value for key, value in config.items() if key != "dtype"} | {
             "torch_dtype": FLOATS[dtype]
         }
-    config |= _by_every_name(config, model)
+    config |= _by_first_name(config, model)
     if patch:
         older = _older_nested if model.arch.rope.nested else _older_flat
         config = _narrow({**config, **older(model, patch["rope_parameters"])}, model)
@@ -45,15 +45,15 @@ def write_config(model: Model, spelling: Spelling, *, dtype: str | None) -> dict
     return config
 
 
-def _by_every_name(config: Mapping[str, Any], model: Model) -> dict[str, Any]:
-    """Sizes that the majors call by different names, by each: 4 does not know 5's name for the
-    number of experts, and would take its default.
+def _by_first_name(config: Mapping[str, Any], model: Model) -> dict[str, Any]:
+    """Sizes by the name that both majors read, where only a later one is there: 4 does not know 5's
+    name for the number of experts, and would take its default.
     """
     found: dict[str, Any] = {}
     for key in model.arch.keys.values():
         stated = [name for name in key.names if name in config]
-        if stated:
-            found |= {name: config[stated[0]] for name in key.names if name not in config}
+        if stated and key.names[0] not in config:
+            found[key.names[0]] = config[stated[0]]
     return found
 
 
