@@ -89,8 +89,10 @@ def _serialise(store: Store, encoding: Encoding, profile: ProfileKind) -> bytes:
         "ropeconv.type": store.kind.name,
         "ropeconv.bake": encoding.carried.how,
     }
+    # matrices in blocks are onnxruntime's own operators in every profile
+    domains = {node.domain for node in store.graph.nodes if node.domain}
     proto = store.graph.model(
-        opsets=profile.opsets,
+        opsets={**profile.opsets, **dict.fromkeys(sorted(domains), 1)},
         ir_version=profile.ir_version,
         metadata=metadata,
         producer=("ropeconv", __version__),

@@ -98,6 +98,15 @@ def test_a_sound_folder_computes_with_float32s_own_error(kind: str, folders: Pat
 
 @pytest.mark.torch
 @pytest.mark.parametrize("kind", TYPES)
+def test_the_standard_profile_declares_the_operators_of_blocks(
+    kind: str, folders: Path, tmp_path: Path
+) -> None:
+    convert(folders / "model", tmp_path / "out", PI, type=kind, profile="standard")
+    assert verify(tmp_path / "out", reference=folders / "model", tokens=2 * L).ok
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("kind", TYPES)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_turns_the_verdict(fault: str, kind: str, folders: Path, tmp_path: Path) -> None:
     out = shutil.copytree(folders / kind, tmp_path / "out")
