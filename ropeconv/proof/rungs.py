@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 from ropeconv.artefact import Artefact
@@ -129,6 +130,9 @@ def loss_rungs(measured: Sequence[Measured]) -> list[Rung]:
     if not told:
         return []
     beyond = [line for m in told for band in m.bands for line in gate_findings(band, m.gates)]
+    lost = [m.run.name for m in told if not math.isfinite(m.whole.nmse + m.whole.kl)]
+    if lost:  # whatever the verdict hangs on, such a file does not run
+        return [make_rung("quantised", [f"{name}: logits are not numbers" for name in lost], "")]
     summary = lost_words(told[-1])
     if beyond:
         summary += "; more than its type costs on the models that were measured"

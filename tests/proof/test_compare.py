@@ -25,7 +25,7 @@ from ropeconv.proof.compare import band_edges, compare_logits, pair_blocks
 from ropeconv.proof.frequencies import compare_frequencies
 from ropeconv.proof.reference.rotary import Rotary
 from ropeconv.proof.report import FAIL, OK, Measured, Report, Rung, to_json
-from ropeconv.proof.rungs import gate_findings
+from ropeconv.proof.rungs import gate_findings, loss_rungs
 from ropeconv.proof.text import Pass, plan_passes, wanted_tokens
 from ropeconv.proof.weights import compare_weights
 from ropeconv.rope.spec import Frequencies
@@ -442,6 +442,19 @@ def test_exact_types_get_room_with_position_and_gelu_a_floor() -> None:
     assert (
         logit_gates("Q8_0", activation="gelu").nmse == logit_gates("Q8_0", activation="silu").nmse
     )
+
+
+def test_what_is_told_of_quantisation_fails_only_without_numbers(logits: Any) -> None:
+    reference, artefact, ids = logits
+    limits = Gates(1e-9, 1e-9, 1.0, 1e-9)
+    for factor, status in ((1.0, OK), (math.nan, FAIL)):
+        with np.errstate(invalid="ignore"):
+            moved = artefact * np.float32(factor)
+            ((bands, whole),) = compare_logits([[reference]], [moved], ids, trained=TRAINED)
+        told = Measured(Pass("whole text", 50, 50), tuple(bands), whole, limits, judged=False)
+        (rung,) = loss_rungs([told])
+        assert rung.status == status
+    assert loss_rungs([replace(told, judged=True)]) == []
 
 
 def test_json_of_a_broken_run_is_json(logits: Any) -> None:
