@@ -78,6 +78,7 @@ def unlike(ours: dict[str, str], theirs: Stored) -> dict[str, tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("case", "name"), GRID, ids=str)
+@pytest.mark.llama
 def test_types_and_bytes_are_llama_cpps(case: Case, name: str, reference: Reference) -> None:
     theirs, number = reference(case, name)
     ours = choose(case, name)
