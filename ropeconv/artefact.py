@@ -48,6 +48,30 @@ class Probe:
     refused: bool = False
 
 
+Run = Callable[[Sequence[int], int], Iterator[NDArray[np.float32]]]
+"""(ids, context) -> (n, vocab) float32 blocks in order, one row a token; context is the length that
+the runtime allocates.
+"""
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """How a user means to run the file, where that is not how its runtime is proven.
+
+    kv_type: storage type of the cache of keys and values, by the runtime's own name; None: as in
+    the proof. flash_attn: fused attention.
+    """
+
+    kv_type: str | None = None
+    flash_attn: bool = False
+
+    @property
+    def words(self) -> str:
+        """As a report names them."""
+        cache = [] if self.kv_type is None else [f"{self.kv_type} cache"]
+        return ", ".join([*cache, *["flash attention"] * self.flash_attn])
+
+
 @dataclass(frozen=True)
 class Artefact:
     """A finished file or folder, opened for the proof; numbers are read only when asked for.
@@ -55,9 +79,8 @@ class Artefact:
     type: file type name (F16, Q4_K_M, ...). checkpoint: the artefact in Hugging Face's names and
     layout. frequencies: layer kind -> what its runtime will compute from it, re-derived from the
     bytes (not from provenance). problems: what is structurally wrong, one line each (empty =
-    sound). logits: (ids, context) -> iterator of (n, vocab) float32 blocks in order, one row a
-    token, by the artefact's own runtime; context is the length that the runtime allocates (LongRoPE
-    in llama.cpp switches on it). tokenize: (text) -> ids by the artefact's own runtime, special
+    sound). logits: of the artefact's own runtime; LongRoPE in llama.cpp switches on the context that
+    is allocated. tokenize: (text) -> ids by the artefact's own runtime, special
     tokens parsed, BOS/EOS added as the file says. special_ids: bos, eos, padding, ... as the
     artefact states them. probes: further calls to compare, cheap ones. original_context_counts:
     whether original_context is stated, or the runtime computes with it; else nothing hangs on it.
@@ -68,7 +91,11 @@ class Artefact:
     format, or the file, keeps no such thing. unexpected: the model that it should be -> what the
     artefact states beside its tensors that this model does not need, or has otherwise, one line
     each; None where a format states nothing there. precise: logits with float products, where the
-    runtime can be told not to round activations as the file says.
+    runtime can be told not to round activations as the file says. twin: logits of a float copy of
+    the file's own blocks in the same runtime, which costs more than the file itself and runs only
+    when it is asked for; judged by `Gates.exact`. as_run: the user's settings -> logits under them;
+    ConfigError, in one line and before anything runs, for a setting that the runtime has not. These
+    three: None where there is no such thing.
     """
 
     path: Path
@@ -79,7 +106,7 @@ class Artefact:
     context: int
     frequencies: Mapping[str, Frequencies | None]
     problems: Sequence[str]
-    logits: Callable[[Sequence[int], int], Iterator[NDArray[np.float32]]]
+    logits: Run
     tokenize: Callable[[str], list[int]]
     vocabulary: Callable[[], list[str]]
     special_ids: Mapping[str, int]
@@ -90,7 +117,9 @@ class Artefact:
     chat_templates: Mapping[str, str] | None = None
     merges: Callable[[], Sequence[str]] | None = None
     unexpected: Callable[[Model], Sequence[str]] | None = None
-    precise: Callable[[Sequence[int], int], Iterator[NDArray[np.float32]]] | None = None
+    precise: Run | None = None
+    twin: Run | None = None
+    as_run: Callable[[RunSettings], Run] | None = None
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,8 @@ class Gates:
     both runtimes' float32 angles part, by an error that grows with the position: past 4096, nmse
     and kl are scaled by (stop / 4096)^2, loss by its root. own: of a type in blocks, the limits
     against a reference that has the file's own weights; these ones are then against the source's,
-    and say how much is usually lost.
+    and say how much is usually lost. exact: of such a type, the limits of `Artefact.twin` against
+    that reference.
     """
 
     nmse: float
@@ -48,6 +49,7 @@ class Gates:
     loss: float
     grows: bool = False
     own: Gates | None = None
+    exact: Gates | None = None
 
     def at(self, stop: int) -> Gates:
         """The limits for a band that ends at position `stop`."""
@@ -68,6 +70,7 @@ class Gates:
             top1=min(self.top1, floor.top1),
             loss=max(self.loss, floor.loss),
             own=None if self.own is None else self.own.floored(floor),
+            exact=None if self.exact is None else self.exact.floored(floor),
         )
 
 
