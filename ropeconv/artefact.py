@@ -79,23 +79,23 @@ class Artefact:
     type: file type name (F16, Q4_K_M, ...). checkpoint: the artefact in Hugging Face's names and
     layout. frequencies: layer kind -> what its runtime will compute from it, re-derived from the
     bytes (not from provenance). problems: what is structurally wrong, one line each (empty =
-    sound). logits: of the artefact's own runtime; LongRoPE in llama.cpp switches on the context that
-    is allocated. tokenize: (text) -> ids by the artefact's own runtime, special
-    tokens parsed, BOS/EOS added as the file says. special_ids: bos, eos, padding, ... as the
-    artefact states them. probes: further calls to compare, cheap ones. original_context_counts:
-    whether original_context is stated, or the runtime computes with it; else nothing hangs on it.
-    token_kinds: () -> kind of every token in order of id: normal, unknown, control, user, unused,
-    byte. ends: () -> id -> whether it is the artefact's word, and not its runtime's habit, that
-    generation stops there. chat_templates: name -> Jinja source, "default" for the main one.
-    merges: () -> the pairs of byte-pair encoding in order, "a b". These four: None where the
-    format, or the file, keeps no such thing. unexpected: the model that it should be -> what the
-    artefact states beside its tensors that this model does not need, or has otherwise, one line
-    each; None where a format states nothing there. precise: logits with float products, where the
-    runtime can be told not to round activations as the file says. twin: logits of a float copy of
-    the file's own blocks in the same runtime, which costs more than the file itself and runs only
-    when it is asked for; judged by `Gates.exact`. as_run: the user's settings -> logits under them;
-    ConfigError, in one line and before anything runs, for a setting that the runtime has not. These
-    three: None where there is no such thing.
+    sound). logits: of the artefact's own runtime; LongRoPE in llama.cpp switches on the context
+    that is allocated. tokenize: (text) -> ids by the artefact's own runtime, special tokens parsed,
+    BOS/EOS added as the file says. special_ids: bos, eos, padding, ... as the artefact states them.
+    probes: further calls to compare, cheap ones. original_context_counts: whether original_context
+    is stated, or the runtime computes with it; else nothing hangs on it. token_kinds: () -> kind of
+    every token in order of id: normal, unknown, control, user, unused, byte. ends: () -> id ->
+    whether it is the artefact's word, and not its runtime's habit, that generation stops there.
+    chat_templates: name -> Jinja source, "default" for the main one. merges: () -> the pairs of
+    byte-pair encoding in order, "a b". These four: None where the format, or the file, keeps no
+    such thing. unexpected: the model that it should be -> what the artefact states beside its
+    tensors that this model does not need, or has otherwise, one line each; None where a format
+    states nothing there. precise: logits with float products, where the runtime can be told not to
+    round activations as the file says. twin: logits of a float copy of the file's own blocks in the
+    same runtime, which costs more than the file itself and runs only when it is asked for; judged
+    by `Gates.exact`. as_run: the user's settings -> logits under them; ConfigError, in one line and
+    before anything runs, for a setting that the runtime has not. These three: None where there is
+    no such thing.
     """
 
     path: Path
