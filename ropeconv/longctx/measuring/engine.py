@@ -18,6 +18,7 @@ from ropeconv.config.rope_parameters import replace_rope_parameters
 from ropeconv.errors import RopeconvError, TokenizerError
 from ropeconv.kit.foreign import quiet_transformers
 from ropeconv.longctx.measuring.bands import Losses
+from ropeconv.longctx.measuring.head import apply_head, report_layers
 from ropeconv.model import Model
 from ropeconv.proof.reference.rotary import find_rotary
 from ropeconv.proof.reference.transformers_model import (
@@ -26,7 +27,6 @@ from ropeconv.proof.reference.transformers_model import (
     load_tokenizer,
     transformers_config,
 )
-from ropeconv.proof.reference.whole import apply_head, report_layers
 from ropeconv.target import Progress
 
 ROWS = 512  # rows of vocabulary-sized logits held at a time

@@ -16,8 +16,8 @@ import numpy as np
 
 from ropeconv.errors import ConfigError
 from ropeconv.longctx.measuring.engine import Engine, run_base
+from ropeconv.longctx.measuring.head import apply_head
 from ropeconv.longctx.measuring.texts import encode, encode_plain
-from ropeconv.proof.reference.whole import apply_head
 from ropeconv.target import Progress
 
 NAMES = (

@@ -13,9 +13,9 @@ from typing import Any
 
 from ropeconv.errors import OutputError, RopeconvError
 from ropeconv.longctx.measuring.engine import ROWS, run_base
+from ropeconv.longctx.measuring.head import apply_head
 from ropeconv.longctx.tune.recipe import Recipe
 from ropeconv.longctx.tune.windows import IGNORED, Windows
-from ropeconv.proof.reference.whole import apply_head
 
 BETAS = (0.9, 0.95)
 STATE = "state.pt"
