@@ -19,6 +19,7 @@ def obstacle(model: Model, arch: Arch) -> str | None:
         or _biases(model, arch)
         or arch.obstacle(model)
         or _blocks(model, arch)
+        or _traits(model, arch)
     )
 
 
@@ -73,3 +74,11 @@ def _names(roles: Iterable[Role]) -> str:
 def _blocks(model: Model, arch: Arch) -> str | None:
     missing = next((kind for kind in model.stack.block_types() if kind not in arch.runs), None)
     return None if missing is None else f"llama.cpp's {arch.name} has no {describe(missing)}"
+
+
+def _traits(model: Model, arch: Arch) -> str | None:
+    for trait in sorted(model.stack.traits - arch.traits, key=lambda trait: trait.value):
+        return f"llama.cpp's {arch.name} has no place for {trait.value}"
+    for activation in sorted(model.stack.activations - set(arch.activations)):
+        return f"llama.cpp's {arch.name} does not compute the activation {activation}"
+    return None

@@ -12,8 +12,10 @@ from ropeconv.arch.blocks.head import Head
 from ropeconv.arch.blocks.mlp import Mlp
 from ropeconv.arch.blocks.moe import MixtureOfExperts
 from ropeconv.arch.blocks.norm import Norm
-from ropeconv.arch.blocks.residual import Residual
+from ropeconv.arch.blocks.residual import Residual, norms_of
+from ropeconv.arch.blocks.traits import Trait
 from ropeconv.arch.blocks.weight import Weight
+from ropeconv.arch.layers import NO_ROPE
 
 Mixer = Attention
 """What mixes tokens: one of the block types of a layer's first half."""
@@ -95,6 +97,15 @@ class Stack:
         """Names of the activations of its MLPs."""
         return frozenset(layer.mlp.activation for layer in self.layers)
 
+    @property
+    def traits(self) -> frozenset[Trait]:
+        """What its blocks compute beyond their plain forms."""
+        ends = self.embedding.traits | self.head.traits | self.head.norm.traits
+        layers = [block.traits for layer in self.layers for block in layer.blocks]
+        norms = [norm.traits for layer in self.layers for norm in norms_of(layer.residual)]
+        still = frozenset({Trait.NO_ROPE_LAYERS} if NO_ROPE in self.kinds else ())
+        return ends.union(*layers, *norms, still)
+
     def block_types(self) -> Iterator[type]:
         """The type of every block, norms inside of blocks too."""
         yield type(self.embedding)
@@ -102,6 +113,7 @@ class Stack:
         yield type(self.head.norm)
         for layer in self.by_kind.values():
             yield from map(type, layer.blocks)
+            yield from map(type, norms_of(layer.residual))
         for layer in self.layers:
             yield type(layer.mlp)
 

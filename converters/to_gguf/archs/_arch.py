@@ -13,9 +13,10 @@ from converters.to_gguf.rope.loader import Loader
 from ropeconv.arch.blocks.attention import Attention, Pairing
 from ropeconv.arch.blocks.embedding import Embedding
 from ropeconv.arch.blocks.head import Head
-from ropeconv.arch.blocks.mlp import GatedMlp
+from ropeconv.arch.blocks.mlp import SILU, GatedMlp
 from ropeconv.arch.blocks.norm import RmsNorm
 from ropeconv.arch.blocks.residual import PreNorm
+from ropeconv.arch.blocks.traits import Trait
 from ropeconv.arch.blocks.weight import Role, Weight
 from ropeconv.finding import Finding
 from ropeconv.model import Model
@@ -84,11 +85,12 @@ class Arch:
     name: `general.architecture`. families: the families that it runs; a file is read as the first
     that fits. hosts: architectures that can run them in its place. runs: types of the blocks that
     its graph computes. loader: what it does with rotary settings. pairing: which values of a head
-    its graph turns together. names: tensor names that differ from the common ones. biases: roles
-    whose bias its loader has a place for; needs_bias: without which it does not load. square:
-    heads x head_dim must equal hidden_size. untied: `output.weight` must be in the file. keys: keys
-    of its own. obstacle: why it cannot compute a model whose blocks it runs, or None. mix: where
-    llama.cpp quantises it by other rules. traps: of its files alone.
+    its graph turns together. traits: what its graph computes beyond the blocks' plain forms, where
+    a model has it. activations: of its MLPs. names: tensor names that differ from the common ones.
+    biases: roles whose bias its loader has a place for; needs_bias: without which it does not load.
+    square: heads x head_dim must equal hidden_size. untied: `output.weight` must be in the file.
+    keys: keys of its own. obstacle: why it cannot compute a model whose blocks it runs, or None.
+    mix: where llama.cpp quantises it by other rules. traps: of its files alone.
     """
 
     name: str
@@ -98,6 +100,8 @@ class Arch:
     loader: Loader = field(default_factory=Loader)
     hosts: tuple[str, ...] = ()
     pairing: Pairing = Pairing.HALVES
+    traits: frozenset[Trait] = frozenset()
+    activations: tuple[str, ...] = SILU
     names: Mapping[Role, str] = field(default_factory=dict)
     needs_bias: frozenset[Role] = frozenset()
     square: bool = False

@@ -11,8 +11,9 @@ from converters.to_gguf.archs._keys import SOFTCAP, WINDOWS
 from converters.to_gguf.rope.case import RotaryCase, change
 from converters.to_gguf.rope.loader import OWN_BASE, Loader
 from ropeconv.arch.blocks.attention import Attention
-from ropeconv.arch.blocks.mlp import GatedMlp
+from ropeconv.arch.blocks.mlp import GELU, GatedMlp
 from ropeconv.arch.blocks.residual import Sandwich
+from ropeconv.arch.blocks.traits import Trait
 from ropeconv.finding import ERROR, Finding
 from ropeconv.model import Model
 
@@ -74,6 +75,11 @@ ARCH = Arch(
     families=("gemma3_text",),
     runs=ENDS | {Sandwich, Attention, GatedMlp},
     biases=QKV,
+    # the embedding's scale is built in
+    traits=frozenset(
+        {Trait.EMBEDDING_SCALE, Trait.ATTENTION_SCALE, Trait.LOGIT_CAP, Trait.HEAD_NORMS}
+    ),
+    activations=GELU,
     loader=Loader(sliding=OWN_BASE, pattern=6),
     # the graph's own scale has no key: nothing is written, and read is what it computes
     keys=(WINDOWS, OwnKeys(lambda _: [], _read_query_scale), SOFTCAP),

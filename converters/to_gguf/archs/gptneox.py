@@ -9,7 +9,7 @@ from converters.to_gguf.rope.loader import Loader
 from ropeconv.arch.blocks.attention import Attention
 from ropeconv.arch.blocks.embedding import Embedding
 from ropeconv.arch.blocks.head import Head
-from ropeconv.arch.blocks.mlp import PlainMlp
+from ropeconv.arch.blocks.mlp import GELU, PlainMlp
 from ropeconv.arch.blocks.norm import LayerNorm
 from ropeconv.arch.blocks.residual import Parallel, PreNorm
 from ropeconv.arch.blocks.weight import Role
@@ -31,6 +31,7 @@ ARCH = Arch(
     runs=frozenset({Embedding, LayerNorm, Head, PreNorm, Parallel, Attention, PlainMlp}),
     biases=QKV | MLP | {Role.O, Role.ATTN_NORM, Role.FFN_NORM, Role.OUTPUT_NORM},
     needs_bias=frozenset({Role.QKV, Role.O}),
+    activations=GELU,
     square=True,
     untied=True,
     loader=Loader(whole_head=False),

@@ -8,12 +8,14 @@ from converters.to_gguf.rope.loader import GLOBAL_BASE, Loader
 from ropeconv.arch.blocks.attention import Attention
 from ropeconv.arch.blocks.mlp import GatedMlp
 from ropeconv.arch.blocks.residual import PostNorm
+from ropeconv.arch.blocks.traits import Trait
 
 ARCH = Arch(
     name="olmo2",
     families=("olmo2",),
     runs=ENDS | {PostNorm, Attention, GatedMlp},
     biases=QKV,
+    traits=frozenset({Trait.WHOLE_NORMS}),
     square=True,
     untied=True,
     loader=Loader(sliding=GLOBAL_BASE, pattern=4),

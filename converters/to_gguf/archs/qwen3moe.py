@@ -8,6 +8,7 @@ from converters.to_gguf.archs._keys import EXPERTS
 from ropeconv.arch.blocks.attention import Attention
 from ropeconv.arch.blocks.moe import MixtureOfExperts
 from ropeconv.arch.blocks.residual import PreNorm
+from ropeconv.arch.blocks.traits import Trait
 from ropeconv.errors import CheckpointError
 from ropeconv.model import Model
 
@@ -47,6 +48,7 @@ ARCH = Arch(
     families=("qwen3_moe",),
     runs=ENDS | {PreNorm, Attention, MixtureOfExperts},
     biases=QKV,
+    traits=frozenset({Trait.HEAD_NORMS}),
     keys=(EXPERTS, OwnKeys(lambda _: [], _read_fixed)),
     obstacle=_fixed_in_the_graph,
 )

@@ -10,6 +10,7 @@ from converters.to_onnx.graph import Value
 from converters.to_onnx.profiles._shared import Heads
 from ropeconv.arch.blocks.attention import Attention, Fused, Order, Pairing, Separate
 from ropeconv.arch.blocks.norm import Norm
+from ropeconv.arch.blocks.traits import Trait
 from ropeconv.arch.stack import Layer
 from ropeconv.errors import CannotExpress
 
@@ -86,8 +87,8 @@ def _head_norm(
     graph = decoder.graph
     apart = decoder.store.flat or isinstance(block.projections, Fused)
     if norm is not None:
-        name = f"layer_{n}_{norm.weight.role.value}"
-        if norm.weight.shape == (block.head_dim,):
+        name = f"layer_{n}_{norm.role.value}"
+        if Trait.HEAD_NORMS in block.traits:
             y = graph.op("Reshape", y, graph.ints(-1, block.head_dim), name=name)
             apart = True
         y = decoder.profile.norm(y, decoder.norm(norm, n), name=name)

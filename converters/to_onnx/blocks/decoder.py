@@ -12,12 +12,28 @@ from converters.to_onnx.graph import Value
 from converters.to_onnx.profiles._shared import Inputs, ProfileKind
 from converters.to_onnx.weights import Store
 from ropeconv.arch.blocks.head import Head
+from ropeconv.arch.blocks.traits import Trait
 from ropeconv.arch.stack import Stack
+from ropeconv.errors import CannotExpress
+
+TRAITS = frozenset(
+    {
+        Trait.EMBEDDING_SCALE,
+        Trait.LOGIT_CAP,
+        Trait.ATTENTION_SCALE,
+        Trait.HEAD_NORMS,
+        Trait.WHOLE_NORMS,
+        Trait.NO_ROPE_LAYERS,
+    }
+)
+"""What the blocks' nodes compute beyond their plain forms."""
 
 
 def add_decoder(store: Store, encoding: Encoding, kind: ProfileKind) -> None:
-    """Every node of the model, in order."""
+    """Every node of the model, in order. CannotExpress for a block or trait that has none."""
     graph, stack = store.graph, store.model.stack
+    for trait in sorted(stack.traits - TRAITS, key=lambda trait: trait.value):
+        raise CannotExpress(f"ropeconv has no ONNX form of {trait.value}; take safetensors")
     ids = graph.input("input_ids", "int64", [B, S])
     mask = graph.input("attention_mask", "int64", [B, T])
     positions = graph.input("position_ids", "int64", [B, S])

@@ -104,7 +104,7 @@ def _normed(decoder: Decoder, n: int, norm: Norm, x: Value, normed: Value | None
 
 
 def _post(decoder: Decoder, n: int, norm: Norm, y: Value) -> Value:
-    name = f"layer_{n}_{norm.weight.role.value}"
+    name = f"layer_{n}_{norm.role.value}"
     return decoder.profile.norm(y, decoder.norm(norm, n), name=name)
 
 

@@ -5,11 +5,13 @@ Shape letters: e hidden, h heads, k key/value heads, d head_dim.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import Enum
 
 from ropeconv.arch.blocks.keys import Key, Sizes, even_share, heads, whole
 from ropeconv.arch.blocks.norm import Norm
+from ropeconv.arch.blocks.traits import Trait
 from ropeconv.arch.blocks.weight import Linear, Role, Weight, linear
 
 
@@ -25,6 +27,7 @@ class Order(Enum):
 
     STACKED = "stacked"  # all q, all k, all v
     PER_HEAD = "per_head"  # head by head that head's q, k, v
+    GROUPED = "grouped"  # key/value head by key/value head its h/k heads of q, then k, then v
 
 
 @dataclass(frozen=True)
@@ -55,10 +58,21 @@ class Fused:
 
 
 @dataclass(frozen=True)
+class Temperature:
+    """Queries times 1 + beta * ln(1 + floor(position / length))."""
+
+    beta: float
+    length: int
+
+
+@dataclass(frozen=True)
 class Attention:
     """scale: what q k^T is multiplied by. window: how many tokens a token sees, itself included.
 
-    q_norm, k_norm: before the rotation, over each head (d,) or over all of q and k (h*d,), (k*d,).
+    q_norm, k_norm: over each head (d,), over each head with weights of its own (h, d), (k, d), or
+    over all of q and k (h*d,), (k*d,); before the rotation unless norms_after_rotation. softcap:
+    scores become cap * tanh(scores / cap). clamp: q, k and v are held within plus and minus it,
+    before the norms. temperature: see there. sinks: (h,) scores of a token without a value.
     """
 
     num_heads: int
@@ -71,17 +85,49 @@ class Attention:
     q_norm: Norm | None = None
     k_norm: Norm | None = None
     window: int | None = None
+    norms_after_rotation: bool = False
+    softcap: float | None = None
+    clamp: float | None = None
+    temperature: Temperature | None = None
+    sinks: Weight | None = None
 
     @property
     def weights(self) -> tuple[Weight, ...]:
         """Its tensors in the order of a forward pass."""
         norms = [norm.weights for norm in (self.q_norm, self.k_norm) if norm is not None]
-        return self.projections.weights + self.output.weights + sum(norms, ())
+        sinks = () if self.sinks is None else (self.sinks,)
+        return self.projections.weights + self.output.weights + sum(norms, ()) + sinks
+
+    @property
+    def traits(self) -> frozenset[Trait]:
+        """What it computes beyond its plain form."""
+        rows = self.projections
+        found = {
+            Trait.ATTENTION_SCALE: not math.isclose(self.scale, self.head_dim**-0.5, rel_tol=1e-12),
+            Trait.SCORE_CAP: bool(self.softcap),
+            Trait.CLAMPED_QKV: self.clamp is not None,
+            Trait.QUERY_TEMPERATURE: self.temperature is not None,
+            Trait.SINKS: self.sinks is not None,
+            Trait.NORMS_AFTER_ROTATION: self.norms_after_rotation,
+            Trait.GROUPED_ROWS: isinstance(rows, Fused) and rows.order is Order.GROUPED,
+        }
+        own = frozenset(trait for trait, there in found.items() if there)
+        return own | _of_norms(self.q_norm, self.head_dim)
 
     @property
     def rotary_size(self) -> int:
         """Values of a head of which a share rotates."""
         return self.head_dim
+
+
+def _of_norms(norm: Norm | None, head_dim: int) -> frozenset[Trait]:
+    """norm: of q; k's is of the same kind."""
+    if norm is None:
+        return frozenset()
+    shape = norm.weights[0].shape if norm.weights else (head_dim,)
+    if len(shape) > 1:
+        return frozenset({Trait.OWN_HEAD_NORMS}) | norm.traits
+    return norm.traits | {Trait.HEAD_NORMS if shape == (head_dim,) else Trait.WHOLE_NORMS}
 
 
 KEYS = {
@@ -119,9 +165,8 @@ def attention(
     output: Linear,
     *,
     scale_dim: float | None = None,
-    q_norm: Norm | None = None,
-    k_norm: Norm | None = None,
     window: int | None = None,
+    pairing: Pairing = Pairing.HALVES,
 ) -> Attention:
     """Attention with the family's sizes. scale_dim: scores are divided by its root; None =
     head_dim.
@@ -133,7 +178,6 @@ def attention(
         projections=projections,
         output=output,
         scale=float((scale_dim or s.head_dim) ** -0.5),
-        q_norm=q_norm,
-        k_norm=k_norm,
+        pairing=pairing,
         window=window,
     )

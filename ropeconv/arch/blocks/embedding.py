@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ropeconv.arch.blocks.keys import Sizes
+from ropeconv.arch.blocks.traits import Trait
 from ropeconv.arch.blocks.weight import Role, Weight
 
 
@@ -19,6 +20,11 @@ class Embedding:
     def weights(self) -> tuple[Weight, ...]:
         """Its tensors."""
         return (self.weight,)
+
+    @property
+    def traits(self) -> frozenset[Trait]:
+        """What it computes beyond its plain form."""
+        return frozenset({Trait.EMBEDDING_SCALE} if self.scale != 1.0 else ())
 
 
 def embedding(s: Sizes, *, name: str = "model.embed_tokens", scale: float = 1.0) -> Embedding:

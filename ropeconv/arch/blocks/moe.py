@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ropeconv.arch.blocks.keys import Key, Sizes, flag, whole
+from ropeconv.arch.blocks.traits import Trait
 from ropeconv.arch.blocks.weight import Linear, Role, Weight, linear
 
 
@@ -41,6 +42,11 @@ class MixtureOfExperts:
     def weights(self) -> tuple[Weight, ...]:
         """Its tensors; the experts' once for all."""
         return (*self.router.weights, self.gate, self.up, self.down)
+
+    @property
+    def traits(self) -> frozenset[Trait]:
+        """What it computes beyond its plain form."""
+        return frozenset()
 
 
 KEYS = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ropeconv.arch.blocks.keys import Key, Sizes, epsilon
+from ropeconv.arch.blocks.traits import Trait
 from ropeconv.arch.blocks.weight import Role, Weight
 
 
@@ -16,26 +17,67 @@ class RmsNorm:
     eps: float
 
     @property
-    def weights(self) -> tuple[Weight, ...]:
-        """Its tensors."""
-        return (self.weight,)
-
-
-@dataclass(frozen=True)
-class LayerNorm:
-    """(x - mean) / sqrt(variance + eps), times the weight, plus the bias."""
-
-    weight: Weight
-    bias: Weight
-    eps: float
+    def role(self) -> Role:
+        """Which part it plays."""
+        return self.weight.role
 
     @property
     def weights(self) -> tuple[Weight, ...]:
         """Its tensors."""
-        return self.weight, self.bias
+        return (self.weight,)
+
+    @property
+    def traits(self) -> frozenset[Trait]:
+        """What it computes beyond its plain form."""
+        return frozenset()
 
 
-Norm = RmsNorm | LayerNorm
+@dataclass(frozen=True)
+class LayerNorm:
+    """(x - mean) / sqrt(variance + eps), times the weight (plus the weight's offset), plus the bias
+    where it has one.
+    """
+
+    weight: Weight
+    bias: Weight | None
+    eps: float
+
+    @property
+    def role(self) -> Role:
+        """Which part it plays."""
+        return self.weight.role
+
+    @property
+    def weights(self) -> tuple[Weight, ...]:
+        """Its tensors."""
+        return (self.weight,) if self.bias is None else (self.weight, self.bias)
+
+    @property
+    def traits(self) -> frozenset[Trait]:
+        """What it computes beyond its plain form."""
+        return frozenset({Trait.LAYER_NORM_WITHOUT_BIAS} if self.bias is None else ())
+
+
+@dataclass(frozen=True)
+class BareLayerNorm:
+    """(x - mean) / sqrt(variance + eps): no tensor. size: of what it norms."""
+
+    role: Role
+    size: int
+    eps: float
+
+    @property
+    def weights(self) -> tuple[Weight, ...]:
+        """None."""
+        return ()
+
+    @property
+    def traits(self) -> frozenset[Trait]:
+        """What it computes beyond its plain form."""
+        return frozenset({Trait.NORM_WITHOUT_WEIGHT})
+
+
+Norm = RmsNorm | LayerNorm | BareLayerNorm
 
 KEYS = {"norm_eps": Key(("rms_norm_eps",), check=epsilon)}
 
@@ -48,8 +90,17 @@ def rms_norm(
     return RmsNorm(Weight(role, f"{name}.weight", shape, offset=offset), s.norm_eps)
 
 
-def layer_norm(role: Role, name: str, s: Sizes) -> LayerNorm:
-    """The LayerNorm over the hidden state called `name`, with its bias."""
-    shape = (s.hidden_size,)
-    weight = Weight(role, f"{name}.weight", shape)
-    return LayerNorm(weight, Weight(role, f"{name}.bias", shape, part="bias"), s.norm_eps)
+def layer_norm(
+    role: Role,
+    name: str,
+    s: Sizes,
+    *,
+    shape: tuple[int, ...] | None = None,
+    bias: bool = True,
+    offset: float = 0.0,
+) -> LayerNorm:
+    """The LayerNorm called `name`. shape: of its weight, None = over the hidden state."""
+    shape = shape or (s.hidden_size,)
+    weight = Weight(role, f"{name}.weight", shape, offset=offset)
+    own = Weight(role, f"{name}.bias", shape, part="bias") if bias else None
+    return LayerNorm(weight, own, s.norm_eps)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ropeconv.arch.blocks.norm import Norm
+from ropeconv.arch.blocks.traits import Trait
 from ropeconv.arch.blocks.weight import Weight
 
 
@@ -19,17 +20,27 @@ class Placed:
     between: tuple[Weight, ...] = ()
 
 
+def _scaled(scale: float) -> frozenset[Trait]:
+    return frozenset({Trait.RESIDUAL_SCALE} if scale != 1.0 else ())
+
+
 @dataclass(frozen=True)
 class PreNorm:
-    """x + mixer(norm x), then x + mlp(norm x)."""
+    """x + scale * mixer(norm x), then x + scale * mlp(norm x)."""
 
     mixer_norm: Norm
     mlp_norm: Norm
+    scale: float = 1.0
 
     @property
     def placed(self) -> Placed:
         """See the module."""
         return Placed(self.mixer_norm.weights + self.mlp_norm.weights)
+
+    @property
+    def traits(self) -> frozenset[Trait]:
+        """What it computes beyond its plain form."""
+        return _scaled(self.scale)
 
 
 @dataclass(frozen=True)
@@ -43,6 +54,11 @@ class PostNorm:
     def placed(self) -> Placed:
         """See the module."""
         return Placed((), self.mixer_post_norm.weights + self.mlp_post_norm.weights)
+
+    @property
+    def traits(self) -> frozenset[Trait]:
+        """What it computes beyond its plain form."""
+        return frozenset()
 
 
 @dataclass(frozen=True)
@@ -60,6 +76,11 @@ class Sandwich:
         mixer = self.mixer_norm.weights + self.mixer_post_norm.weights
         return Placed(mixer, self.mlp_norm.weights + self.mlp_post_norm.weights)
 
+    @property
+    def traits(self) -> frozenset[Trait]:
+        """What it computes beyond its plain form."""
+        return frozenset()
+
 
 @dataclass(frozen=True)
 class Parallel:
@@ -73,5 +94,32 @@ class Parallel:
         """See the module."""
         return Placed(self.mixer_norm.weights + self.mlp_norm.weights)
 
+    @property
+    def traits(self) -> frozenset[Trait]:
+        """What it computes beyond its plain form."""
+        return frozenset()
 
-Residual = PreNorm | PostNorm | Sandwich | Parallel
+
+@dataclass(frozen=True)
+class SharedParallel:
+    """x + mixer(norm x) + mlp(the same norm of x)."""
+
+    mixer_norm: Norm
+
+    @property
+    def placed(self) -> Placed:
+        """See the module."""
+        return Placed(self.mixer_norm.weights)
+
+    @property
+    def traits(self) -> frozenset[Trait]:
+        """What it computes beyond its plain form."""
+        return frozenset()
+
+
+Residual = PreNorm | PostNorm | Sandwich | Parallel | SharedParallel
+
+
+def norms_of(residual: Residual) -> tuple[Norm, ...]:
+    """The norms that stand around a layer's mixer and MLP."""
+    return tuple(value for value in vars(residual).values() if isinstance(value, Norm))

@@ -20,6 +20,7 @@ class Role(Enum):
     QKV = "qkv"
     Q_NORM = "q_norm"
     K_NORM = "k_norm"
+    SINKS = "sinks"
     O = "o"  # noqa: E741 - the literature's letter
     FFN_NORM = "ffn_norm"
     FFN_POST_NORM = "ffn_post_norm"
@@ -27,6 +28,7 @@ class Role(Enum):
     UP = "up"
     GATE_UP = "gate_up"
     DOWN = "down"
+    ACTIVATION = "activation"
     ROUTER = "router"
     EXPERT_GATE = "expert_gate"
     EXPERT_UP = "expert_up"

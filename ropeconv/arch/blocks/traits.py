@@ -1,0 +1,33 @@
+"""What a block computes beyond its type's plain form.
+
+A target lists the traits that its runtime computes beside the block types; a model with another one
+is refused with its name.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class Trait(Enum):
+    """One deviation, in the words of a refusal."""
+
+    EMBEDDING_SCALE = "a scale on the token embedding"
+    RESIDUAL_SCALE = "a scale on what is added to the residual stream"
+    LOGIT_SCALE = "a scale on the logits"
+    LOGIT_CAP = "a soft cap on the logits"
+    OUTPUT_BIAS = "a bias on the output"
+    ATTENTION_SCALE = "an attention scale other than head_dim ** -0.5"
+    SCORE_CAP = "a soft cap on attention scores"
+    CLAMPED_QKV = "q, k and v that are clamped"
+    QUERY_TEMPERATURE = "queries that are scaled by their position"
+    SINKS = "attention sinks"
+    HEAD_NORMS = "norms over each head of q and k"
+    WHOLE_NORMS = "norms over the whole of q and of k"
+    OWN_HEAD_NORMS = "norms of its own for every head of q and k"
+    NORMS_AFTER_ROTATION = "norms on q and k after the rotation"
+    NO_ROPE_LAYERS = "layers without a rotary embedding"
+    GROUPED_ROWS = "q, k and v rows that come group by group"
+    NORM_WITHOUT_WEIGHT = "norms without weights"
+    LAYER_NORM_WITHOUT_BIAS = "LayerNorms without a bias"
+    LEARNED_ACTIVATION = "an activation with weights"
