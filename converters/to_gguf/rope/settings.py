@@ -68,7 +68,7 @@ def read_settings(metadata: Mapping[str, Any]) -> Settings:
     context = value("context_length", 0.0)
     return Settings(
         kind=kind,
-        dimension=int(value("rope.dimension_count", _head_size(metadata))),
+        dimension=int(value("rope.dimension_count", head_size(metadata))),
         base=value("rope.freq_base", DEFAULT_BASE),
         base_sliding=value("rope.freq_base_swa", DEFAULT_BASE),
         scale=1.0 if kind == "none" or factor == 0.0 else 1.0 / factor,
@@ -141,7 +141,8 @@ def _positive(value: Any, *, zero: bool = False) -> bool:
     return number and math.isfinite(value) and (value > 0 or (zero and value == 0))
 
 
-def _head_size(metadata: Mapping[str, Any]) -> int:
+def head_size(metadata: Mapping[str, Any]) -> int:
+    """Values of one head, as the loader takes them."""
     arch = metadata["general.architecture"]
     width = metadata[f"{arch}.embedding_length"] // metadata[f"{arch}.attention.head_count"]
     return int(metadata.get(f"{arch}.attention.key_length", width))
@@ -150,7 +151,7 @@ def _head_size(metadata: Mapping[str, Any]) -> int:
 def _dimension_problems(
     metadata: Mapping[str, Any], settings: Settings, loader: Loader
 ) -> list[str]:
-    arch, head = metadata["general.architecture"], _head_size(metadata)
+    arch, head = metadata["general.architecture"], head_size(metadata)
     key = f"{arch}.rope.dimension_count"
     if loader.whole_head and settings.dimension != head:
         return [
