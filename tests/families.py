@@ -52,6 +52,13 @@ class Tiny:
 
 
 UNTIED = {"tie_word_embeddings": False}
+HEADS = {"head_dim": 16}
+MULTIPLIERS = {
+    "embedding_multiplier": 3.0,
+    "residual_multiplier": 0.5,
+    "attention_multiplier": 0.2,
+    "logits_scaling": 2.0,
+}
 TINY: dict[str, Tiny] = {
     "llama": Tiny(LLAMA | UNTIED),
     "mistral": Tiny(LLAMA | {"sliding_window": None}),
@@ -89,6 +96,61 @@ TINY: dict[str, Tiny] = {
         },
         gelu=True,
         nested=True,
+    ),
+    "internlm3": Tiny(LLAMA | HEADS),
+    "iquestcoder": Tiny(LLAMA | HEADS),
+    "helium": Tiny(LLAMA | HEADS),
+    "ernie4_5": Tiny(LLAMA | HEADS | UNTIED),
+    "exaone4": Tiny(
+        LLAMA | HEADS | {"sliding_window": None, "layer_types": ["full_attention"] * 2}
+    ),
+    "olmo3": Tiny(
+        LLAMA | {"num_key_value_heads": 4, "num_hidden_layers": 4, "sliding_window": 64},
+        grid=UNTIED,
+        nested=True,
+    ),
+    "gemma": Tiny(LLAMA | HEADS, gelu=True),
+    "gemma2": Tiny(LLAMA | HEADS | {"sliding_window": 64, "query_pre_attn_scalar": 16}, gelu=True),
+    "cwm": Tiny(LLAMA | HEADS | {"num_hidden_layers": 4, "sliding_window": 64}),
+    "ministral": Tiny(
+        LLAMA
+        | HEADS
+        | {"sliding_window": 64, "layer_types": ["sliding_attention", "full_attention"]}
+    ),
+    "smollm3": Tiny(LLAMA | {"num_hidden_layers": 4}),
+    "hunyuan_v1_dense": Tiny(LLAMA | HEADS),
+    "glm": Tiny(LLAMA | HEADS, partial=0.5),
+    "glm4": Tiny(LLAMA | HEADS, partial=0.5),
+    "cohere": Tiny(LLAMA),
+    "granite": Tiny(LLAMA | MULTIPLIERS),
+    "granitemoehybrid": Tiny(
+        LLAMA
+        | MULTIPLIERS
+        | {
+            "shared_intermediate_size": 96,
+            "num_local_experts": 0,
+            "position_embedding_type": "rope",
+            "layer_types": ["full_attention"] * 2,
+            "mamba_n_heads": 2,
+        }
+    ),
+    "granite_swa": Tiny(LLAMA | MULTIPLIERS | {"num_hidden_layers": 4, "sliding_window": 64}),
+    "hyperclovax": Tiny(LLAMA | MULTIPLIERS | HEADS | {"use_post_norm": False}),
+    "nemotron": Tiny(LLAMA | HEADS, partial=0.5),
+    "arcee": Tiny(LLAMA),
+    "jais2": Tiny(LLAMA | HEADS),
+    "apertus": Tiny(LLAMA),
+    "phi": Tiny(LLAMA, gelu=True, partial=0.5),
+    "starcoder2": Tiny(LLAMA, gelu=True),
+    "falcon": Tiny(
+        {"hidden_size": 64, "num_attention_heads": 4, "num_kv_heads": 2, "bias": False}
+        | {"new_decoder_architecture": True, "ffn_hidden_size": 256},
+        gelu=True,
+    ),
+    "stablelm": Tiny(LLAMA, partial=0.25),
+    "olmo": Tiny(LLAMA),
+    "persimmon": Tiny(
+        {"hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4}, partial=0.5
     ),
 }
 FAMILIES = sorted(TINY)

@@ -14,6 +14,7 @@ from ropeconv.errors import ConfigError
 
 FULL = "full_attention"
 SLIDING = "sliding_attention"
+ATTENTION = "attention"  # an older name of full attention among layers of other kinds
 CHUNKED = "chunked_attention"
 LINEAR = "linear_attention"
 NO_ROPE = "no_rope"
@@ -53,7 +54,9 @@ def find_kinds(
         if not isinstance(window, int) or window < 1:
             raise ConfigError(f"config.json: sliding layers need a sliding_window, not {window!r}")
     stated = config.get("layer_types")
-    if stated and (not isinstance(stated, list) or tuple(stated) != kinds):
+    seen = tuple(FULL if kind == NO_ROPE else kind for kind in kinds)  # it says nothing of RoPE
+    said = [FULL if kind == ATTENTION else kind for kind in stated or ()]
+    if stated and (not isinstance(stated, list) or tuple(said) != seen):
         raise ConfigError(
             f"config.json: layer_types does not fit {family}'s other keys; mend the config"
         )
@@ -106,6 +109,56 @@ def _stated(config: Mapping[str, Any], sizes: Sizes) -> tuple[str, ...] | None:
     return tuple(stated)
 
 
+def full_at(where: Callable[[int], bool]) -> LayerRule:
+    """Layers with a window but where `where` says full attention, unless layer_types are stated."""
+
+    def kinds(config: Mapping[str, Any], sizes: Sizes) -> tuple[str, ...]:
+        stated = _stated(config, sizes)
+        if stated is not None:
+            return stated
+        return tuple(FULL if where(n) else SLIDING for n in range(sizes.num_layers))
+
+    return LayerRule(frozenset({"sliding_window"}), kinds)
+
+
+def _window_unless_stated(config: Mapping[str, Any], sizes: Sizes) -> tuple[str, ...]:
+    return _stated(config, sizes) or _window_everywhere(config, sizes)
+
+
+def _rope_by_layer(config: Mapping[str, Any], sizes: Sizes) -> tuple[str, ...]:
+    if config.get("use_sliding_window") and sizes.sliding_window:
+        raise ConfigError(
+            "config.json: use_sliding_window with layers that do not rotate is not covered; set it "
+            "to false where the model was trained without windows"
+        )
+    stated = config.get("no_rope_layers")
+    if stated is None:
+        every = config.get("no_rope_layer_interval", 4)
+        if not isinstance(every, int) or isinstance(every, bool) or every < 1:
+            raise ConfigError(
+                f"config.json: no_rope_layer_interval must be a positive integer, not {every!r}"
+            )
+        stated = [int((n + 1) % every != 0) for n in range(sizes.num_layers)]
+    known = isinstance(stated, list) and all(flag in (0, 1) for flag in stated)
+    if not known or len(stated) != sizes.num_layers:
+        raise ConfigError(
+            f"config.json: no_rope_layers must give 1 (rotates) or 0 for {sizes.num_layers} layers"
+        )
+    return tuple(FULL if flag else NO_ROPE for flag in stated)
+
+
+def _attention_alone(config: Mapping[str, Any], sizes: Sizes) -> tuple[str, ...]:
+    stated = config.get("layer_types") or config.get("layers_block_type")
+    others = [kind for kind in stated or (LINEAR,) if kind not in (FULL, ATTENTION)]
+    if others or len(stated or ()) != sizes.num_layers:
+        kind = others[0] if others else "too few"
+        raise ConfigError(
+            f"config.json: layer_types has {kind} layers; of this family ropeconv converts models "
+            f"of attention layers alone"
+        )
+    return _every(FULL, sizes)
+
+
 FULL_EVERYWHERE = LayerRule(frozenset(), _full)
 WINDOW_EVERYWHERE = LayerRule(frozenset({"sliding_window"}), _window_everywhere)
 WINDOW_FROM_LAYER = LayerRule(
@@ -114,3 +167,9 @@ WINDOW_FROM_LAYER = LayerRule(
 WINDOW_PATTERN = LayerRule(
     frozenset({"sliding_window", "sliding_window_pattern", "_sliding_window_pattern"}), _pattern
 )
+WINDOW_UNLESS_STATED = LayerRule(frozenset({"sliding_window"}), _window_unless_stated)
+ROPE_BY_LAYER = LayerRule(
+    frozenset({"sliding_window", "use_sliding_window", "no_rope_layers", "no_rope_layer_interval"}),
+    _rope_by_layer,
+)
+ATTENTION_IN_EVERY_LAYER = LayerRule(frozenset({"layers_block_type"}), _attention_alone)

@@ -114,6 +114,7 @@ class Stack:
         for layer in self.by_kind.values():
             yield from map(type, layer.blocks)
             yield from map(type, norms_of(layer.residual))
+            yield from (type(n) for n in (layer.mixer.q_norm, layer.mixer.k_norm) if n is not None)
         for layer in self.layers:
             yield type(layer.mlp)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from ropeconv.arch.blocks.keys import Key, Sizes, even_share, heads, whole
-from ropeconv.arch.blocks.norm import Norm
+from ropeconv.arch.blocks.norm import HeadLayerNorms, Norm
 from ropeconv.arch.blocks.traits import Trait
 from ropeconv.arch.blocks.weight import Linear, Role, Weight, linear
 
@@ -124,6 +124,8 @@ def _of_norms(norm: Norm | None, head_dim: int) -> frozenset[Trait]:
     """norm: of q; k's is of the same kind."""
     if norm is None:
         return frozenset()
+    if isinstance(norm, HeadLayerNorms):
+        return norm.traits
     shape = norm.weights[0].shape if norm.weights else (head_dim,)
     if len(shape) > 1:
         return frozenset({Trait.OWN_HEAD_NORMS}) | norm.traits

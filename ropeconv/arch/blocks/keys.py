@@ -58,6 +58,19 @@ def epsilon(value: Any) -> str | None:
     return None if number else f"must be a small positive number, not {value!r}"
 
 
+def number(value: Any) -> str | None:
+    """A finite number other than 0: what something is multiplied or divided by."""
+    good = isinstance(value, float | int) and not isinstance(value, bool)
+    if good and math.isfinite(value) and value != 0:
+        return None
+    return f"must be a number other than 0, not {value!r}"
+
+
+def only(wanted: Any) -> Check:
+    """The one value that is covered, where a config class takes another when the key is absent."""
+    return lambda value: None if value == wanted else f"must be {wanted!r}, not {value!r}"
+
+
 @dataclass(frozen=True)
 class Key:
     """One size of a family.

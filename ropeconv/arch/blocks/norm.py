@@ -77,7 +77,25 @@ class BareLayerNorm:
         return frozenset({Trait.NORM_WITHOUT_WEIGHT})
 
 
-Norm = RmsNorm | LayerNorm | BareLayerNorm
+@dataclass(frozen=True)
+class HeadLayerNorms:
+    """A LayerNorm without bias for every head, each a tensor of its own (d,)."""
+
+    weights: tuple[Weight, ...]
+    eps: float
+
+    @property
+    def role(self) -> Role:
+        """Which part they play."""
+        return self.weights[0].role
+
+    @property
+    def traits(self) -> frozenset[Trait]:
+        """What they compute beyond their plain form."""
+        return frozenset({Trait.OWN_HEAD_NORMS, Trait.LAYER_NORM_WITHOUT_BIAS})
+
+
+Norm = RmsNorm | LayerNorm | BareLayerNorm | HeadLayerNorms
 
 KEYS = {"norm_eps": Key(("rms_norm_eps",), check=epsilon)}
 

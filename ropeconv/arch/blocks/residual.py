@@ -63,12 +63,13 @@ class PostNorm:
 
 @dataclass(frozen=True)
 class Sandwich:
-    """x + norm(mixer(norm x)), then x + norm(mlp(norm x))."""
+    """x + scale * norm(mixer(norm x)), then x + scale * norm(mlp(norm x))."""
 
     mixer_norm: Norm
     mixer_post_norm: Norm
     mlp_norm: Norm
     mlp_post_norm: Norm
+    scale: float = 1.0
 
     @property
     def placed(self) -> Placed:
@@ -79,7 +80,7 @@ class Sandwich:
     @property
     def traits(self) -> frozenset[Trait]:
         """What it computes beyond its plain form."""
-        return frozenset()
+        return _scaled(self.scale)
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from ropeconv.arch.blocks import attention as attn
 from ropeconv.arch.blocks import mlp, norm
-from ropeconv.arch.blocks.attention import Attention
+from ropeconv.arch.blocks.attention import Attention, Pairing
 from ropeconv.arch.blocks.keys import DECODER_KEYS, Key, Sizes
 from ropeconv.arch.blocks.mlp import GatedMlp
 from ropeconv.arch.blocks.residual import PreNorm
@@ -16,6 +18,17 @@ from ropeconv.arch.layers import SLIDING
 LAYER = "model.layers.{n}"
 INV_FREQ = f"{LAYER}.self_attn.rotary_emb.inv_freq"  # a buffer that old checkpoints keep
 KEYS: dict[str, Key] = {**DECODER_KEYS, **attn.KEYS, **mlp.KEYS, **norm.KEYS}
+
+
+def with_defaults(keys: Mapping[str, Key] = KEYS, **defaults: Any) -> dict[str, Key]:
+    """The keys, some with what a config class takes where a config has none.
+
+    A key that is derived where it is absent is so no more: a null is then an error.
+    """
+    changed = {
+        name: replace(keys[name], default=value, derived=None) for name, value in defaults.items()
+    }
+    return {**keys, **changed}
 
 
 def window(s: Sizes, kind: str) -> int | None:
@@ -30,6 +43,7 @@ def self_attention(
     output_bias: bool = False,
     scale_dim: float | None = None,
     window: int | None = None,
+    pairing: Pairing = Pairing.HALVES,
 ) -> Attention:
     """Separate projections under their usual names."""
     name = f"{LAYER}.self_attn"
@@ -39,6 +53,7 @@ def self_attention(
         attn.output(s, f"{name}.o_proj", bias=output_bias),
         scale_dim=scale_dim,
         window=window,
+        pairing=pairing,
     )
 
 
@@ -62,9 +77,10 @@ def gated(s: Sizes, *, bias: bool = False) -> GatedMlp:
     return mlp.gated_mlp(s, f"{LAYER}.mlp", bias=bias)
 
 
-def pre_norms(s: Sizes) -> PreNorm:
-    """RMS norms before attention and before the MLP."""
+def pre_norms(s: Sizes, *, offset: float = 0.0, scale: float = 1.0) -> PreNorm:
+    """RMS norms before attention and before the MLP; scale: of what is added."""
     return PreNorm(
-        norm.rms_norm(Role.ATTN_NORM, f"{LAYER}.input_layernorm", s),
-        norm.rms_norm(Role.FFN_NORM, f"{LAYER}.post_attention_layernorm", s),
+        norm.rms_norm(Role.ATTN_NORM, f"{LAYER}.input_layernorm", s, offset=offset),
+        norm.rms_norm(Role.FFN_NORM, f"{LAYER}.post_attention_layernorm", s, offset=offset),
+        scale,
     )
