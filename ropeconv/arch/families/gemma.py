@@ -1,5 +1,7 @@
 """Gemma 1: norms that multiply by 1 + weight, a gated GELU MLP, scaled embeddings."""
 
+from dataclasses import replace
+
 from ropeconv.arch.blocks.embedding import embedding
 from ropeconv.arch.blocks.head import head
 from ropeconv.arch.blocks.keys import Key, fixed, switch
@@ -20,12 +22,10 @@ ARCH = Architecture(
     classes=("GemmaForCausalLM",),
     keys={
         **with_defaults(norm_eps=1e-6, num_kv_heads=16, head_dim=256, tied=True),
-        # "gelu" in old configs is read as the tanh form
         "activation": Key(
-            ("hidden_activation", "hidden_act"),
-            "gelu_pytorch_tanh",
-            covers=("gelu_pytorch_tanh", "gelu", None),
+            ("hidden_act",), "gelu_pytorch_tanh", covers=("gelu_pytorch_tanh", "gelu")
         ),
+        "hidden_activation": fixed("hidden_activation", "gelu_pytorch_tanh", "gelu", None),
         "attention_bias": switch("attention_bias", default=False),
         "bidirectional": fixed("use_bidirectional_attention", None, False),
     },
@@ -34,7 +34,8 @@ ARCH = Architecture(
         kind,
         pre_norms(s, offset=1.0),
         self_attention(s, bias=s.attention_bias, output_bias=s.attention_bias),
-        gated(s),
+        # the class takes "gelu" of old configs for the tanh form
+        replace(gated(s), activation="gelu_pytorch_tanh"),
     ),
     head=lambda s: head(s, norm=rms_norm(Role.OUTPUT_NORM, "model.norm", s, offset=1.0)),
     drops=(INV_FREQ,),
