@@ -57,6 +57,7 @@ class Graph:
         self._initializers: list[Any] = []
         self._taken: set[str] = set()
         self._declared: set[str] = set()
+        self._filled: dict[tuple[float, str, tuple[int, ...]], Value] = {}
 
     def fresh(self, name: str) -> Value:
         """`name`, or `name` with a number when it is taken."""
@@ -134,6 +135,14 @@ class Graph:
         return self.constant(
             values, "int64", name="ints_" + "_".join(str(v).replace("-", "m") for v in values)
         )
+
+    def filled(self, value: float, dtype: str, *shape: int, name: str) -> Value:
+        """A constant of equal numbers, expanded where the graph is loaded; equal ones are one."""
+        key = (value, dtype, shape)
+        if key not in self._filled:
+            one = self.constant(value, dtype, name=f"{name}_value")
+            self._filled[key] = self.op("Expand", one, self.ints(*shape), name=name)
+        return self._filled[key]
 
     def external(self, stored: Stored, *, location: str) -> Value:
         """An initializer whose bytes are in the data file."""

@@ -109,9 +109,10 @@ class Store:
         blocks = None if floats else self.kind.linear
         return self._product(x, tuple(names), blocks, biases=tuple(biases), to=to)
 
-    def head(self, x: Value, name: str, *, to: str) -> Value:
+    def head(self, x: Value, name: str, *, biases: Sequence[str], to: str) -> Value:
         """Logits (..., v) by the output matrix, or by the token embedding that is tied to it."""
-        return self._product(x, (name,), self._table_blocks(name), biases=(), to=to)
+        blocks = self._table_blocks(name)
+        return self._product(x, (name,), blocks, biases=tuple(biases), to=to)
 
     def embed(self, ids: Value, name: str) -> Value:
         """(..., e) rows of the token embedding for (...) ids."""
@@ -202,9 +203,11 @@ class Store:
 
     def _floats(self, names: tuple[str, ...], *, shift: float = 0.0) -> Value:
         """The tensors one after the other, in the type of the activations."""
-        parts = self._float_parts(tuple(self.model.tensor(names[0]).shape[1:]))
+        shape = self.model.tensor(names[0]).shape
+        rows = (self._rows_of(names),) if shape else ()
+        parts = self._float_parts(tuple(shape[1:]))
         fills = [self._fill(name, self._make(name, None, shift=shift)) for name in names]
-        return self._allot(names, JOINT.join(names), (self._rows_of(names),), parts, fills)[0]
+        return self._allot(names, JOINT.join(names), rows, parts, fills)[0]
 
     def _blocks(
         self, names: tuple[str, ...], blocks: Blocks, *, flat: bool = False
@@ -228,7 +231,7 @@ class Store:
 
     def _fill(self, name: str, make: Make) -> Fill:
         shape = self.model.tensor(name).shape
-        return Fill(shape[0], prod(shape[1:]), make)
+        return Fill(shape[0] if shape else 1, prod(shape[1:]), make)
 
     def _rows_of(self, names: Iterable[str]) -> int:
         return sum(self.model.tensor(name).shape[0] for name in names)

@@ -1,16 +1,17 @@
-"""Softmax attention: projections, head norms, rotation, attention, output projection."""
+"""Softmax attention: projections, clamps, norms, rotation, temperature, attention, output."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 
 from converters.to_onnx.blocks import find
-from converters.to_onnx.blocks.frame import B, Decoder, P, T
+from converters.to_onnx.blocks.frame import B, Decoder, P, T, name_of
+from converters.to_onnx.blocks.heads import Part, clamped, normed, whole
 from converters.to_onnx.graph import Value
 from converters.to_onnx.profiles._shared import Heads
-from ropeconv.arch.blocks.attention import Attention, Fused, Order, Pairing, Separate
+from ropeconv.arch.blocks.attention import Attention, Fused, Order, Separate, Temperature
 from ropeconv.arch.blocks.norm import Norm
-from ropeconv.arch.blocks.traits import Trait
 from ropeconv.arch.stack import Layer
 from ropeconv.errors import CannotExpress
 
@@ -18,17 +19,17 @@ from ropeconv.errors import CannotExpress
 def add_attention(decoder: Decoder, n: int, layer: Layer, x: Value) -> Value:
     """(..., e) of the normed x (..., e)."""
     block = layer.mixer
-    if block.pairing is not Pairing.HALVES:
-        raise CannotExpress("ropeconv's ONNX graphs rotate halves of a head, not neighbours")
-    project = find(PROJECTIONS, block.projections)
-    q, k, v = project(decoder, n, block, block.projections, x)
-    q = _head_norm(decoder, n, block, "q", block.q_norm, q)
-    k = _head_norm(decoder, n, block, "k", block.k_norm, k)
-    v = _head_norm(decoder, n, block, "v", None, v)
-    q = _rotated(decoder, n, layer, "q", block.num_heads, q)
-    k = _rotated(decoder, n, layer, "k", block.num_kv_heads, k)
+    _check(block)
+    norms = (block.q_norm, block.k_norm, None)
+    before, after = (NONE, norms) if block.norms_after_rotation else (norms, NONE)
+    parts = _parts(decoder, n, block, x)
+    q, k, v = _normed(decoder, block, before, parts)
+    q, k = (_rotated(decoder, layer, part) for part in (q, k))
+    q, k, v = _normed(decoder, block, after, (q, k, v))
+    query = _tempered(decoder, n, block.temperature, q.value)
     past, present = _cache(decoder, n, block)
-    y = decoder.profile.attend(Heads(n, block, q, k, v, past, present))
+    sinks = None if block.sinks is None else decoder.store.vector(name_of(block.sinks, n))
+    y = decoder.profile.attend(Heads(n, block, query, k.value, v.value, past, present, sinks))
     width = block.num_heads * block.head_dim
     y = decoder.flatten(y, width, name=f"layer_{n}_attention_rows")
     return decoder.linear(y, n, block.output)
@@ -37,10 +38,55 @@ def add_attention(decoder: Decoder, n: int, layer: Layer, x: Value) -> Value:
 MIXERS: dict[type, Callable[[Decoder, int, Layer, Value], Value]] = {Attention: add_attention}
 
 
-def _rotated(decoder: Decoder, n: int, layer: Layer, part: str, heads: int, values: Value) -> Value:
-    size = layer.mixer.head_dim
-    name = f"layer_{n}_{part}_rotated"
-    return decoder.profile.rotate(values, layer.kind, heads=heads, size=size, name=name)
+NONE: tuple[Norm | None, ...] = (None, None, None)
+
+
+def _check(block: Attention) -> None:
+    """The operators take 0, and some what is below it, for a number that was not given."""
+    numbers = {"attention scale": block.scale, "soft cap on attention scores": block.softcap}
+    for name, value in numbers.items():
+        if value is not None and not 0 < value < math.inf:
+            raise CannotExpress(
+                f"an {name} of {value} has no ONNX form, it must be positive; mend config.json"
+            )
+
+
+def _parts(decoder: Decoder, n: int, block: Attention, x: Value) -> list[Part]:
+    """q, k and v of x, within the clamp."""
+    project = find(PROJECTIONS, block.projections)
+    values = project(decoder, n, block, block.projections, x)
+    counts = (block.num_heads, block.num_kv_heads, block.num_kv_heads)
+    is_whole = not decoder.store.flat and isinstance(block.projections, Separate)
+    parts = [
+        Part(n, letter, value, heads, is_whole)
+        for letter, value, heads in zip("qkv", values, counts, strict=True)
+    ]
+    return [clamped(decoder, part, block.clamp) for part in parts]
+
+
+def _normed(
+    decoder: Decoder, block: Attention, norms: Sequence[Norm | None], parts: Sequence[Part]
+) -> list[Part]:
+    """Each part by its norm, (b, s, heads*d)."""
+    return [
+        whole(decoder, normed(decoder, part, norm, block.head_dim))
+        for part, norm in zip(parts, norms, strict=True)
+    ]
+
+
+def _rotated(decoder: Decoder, layer: Layer, part: Part) -> Part:
+    name = f"layer_{part.n}_{part.letter}_rotated"
+    profile, block = decoder.profile, layer.mixer
+    value = profile.rotate(part.value, layer.kind, block, heads=part.heads, name=name)
+    return Part(part.n, part.letter, value, part.heads, whole=True)
+
+
+def _tempered(decoder: Decoder, n: int, temperature: Temperature | None, q: Value) -> Value:
+    """q times what its token's position asks for."""
+    if temperature is None:
+        return q
+    factor = decoder.inputs.temperature(temperature)
+    return decoder.graph.op("Mul", q, factor, name=f"layer_{n}_q_tempered")
 
 
 def _cache(
@@ -65,33 +111,17 @@ def _separate(decoder: Decoder, n: int, _block: Attention, rows: Separate, x: Va
 
 
 def _fused(decoder: Decoder, n: int, block: Attention, rows: Fused, x: Value) -> list[Value]:
-    """The same of one product; (b*s, h, d) each where the rows come head by head."""
+    """The same of one product; (b*s, k, heads a group * d) each where rows come group by group."""
     graph = decoder.graph
     packed = decoder.linear(x, n, rows.qkv)
     names = [f"layer_{n}_{part}" for part in "qkv"]
     h, k, d = block.num_heads, block.num_kv_heads, block.head_dim
-    if rows.order is Order.PER_HEAD:  # b*s (h 3 d) -> three times b*s h d
-        by_head = graph.op("Reshape", packed, graph.ints(-1, h, 3 * d), name=f"layer_{n}_qkv")
-        return graph.ops("Split", (by_head, graph.ints(d, d, d)), names, axis=2)
-    return graph.ops("Split", (packed, graph.ints(h * d, k * d, k * d)), names, axis=-1)
+    if rows.order is Order.STACKED:
+        return graph.ops("Split", (packed, graph.ints(h * d, k * d, k * d)), names, axis=-1)
+    g = h // k  # heads of q a group: 1 where rows come head by head
+    groups = graph.op("Reshape", packed, graph.ints(-1, k, (g + 2) * d), name=f"layer_{n}_qkv")
+    return graph.ops("Split", (groups, graph.ints(g * d, d, d)), names, axis=2)
 
 
 PROJECTIONS: dict[type, Callable[..., list[Value]]] = {Separate: _separate, Fused: _fused}
 """Projections -> q (..., h*d), k and v (..., k*d) of x."""
-
-
-def _head_norm(
-    decoder: Decoder, n: int, block: Attention, part: str, norm: Norm | None, y: Value
-) -> Value:
-    """(b, s, heads*d): normed over each head, or over all of q or k, where the block has a norm."""
-    graph = decoder.graph
-    apart = decoder.store.flat or isinstance(block.projections, Fused)
-    if norm is not None:
-        name = f"layer_{n}_{norm.role.value}"
-        if Trait.HEAD_NORMS in block.traits:
-            y = graph.op("Reshape", y, graph.ints(-1, block.head_dim), name=name)
-            apart = True
-        y = decoder.profile.norm(y, decoder.norm(norm, n), name=name)
-    if not apart:
-        return y
-    return graph.op("Reshape", y, decoder.inputs.shape, name=f"layer_{n}_{part}_3d")

@@ -19,11 +19,24 @@ from ropeconv.errors import CannotExpress
 TRAITS = frozenset(
     {
         Trait.EMBEDDING_SCALE,
+        Trait.RESIDUAL_SCALE,
+        Trait.LOGIT_SCALE,
         Trait.LOGIT_CAP,
+        Trait.OUTPUT_BIAS,
         Trait.ATTENTION_SCALE,
+        Trait.SCORE_CAP,
+        Trait.CLAMPED_QKV,
+        Trait.QUERY_TEMPERATURE,
+        Trait.SINKS,
         Trait.HEAD_NORMS,
         Trait.WHOLE_NORMS,
+        Trait.OWN_HEAD_NORMS,
+        Trait.NORMS_AFTER_ROTATION,
         Trait.NO_ROPE_LAYERS,
+        Trait.GROUPED_ROWS,
+        Trait.NORM_WITHOUT_WEIGHT,
+        Trait.LAYER_NORM_WITHOUT_BIAS,
+        Trait.LEARNED_ACTIVATION,
     }
 )
 """What the blocks' nodes compute beyond their plain forms."""
@@ -62,10 +75,7 @@ def _embed(decoder: Decoder) -> Value:
     if decoder.store.flat:
         ids = graph.op("Reshape", ids, graph.ints(-1), name="ids")
     x = decoder.store.embed(ids, name_of(block.weight, None))
-    if block.scale == 1.0:
-        return x
-    scale = graph.constant(block.scale, decoder.store.kind.dtype, name="embedding_scale")
-    return graph.op("Mul", x, scale, name="embedding_scaled")
+    return decoder.scaled(x, block.scale, constant="embedding_scale", name="embedding_scaled")
 
 
 def _head(decoder: Decoder, head: Head, x: Value, normed: Value | None) -> None:
@@ -77,12 +87,19 @@ def _head(decoder: Decoder, head: Head, x: Value, normed: Value | None) -> None:
         normed = step(normed, "logits" if number == len(steps) else f"logits_step_{number}")
 
 
-def _steps(decoder: Decoder, head: Head) -> list[Callable[[Value, str], Value]]:
+Step = Callable[[Value, str], Value]
+
+
+def _steps(decoder: Decoder, head: Head) -> list[Step]:
     """What is done to the normed hidden state, one node after the other: (x, name) -> value."""
     graph, store = decoder.graph, decoder.store
     embedding = store.model.stack.embedding
     name = name_of(embedding.weight if head.tied else head.output.weight, None)
-    steps: list[Callable[[Value, str], Value]] = [lambda x, to: store.head(x, name, to=to)]
+    biases = [] if head.output.bias is None else [name_of(head.output.bias, None)]
+    steps: list[Step] = [lambda x, to: store.head(x, name, biases=biases, to=to)]
+    if head.scale != 1.0:
+        scale = head.scale
+        steps.append(lambda x, to: decoder.scaled(x, scale, constant="logit_scale", name=to))
     cap = head.softcap
     if cap:
         steps.append(lambda x, to: _cap(decoder, x, float(cap), to=to))

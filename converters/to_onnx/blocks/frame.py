@@ -37,9 +37,22 @@ class Decoder:
         return self.inputs.graph
 
     def norm(self, block: norms.Norm, layer: int | None) -> Norm:
-        """A norm's values."""
+        """A norm's values; ones for a norm without weights, which the operators do not know."""
+        if isinstance(block, norms.BareLayerNorm):
+            return Norm(block, (self.ones(block.size),))
         names = [name_of(weight, layer) for weight in block.weights]
         return Norm(block, tuple(self.store.vector(name) for name in names))
+
+    def ones(self, size: int) -> Value:
+        """(size,) ones in the type of the activations."""
+        return self.graph.filled(1.0, self.store.kind.dtype, size, name=f"ones_{size}")
+
+    def scaled(self, x: Value, scale: float, *, constant: str, name: str) -> Value:
+        """x times a number; x itself where that is 1."""
+        if scale == 1.0:
+            return x
+        factor = self.graph.constant(scale, self.store.kind.dtype, name=constant)
+        return self.graph.op("Mul", x, factor, name=name)
 
     def linear(self, x: Value, layer: int, *linears: Linear, floats: bool = False) -> Value:
         """x by matrices, one after the other, plus their biases when they have some.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
-from converters.to_onnx.blocks.frame import Decoder
+from converters.to_onnx.blocks.frame import Decoder, name_of
 from converters.to_onnx.graph import Graph, Value
 from ropeconv.arch.blocks.mlp import FusedGatedMlp, GatedMlp, PlainMlp
 from ropeconv.errors import CannotExpress
@@ -30,9 +31,17 @@ def _fused(decoder: Decoder, n: int, block: FusedGatedMlp, x: Value) -> Value:
 
 def _plain(decoder: Decoder, n: int, block: PlainMlp, x: Value) -> Value:
     """down(act(up x))."""
-    activate = find_activation(block.activation)
+    activate = _learned(decoder, n, block) if block.learned else find_activation(block.activation)
     inner = activate(decoder.graph, decoder.linear(x, n, block.up))
     return decoder.linear(inner, n, block.down)
+
+
+def _learned(decoder: Decoder, n: int, block: PlainMlp) -> Activation:
+    """An activation with weights of its own."""
+    if block.activation not in LEARNED:
+        raise CannotExpress(f"no ONNX form for activation {block.activation!r} with weights")
+    values = [decoder.store.vector(name_of(weight, n)) for weight in block.learned]
+    return partial(LEARNED[block.activation], values=values, dtype=decoder.store.kind.dtype)
 
 
 DENSE: dict[type, Callable[[Decoder, int, Any, Value], Value]] = {
@@ -42,6 +51,7 @@ DENSE: dict[type, Callable[[Decoder, int, Any, Value], Value]] = {
 }
 
 Activation = Callable[[Graph, Value], Value]
+SINGLE = "float32"
 
 
 def _product(graph: Graph, n: int, activate: Activation, gate: Value, up: Value) -> Value:
@@ -69,6 +79,32 @@ def _gelu_tanh(graph: Graph, x: Value) -> Value:
     return graph.op("Gelu", x, name="gelu", approximate="tanh")
 
 
+def _relu2(graph: Graph, x: Value) -> Value:
+    positive = graph.op("Relu", x, name="relu")
+    return graph.op("Mul", positive, positive, name="relu2")
+
+
+def _xielu(graph: Graph, x: Value, *, values: Sequence[Value], dtype: str) -> Value:
+    """p x^2 + b x above 0, else (e^min(x, eps) - 1 - x) n + b x; p and n as stored are inverse
+    softplus, n less b (arXiv 2411.13010; transformers activations.py).
+
+    In float32: near 0 the difference of e^x and 1 has few digits.
+    """
+    if dtype != SINGLE:
+        x, *values = (graph.cast(value, SINGLE, name="xielu_single") for value in (x, *values))
+    p, n, b, eps = values
+    p, n = (graph.op("Softplus", value, name="xielu_alpha") for value in (p, n))
+    n = graph.op("Add", n, b, name="xielu_alpha")
+    square = graph.op("Mul", graph.op("Mul", x, x, name="xielu_square"), p, name="xielu_square")
+    power = graph.op("Exp", graph.op("Min", x, eps, name="xielu_min"), name="xielu_exp")
+    below = graph.op("Sub", power, graph.constant(1, SINGLE, name="xielu_one"), name="xielu_below")
+    below = graph.op("Mul", graph.op("Sub", below, x, name="xielu_below"), n, name="xielu_below")
+    above = graph.op("Greater", x, graph.constant(0, SINGLE, name="xielu_zero"), name="xielu_above")
+    bent = graph.op("Where", above, square, below, name="xielu_bent")
+    y = graph.op("Add", bent, graph.op("Mul", x, b, name="xielu_line"), name="xielu")
+    return y if dtype == SINGLE else graph.cast(y, dtype, name="xielu_cast")
+
+
 # transformers activations.py: the three tanh forms are one formula
 ACTIVATIONS: dict[str, Activation] = {
     "silu": _silu,
@@ -77,4 +113,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "gelu_new": _gelu_tanh,
     "gelu_fast": _gelu_tanh,
     "gelu_pytorch_tanh": _gelu_tanh,
+    "relu2": _relu2,
 }
+LEARNED: dict[str, Callable[..., Value]] = {"xielu": _xielu}
+"""Activation -> its nodes, of (graph, x) and the values of its weights."""

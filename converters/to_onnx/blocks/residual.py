@@ -15,7 +15,7 @@ from converters.to_onnx.blocks.mlp import DENSE
 from converters.to_onnx.blocks.moe import MIXTURES
 from converters.to_onnx.graph import Value
 from ropeconv.arch.blocks.norm import Norm
-from ropeconv.arch.blocks.residual import Parallel, PostNorm, PreNorm, Sandwich
+from ropeconv.arch.blocks.residual import Parallel, PostNorm, PreNorm, Sandwich, SharedParallel
 from ropeconv.arch.stack import Layer
 
 Stream = tuple[Value, Value | None]
@@ -33,25 +33,27 @@ def first_norm(layer: Layer) -> Norm | None:
 def _pre(
     decoder: Decoder, n: int, layer: Layer, x: Value, normed: Value | None, following: Next
 ) -> Stream:
-    """x + mixer(norm x), then x + mlp(norm x)."""
+    """x + scale * mixer(norm x), then x + scale * mlp(norm x)."""
     residual = layer.residual
     assert isinstance(residual, PreNorm)
     y = _mix(decoder, n, layer, _normed(decoder, n, residual.mixer_norm, x, normed))
+    y = _scaled(decoder, n, y, residual.scale)
     x, inner = _add_norm(decoder, n, x, y, residual.mlp_norm)
-    return _add_next(decoder, n, x, _feed(decoder, n, layer, inner), following)
+    y = _scaled(decoder, n, _feed(decoder, n, layer, inner), residual.scale)
+    return _add_next(decoder, n, x, y, following)
 
 
 def _sandwich(
     decoder: Decoder, n: int, layer: Layer, x: Value, normed: Value | None, following: Next
 ) -> Stream:
-    """x + norm(mixer(norm x)), then x + norm(mlp(norm x))."""
+    """x + scale * norm(mixer(norm x)), then x + scale * norm(mlp(norm x))."""
     residual = layer.residual
     assert isinstance(residual, Sandwich)
     y = _mix(decoder, n, layer, _normed(decoder, n, residual.mixer_norm, x, normed))
-    y = _post(decoder, n, residual.mixer_post_norm, y)
+    y = _scaled(decoder, n, _post(decoder, n, residual.mixer_post_norm, y), residual.scale)
     x, inner = _add_norm(decoder, n, x, y, residual.mlp_norm)
     y = _post(decoder, n, residual.mlp_post_norm, _feed(decoder, n, layer, inner))
-    return _add_next(decoder, n, x, y, following)
+    return _add_next(decoder, n, x, _scaled(decoder, n, y, residual.scale), following)
 
 
 def _post_norm(
@@ -79,6 +81,17 @@ def _parallel(
     return _add_next(decoder, n, x, decoder.graph.op("Add", y, z, name="parallel"), following)
 
 
+def _shared_parallel(
+    decoder: Decoder, n: int, layer: Layer, x: Value, normed: Value | None, following: Next
+) -> Stream:
+    """x + mixer(norm x) + mlp(the same norm of x)."""
+    residual = layer.residual
+    assert isinstance(residual, SharedParallel)
+    inner = _normed(decoder, n, residual.mixer_norm, x, normed)
+    y, z = _mix(decoder, n, layer, inner), _feed(decoder, n, layer, inner)
+    return _add_next(decoder, n, x, decoder.graph.op("Add", y, z, name="parallel"), following)
+
+
 MLPS = {**DENSE, **MIXTURES}
 Add = Callable[[Decoder, int, Layer, Value, Value | None, Next], Stream]
 RESIDUALS: dict[type, Add] = {
@@ -86,6 +99,7 @@ RESIDUALS: dict[type, Add] = {
     Sandwich: _sandwich,
     PostNorm: _post_norm,
     Parallel: _parallel,
+    SharedParallel: _shared_parallel,
 }
 
 
@@ -101,6 +115,10 @@ def _normed(decoder: Decoder, n: int, norm: Norm, x: Value, normed: Value | None
     if normed is not None:
         return normed
     return decoder.profile.norm(x, decoder.norm(norm, n), name=f"layer_{n}_attn_norm")
+
+
+def _scaled(decoder: Decoder, n: int, y: Value, scale: float) -> Value:
+    return decoder.scaled(y, scale, constant="residual_scale", name=f"layer_{n}_scaled")
 
 
 def _post(decoder: Decoder, n: int, norm: Norm, y: Value) -> Value:

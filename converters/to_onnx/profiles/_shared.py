@@ -18,7 +18,7 @@ from converters.to_onnx.carry import Rotation
 from converters.to_onnx.graph import Graph, Value
 from converters.to_onnx.weights import Store
 from ropeconv.arch.blocks import norm as norms
-from ropeconv.arch.blocks.attention import Attention
+from ropeconv.arch.blocks.attention import Attention, Pairing, Temperature
 from ropeconv.arch.stack import Stack
 
 
@@ -53,10 +53,37 @@ class Inputs:
         rows = graph.op("Shape", self.ids, name="ids_shape")
         return graph.op("Concat", rows, graph.ints(-1), name="shape_3d", axis=0)
 
+    def temperature(self, block: Temperature) -> Value:
+        """(b, s, 1) of each token's position p: 1 + beta * ln(1 + floor(p / length))."""
+        if block not in self._temperatures:
+            self._temperatures[block] = self._make_temperature(block)
+        return self._temperatures[block]
+
+    @cached_property
+    def _temperatures(self) -> dict[Temperature, Value]:
+        return {}
+
+    def _make_temperature(self, block: Temperature) -> Value:
+        graph, name, dtype = self.graph, "temperature", self.store.kind.dtype
+        one, beta = (
+            graph.constant(value, "float32", name=f"{name}_{part}")
+            for value, part in ((1, "one"), (block.beta, "beta"))
+        )
+        lengths = graph.op("Div", self.positions, graph.scalar(block.length), name=f"{name}_turns")
+        turns = graph.cast(lengths, "float32", name=f"{name}_turns")
+        value = graph.op("Log", graph.op("Add", turns, one, name=name), name=name)
+        value = graph.op("Add", graph.op("Mul", value, beta, name=name), one, name=name)
+        if dtype != "float32":
+            value = graph.cast(value, dtype, name=name)
+        return graph.op("Unsqueeze", value, graph.ints(-1), name=name)
+
 
 @dataclass(frozen=True)
 class Heads:
-    """Rotated q (b, s, h*d), k and v (b, s, k*d) of a layer, its block, its cache's names."""
+    """Rotated q (b, s, h*d), k and v (b, s, k*d) of a layer, its block, its cache's names.
+
+    sinks: (h,) where it has some.
+    """
 
     layer: int
     block: Attention
@@ -65,6 +92,7 @@ class Heads:
     v: Value
     past: tuple[Value, Value]
     present: tuple[Value, Value]
+    sinks: Value | None
 
 
 class Profile(Protocol):
@@ -78,17 +106,19 @@ class Profile(Protocol):
     def add_norm(self, x: Value, y: Value, norm: Norm, *, name: str) -> tuple[Value, Value]:
         """(x + y, its norm)."""
 
-    def rotate(self, x: Value, kind: str, *, heads: int, size: int, name: str) -> Value:
-        """x (b, s, heads*size) of a layer of this kind, rotated by each token's position."""
+    def rotate(self, x: Value, kind: str, block: Attention, *, heads: int, name: str) -> Value:
+        """x (b, s, heads*d) of a layer of this kind, rotated by each token's position."""
 
     def attend(self, heads: Heads) -> Value:
         """(b, s, h*d)."""
 
 
-def partial_of(rotation: Rotation, head_dim: int) -> dict[str, Any]:
-    """The attribute that says how much of a head rotates, where that is not all of it."""
+def rotary_attributes(rotation: Rotation, block: Attention, *, heads: int) -> dict[str, Any]:
+    """How the values of a head pair up, and how many of them rotate where not all of them do."""
+    interleaved = int(block.pairing is Pairing.ADJACENT)
     rotary_dim = 2 * len(rotation.inv_freq)
-    return {} if rotary_dim == head_dim else {"rotary_embedding_dim": rotary_dim}
+    part = {} if rotary_dim == block.head_dim else {"rotary_embedding_dim": rotary_dim}
+    return {"num_heads": heads, "interleaved": interleaved, **part}
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ from converters.to_onnx.blocks import find
 from converters.to_onnx.blocks.rotary import add_angles, add_tables
 from converters.to_onnx.carry import Rotation
 from converters.to_onnx.graph import MICROSOFT, Value
-from converters.to_onnx.profiles._shared import Heads, Inputs, Norm, ProfileKind, partial_of
-from ropeconv.arch.blocks.norm import LayerNorm, RmsNorm
+from converters.to_onnx.profiles._shared import Heads, Inputs, Norm, ProfileKind, rotary_attributes
+from ropeconv.arch.blocks.attention import Attention
+from ropeconv.arch.blocks.norm import BareLayerNorm, HeadLayerNorms, LayerNorm, RmsNorm
 from ropeconv.arch.stack import Stack
 from ropeconv.errors import CannotExpress
 
@@ -35,11 +36,14 @@ class NormOperators:
     attributes: Mapping[str, int] = field(default_factory=dict)
 
 
+_LAYER_NORM = NormOperators("LayerNormalization", "SkipLayerNormalization")
 NORMS: dict[type, NormOperators] = {
     RmsNorm: NormOperators(
         "SimplifiedLayerNormalization", "SkipSimplifiedLayerNormalization", {"stash_type": 1}
     ),
-    LayerNorm: NormOperators("LayerNormalization", "SkipLayerNormalization"),
+    LayerNorm: _LAYER_NORM,
+    BareLayerNorm: _LAYER_NORM,
+    HeadLayerNorms: _LAYER_NORM,
 }
 
 
@@ -68,14 +72,14 @@ class Ort:
         )
         return total, normed
 
-    def rotate(self, x: Value, kind: str, *, heads: int, size: int, name: str) -> Value:
+    def rotate(self, x: Value, kind: str, block: Attention, *, heads: int, name: str) -> Value:
         """See Profile."""
         rotation = self.inputs.rotations[kind]
         if rotation is None:
             return x
         if kind not in self._rotary:
             self._rotary[kind] = self._cache(kind, rotation)
-        attributes = {"num_heads": heads, "interleaved": 0, **partial_of(rotation, size)}
+        attributes = rotary_attributes(rotation, block, heads=heads)
         values = (x, *self._rotary[kind])
         return self.inputs.graph.op(
             "RotaryEmbedding", *values, name=name, domain=MICROSOFT, **attributes
@@ -103,7 +107,9 @@ class Ort:
         if not self._frame:
             self._frame += self._lengths_and_bias()
         lengths, total, bias = self._frame
-        inputs = (heads.q, heads.k, heads.v, *heads.past, lengths, total, "", "", "", bias)
+        inputs = [heads.q, heads.k, heads.v, *heads.past, lengths, total, "", "", "", bias]
+        if heads.sinks is not None:
+            inputs.append(heads.sinks)
         outputs = (f"layer_{heads.layer}_attention", *heads.present)
         sizes: dict[str, Any] = {
             "num_heads": block.num_heads,
@@ -112,6 +118,8 @@ class Ort:
         }
         if block.window is not None:
             sizes["local_window_size"] = block.window
+        if block.softcap is not None:
+            sizes["softcap"] = block.softcap
         return self.inputs.graph.ops(
             "GroupQueryAttention", inputs, outputs, domain=MICROSOFT, do_rotary=0, **sizes
         )[0]

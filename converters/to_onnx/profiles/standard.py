@@ -5,18 +5,27 @@ Sources: onnx docs/Operators.md (opset 23).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from converters.to_onnx.blocks import find
 from converters.to_onnx.blocks.rotary import add_angles, add_tables
 from converters.to_onnx.carry import Rotation
 from converters.to_onnx.graph import Graph, Value
-from converters.to_onnx.profiles._shared import Heads, Inputs, Norm, ProfileKind, partial_of
-from ropeconv.arch.blocks.norm import LayerNorm, RmsNorm
+from converters.to_onnx.profiles._shared import Heads, Inputs, Norm, ProfileKind, rotary_attributes
+from converters.to_onnx.profiles._sinks import SinkColumns
+from ropeconv.arch.blocks.attention import Attention
+from ropeconv.arch.blocks.norm import BareLayerNorm, HeadLayerNorms, LayerNorm, RmsNorm
 from ropeconv.arch.stack import Stack
 
-NORMS: dict[type, str] = {RmsNorm: "RMSNormalization", LayerNorm: "LayerNormalization"}
+NORMS: dict[type, str] = {
+    RmsNorm: "RMSNormalization",
+    LayerNorm: "LayerNormalization",
+    BareLayerNorm: "LayerNormalization",
+    HeadLayerNorms: "LayerNormalization",
+}
 
 
 @dataclass
@@ -38,14 +47,14 @@ class Standard:
         total = self.inputs.graph.op("Add", x, y, name="residual")
         return total, self.norm(total, norm, name=name)
 
-    def rotate(self, x: Value, kind: str, *, heads: int, size: int, name: str) -> Value:
+    def rotate(self, x: Value, kind: str, block: Attention, *, heads: int, name: str) -> Value:
         """See Profile."""
         rotation = self.inputs.rotations[kind]
         if rotation is None:
             return x
         if kind not in self._rotary:
             self._rotary[kind] = self._cache(kind, rotation)
-        attributes = {"num_heads": heads, "interleaved": 0, **partial_of(rotation, size)}
+        attributes = rotary_attributes(rotation, block, heads=heads)
         values = (x, *self._rotary[kind])
         return self.inputs.graph.op("RotaryEmbedding", *values, name=name, **attributes)
 
@@ -59,15 +68,36 @@ class Standard:
 
     def attend(self, heads: Heads) -> Value:
         """See Profile."""
+        mask = self._mask(heads.block.window)
+        output = f"layer_{heads.layer}_attention"
+        if heads.sinks is None:
+            values: tuple[Value, ...] = (heads.q, heads.k, heads.v, mask)
+            return self._attention(heads, values, (output, *heads.present))[0]
+        names = [f"layer_{heads.layer}_{part}_and_sink" for part in ("keys", "values")]
+        values = self._sinks.inputs(heads, mask)
+        y, *extended = self._attention(heads, values, (output, *names))
+        for longer, present in zip(extended, heads.present, strict=True):
+            self._sinks.cut(longer, present)
+        return y
+
+    def _attention(
+        self, heads: Heads, inputs: Sequence[Value], outputs: Sequence[Value]
+    ) -> list[Value]:
         block = heads.block
-        inputs = (heads.q, heads.k, heads.v, self._mask(block.window), *heads.past)
-        outputs = (f"layer_{heads.layer}_attention", *heads.present)
-        sizes: dict[str, Any] = {
+        attributes: dict[str, Any] = {
             "q_num_heads": block.num_heads,
             "kv_num_heads": block.num_kv_heads,
             "scale": block.scale,
+            "is_causal": 0,
         }
-        return self.inputs.graph.ops("Attention", inputs, outputs, is_causal=0, **sizes)[0]
+        if block.softcap is not None:
+            attributes["softcap"] = block.softcap
+        values = (*inputs, *heads.past)
+        return self.inputs.graph.ops("Attention", values, outputs, **attributes)
+
+    @cached_property
+    def _sinks(self) -> SinkColumns:
+        return SinkColumns(self.inputs)
 
     def _mask(self, window: int | None) -> Value:
         """(b, 1, s, t) bool: what each token sees.
