@@ -18,6 +18,7 @@ def obstacle(model: Model, arch: Arch) -> str | None:
         or _shape(model, arch)
         or _biases(model, arch)
         or arch.obstacle(model)
+        or next(filter(None, (keys.cannot(model) for keys in arch.keys)), None)
         or _blocks(model, arch)
         or _traits(model, arch)
     )
@@ -48,11 +49,8 @@ def _shape(model: Model, arch: Arch) -> str | None:
             f"llama.cpp's {arch.name} takes head_dim = hidden_size / heads only, "
             f"this model has {attention.head_dim}"
         )
-    if arch.untied and model.stack.tied:
-        return (
-            f"llama.cpp's {arch.name} has no tied embeddings; "
-            f"untie them (save lm_head.weight) first"
-        )
+    if arch.tied and not model.stack.tied:
+        return f"llama.cpp's {arch.name} has no output matrix beside the token embedding"
     return None
 
 

@@ -1,12 +1,13 @@
 """What a file holds, decided before a byte is written: rows between a model's tensors and a file's.
 
-A row is one tensor of the file, the tensors of a checkpoint that it is made of, and the transform
-between them; reading a file takes the transform's inverse.
+A row is one tensor of the file, or two, the tensors of a checkpoint that they are made of, and the
+transform between them; reading a file takes the transform's inverse.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import prod
 
 from converters.to_gguf.archs._arch import Arch
 from converters.to_gguf.carry import Encoding
@@ -18,7 +19,7 @@ from ropeconv.arch.blocks.weight import Role, Weight
 from ropeconv.arch.stack import Layer, Place, Stack
 from ropeconv.errors import CannotExpress
 from ropeconv.kit import transforms
-from ropeconv.kit.transforms import Keep, RowOrder, Shift, Transform
+from ropeconv.kit.transforms import Keep, Shift, Transform
 from ropeconv.kit.views import TableTensor
 from ropeconv.model import Model, Tensor
 
@@ -28,66 +29,119 @@ ROTATED = frozenset({Role.Q, Role.K, Role.Q_NORM, Role.K_NORM})
 
 @dataclass(frozen=True)
 class Row:
-    """One tensor of a file: its name and shape there, a checkpoint's names, what is done."""
+    """Tensors of a file, by name, of a checkpoint's tensors, by theirs: what is done.
 
-    name: str
-    shape: tuple[int, ...]
+    shapes: in the file. sources: none where the file holds the same whatever the model. copy: these
+    sources are another row's, and come back from there.
+    """
+
+    names: tuple[str, ...]
+    shapes: tuple[tuple[int, ...], ...]
     sources: tuple[str, ...]
     transform: Transform
+    copy: bool = False
 
 
-def rows(stack: Stack, arch: Arch) -> list[Row]:
-    """Every tensor of a file of this architecture that holds a model of these blocks."""
-    parts: dict[str, list[tuple[str, Place]]] = {}
+def rows(stack: Stack, arch: Arch, *, rotary_dim: int) -> list[Row]:
+    """Every tensor of a file of this architecture that holds a model of these blocks.
+
+    rotary_dim: how many values of a head rotate.
+    """
+    parts: dict[tuple[str, ...], list[tuple[str, Place]]] = {}
     for source, place in stack.places().items():
-        parts.setdefault(arch.tensor(place.weight, place.layer), []).append((source, place))
-    return [_row(name, found, stack, arch) for name, found in parts.items()]
+        parts.setdefault(_names(place, stack, arch), []).append((source, place))
+    found = [_row(names, made_of, stack, arch, rotary_dim) for names, made_of in parts.items()]
+    return [*found, *_copies(stack, arch), *_constants(stack, arch)]
 
 
-def _row(name: str, parts: list[tuple[str, Place]], stack: Stack, arch: Arch) -> Row:
+def _names(place: Place, stack: Stack, arch: Arch) -> tuple[str, ...]:
+    """What the file calls it: two names where it holds apart what the checkpoint has in one."""
+    weight, number = place.weight, place.layer
+    layer = None if number is None else stack.layers[number]
+    roles = [weight.role]
+    if weight.role is Role.GATE_UP and Role.GATE_UP not in arch.names:
+        roles = [Role.GATE, Role.UP]
+    elif weight.role in (Role.GATE, Role.UP) and Role.GATE_UP in arch.names:
+        roles = [Role.GATE_UP]
+    return tuple(arch.tensor(replace(weight, role=role), number, layer) for role in roles)
+
+
+def _row(
+    names: tuple[str, ...],
+    parts: list[tuple[str, Place]],
+    stack: Stack,
+    arch: Arch,
+    rotary_dim: int,
+) -> Row:
     sources = tuple(source for source, _ in parts)
     place = parts[0][1]
     weight, layer = place.weight, None if place.layer is None else stack.layers[place.layer]
-    own = _transform(weight, layer, arch)
-    if not weight.per_expert:
-        return Row(name, weight.shape, sources, own)
-    assert layer is not None
-    assert isinstance(layer.mlp, MixtureOfExperts)
-    count = layer.mlp.num_experts
-    stacked = transforms.chain(own, transforms.Stack(count))
-    return Row(name, (count, *weight.shape), sources, stacked)
+    own = _transform(weight, layer, arch, rotary_dim)
+    count, shape = weight.shape[0], weight.shape
+    if len(parts) > 1 and len({part.weight.role for _, part in parts}) == 1:  # experts, heads
+        stacked = transforms.chain(own, transforms.Stack(len(parts)))
+        return Row(names, ((len(parts), *shape),), sources, stacked)
+    if len(names) > 1:
+        half = count // 2
+        cut = transforms.chain(own, transforms.Cut((half, half)))
+        return Row(names, ((half, *shape[1:]),) * 2, sources, cut)
+    if len(parts) > 1:
+        joined = transforms.chain(own, transforms.Join((count, count)))
+        return Row(names, ((2 * count, *shape[1:]),), sources, joined)
+    return Row(names, (shape,), sources, own)
 
 
-def _transform(weight: Weight, layer: Layer | None, arch: Arch) -> Transform:
+def _copies(stack: Stack, arch: Arch) -> list[Row]:
+    """The output's matrix, where the model has none of its own and the loader needs one."""
+    if not (arch.untied and stack.tied):
+        return []
+    weight = stack.embedding.weight
+    name = arch.tensor(stack.head.output.weight, None, None)
+    return [Row((name,), (weight.shape,), (weight.template,), Keep(), copy=True)]
+
+
+def _constants(stack: Stack, arch: Arch) -> list[Row]:
+    """Tensors that the loader needs and that no model of these blocks has."""
+    return [
+        Row((name,), (shape,), (), transforms.Constant(shape, value))
+        for name, shape, value in arch.constants(stack)
+    ]
+
+
+def _transform(weight: Weight, layer: Layer | None, arch: Arch, rotary_dim: int) -> Transform:
     """What llama.cpp's graph wants done to one tensor's rows and numbers."""
     shift = Shift(weight.offset)  # its norms multiply by the weight itself
-    order = Keep() if layer is None else _row_order(weight, layer.mixer, arch)
+    if layer is None:
+        return shift if weight.offset else Keep()
+    order = _order(weight, layer.mixer, arch, rotary_dim)
     return transforms.chain(shift, order)
 
 
-def _row_order(weight: Weight, mixer: Attention, arch: Arch) -> Transform:
-    turned = mixer.pairing is not arch.pairing
-    if weight.role is Role.QKV:
-        if turned:
-            raise CannotExpress(
-                f"GGUF architecture {arch.name} pairs adjacent rows; "
-                f"fused q, k and v cannot be reordered for it"
-            )
-        return _by_projection(mixer)
-    if not turned or weight.role not in ROTATED:
-        return Keep()
-    half = mixer.head_dim // 2
-    pairs = (2, half) if mixer.pairing is Pairing.HALVES else (half, 2)
-    return RowOrder((weight.shape[0] // mixer.head_dim, *pairs), (0, 2, 1))
+def _order(weight: Weight, mixer: Attention, arch: Arch, rotary_dim: int) -> Transform:
+    """The order in which llama.cpp's graph wants a tensor's rows."""
+    fused = weight.role is Role.QKV
+    by_part = _by_part(mixer) if fused else Keep()
+    if mixer.pairing is arch.pairing or not (fused or weight.role in ROTATED):
+        return by_part
+    shape, dim = weight.shape, mixer.head_dim
+    heads = prod(shape) // dim if len(shape) > 1 and shape[-1] == dim else shape[0] // dim
+    turned = mixer.num_heads + mixer.num_kv_heads if fused else heads
+    to_neighbours = mixer.pairing is Pairing.HALVES
+    pairs = transforms.Pairing(heads, turned, dim, rotary_dim, to_neighbours)
+    if weight.role in (Role.Q_NORM, Role.K_NORM) and len(shape) > 1:  # (h, d): a row a head
+        flat = transforms.Reshape(shape, (prod(shape),))
+        return transforms.chain(flat, pairs, flat.inverse)
+    return transforms.chain(by_part, pairs)
 
 
-def _by_projection(mixer: Attention) -> Transform:
+def _by_part(mixer: Attention) -> Transform:
     """Fused rows as llama.cpp has them: all q, all k, all v."""
     fused = mixer.projections
     if not isinstance(fused, Fused) or fused.order is Order.STACKED:
         return Keep()
-    assert mixer.num_kv_heads == mixer.num_heads  # head by head q, k, v
-    return RowOrder((mixer.num_heads, 3, mixer.head_dim), (1, 0, 2))
+    dim = mixer.head_dim
+    queries = mixer.num_heads // mixer.num_kv_heads * dim
+    return transforms.ByPart(mixer.num_kv_heads, (queries, dim, dim))
 
 
 @dataclass(frozen=True)
@@ -111,7 +165,9 @@ class Plan:
 def plan(model: Model, encoding: Encoding, file_type: FileType | None) -> list[Plan]:
     """Every tensor of the file, in file order. file_type None: as a GGUF source stores them."""
     arch = encoding.arch
-    placed = [_place(model, row) for row in rows(model.stack, arch)]
+    rotary_dim = 2 * len(model.main_frequencies.inv_freq)
+    table = rows(model.stack, arch, rotary_dim=rotary_dim)
+    placed = [made for row in table for made in _place(model, row)]
     if file_type is not None:
         types = _types(model, arch, placed, file_type)
         placed = [Plan(p.name, p.sources, p.tensor, types[p.name]) for p in placed]
@@ -121,10 +177,13 @@ def plan(model: Model, encoding: Encoding, file_type: FileType | None) -> list[P
     return [*tables, *sorted(placed, key=_file_order)]
 
 
-def _place(model: Model, row: Row) -> Plan:
-    """The row's tensor, of a GGUF source in the same layout the file's own."""
-    (tensor,) = row.transform.apply([model.tensor(source) for source in row.sources])
-    return Plan(row.name, row.sources, tensor, tensor.dtype)
+def _place(model: Model, row: Row) -> list[Plan]:
+    """The row's tensors, of a GGUF source in the same layout the file's own."""
+    made = row.transform.apply([model.tensor(source) for source in row.sources])
+    return [
+        Plan(name, row.sources or (name,), tensor, tensor.dtype)
+        for name, tensor in zip(row.names, made, strict=True)
+    ]
 
 
 def _types(model: Model, arch: Arch, placed: list[Plan], file_type: FileType) -> dict[str, str]:

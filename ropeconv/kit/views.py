@@ -5,6 +5,7 @@ Nothing is read until rows are asked for.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
@@ -151,6 +152,111 @@ class Entry:
         """(stop - start, row bytes) as stored."""
         whole = self.base.raw_rows(self.number, self.number + 1)
         return whole.reshape(self.shape[0], -1)[start:stop]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows [first, end) of a tensor; see `ropeconv.model.Tensor`."""
+
+    base: Tensor
+    first: int
+    end: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """With fewer rows."""
+        return (self.end - self.first, *self.base.shape[1:])
+
+    @property
+    def dtype(self) -> str:
+        """The base's."""
+        return self.base.dtype
+
+    def rows(self, start: int, stop: int) -> Rows:
+        """(stop - start, ...) numbers."""
+        return self.base.rows(self.first + start, self.first + stop)
+
+    def raw_rows(self, start: int, stop: int) -> NDArray[np.uint8]:
+        """(stop - start, row bytes) as stored."""
+        return self.base.raw_rows(self.first + start, self.first + stop)
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Tensors of one row shape, one below the other; see `ropeconv.model.Tensor`."""
+
+    parts: tuple[Tensor, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """With the rows of all."""
+        return (sum(part.shape[0] for part in self.parts), *self.parts[0].shape[1:])
+
+    @property
+    def dtype(self) -> str:
+        """The parts' own where it is one, else the type that holds them all."""
+        types = {part.dtype for part in self.parts}
+        return types.pop() if len(types) == 1 else "F32"
+
+    def rows(self, start: int, stop: int) -> Rows:
+        """(stop - start, ...) numbers."""
+        read = [part.rows(*bounds) for part, bounds in self._within(start, stop)]
+        mixed = any(part.dtype != self.dtype for part in self.parts)
+        return np.concatenate([rows.astype(np.float32) for rows in read] if mixed else read)
+
+    def raw_rows(self, start: int, stop: int) -> NDArray[np.uint8]:
+        """(stop - start, row bytes) as stored."""
+        if any(part.dtype != self.dtype for part in self.parts):
+            return as_bytes(self.rows(start, stop))
+        return np.concatenate([part.raw_rows(*at) for part, at in self._within(start, stop)])
+
+    def _within(self, start: int, stop: int) -> Iterator[tuple[Tensor, tuple[int, int]]]:
+        """The parts that hold some of the rows, and which of theirs."""
+        first = 0
+        for part in self.parts:
+            low, high = max(start - first, 0), min(stop - first, part.shape[0])
+            if low < high:
+                yield part, (low, high)
+            first += part.shape[0]
+
+
+@dataclass(frozen=True)
+class Shaped:
+    """A small tensor of floats in another shape; see `ropeconv.model.Tensor`."""
+
+    base: Tensor
+    shape: tuple[int, ...]
+
+    @property
+    def dtype(self) -> str:
+        """The base's."""
+        return self.base.dtype
+
+    def rows(self, start: int, stop: int) -> Rows:
+        """(stop - start, ...) numbers."""
+        whole: Rows = self.base.rows(0, self.base.shape[0]).reshape(self.shape)
+        return whole[start:stop]
+
+    def raw_rows(self, start: int, stop: int) -> NDArray[np.uint8]:
+        """Their bytes."""
+        return as_bytes(self.rows(start, stop))
+
+
+@dataclass(frozen=True)
+class Filled:
+    """One number everywhere; see `ropeconv.model.Tensor`."""
+
+    shape: tuple[int, ...]
+    value: float
+    dtype: str = "F32"
+
+    def rows(self, start: int, stop: int) -> Rows:
+        """(stop - start, ...) float32 numbers."""
+        return np.full((stop - start, *self.shape[1:]), self.value, np.float32)
+
+    def raw_rows(self, start: int, stop: int) -> NDArray[np.uint8]:
+        """Their bytes."""
+        return as_bytes(self.rows(start, stop))
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,16 +13,17 @@ from converters.to_gguf.rope.loader import Loader
 from ropeconv.arch.blocks.attention import Attention, Pairing
 from ropeconv.arch.blocks.embedding import Embedding
 from ropeconv.arch.blocks.head import Head
-from ropeconv.arch.blocks.mlp import SILU, GatedMlp
+from ropeconv.arch.blocks.mlp import SILU, FusedGatedMlp, GatedMlp
 from ropeconv.arch.blocks.norm import RmsNorm
 from ropeconv.arch.blocks.residual import PreNorm
 from ropeconv.arch.blocks.traits import Trait
 from ropeconv.arch.blocks.weight import Role, Weight
+from ropeconv.arch.stack import Layer, Stack
 from ropeconv.finding import Finding
 from ropeconv.model import Model
 
 ENDS = frozenset({Embedding, RmsNorm, Head})
-LLAMA_BLOCKS: frozenset[type] = ENDS | {PreNorm, Attention, GatedMlp}
+LLAMA_BLOCKS: frozenset[type] = ENDS | {PreNorm, Attention, GatedMlp, FusedGatedMlp}
 
 QKV = frozenset({Role.Q, Role.K, Role.V, Role.QKV})
 MLP = frozenset({Role.GATE, Role.UP, Role.DOWN})
@@ -39,6 +40,7 @@ NAMES: Mapping[Role, str] = {
     Role.QKV: "blk.{n}.attn_qkv",
     Role.Q_NORM: "blk.{n}.attn_q_norm",
     Role.K_NORM: "blk.{n}.attn_k_norm",
+    Role.SINKS: "blk.{n}.attn_sinks",
     Role.O: "blk.{n}.attn_output",
     Role.FFN_NORM: "blk.{n}.ffn_norm",
     Role.FFN_POST_NORM: "blk.{n}.post_ffw_norm",
@@ -69,28 +71,59 @@ class OwnKeys:
     """Keys of one purpose that not every loader reads, both ways.
 
     write: model -> the keys, without the architecture's name. sizes: file -> what a family's
-    config says of it, by the names of `Architecture.keys`. config: file -> config keys that are no
-    sizes.
+    config says of it, by the names of `Architecture.keys`; several names where families say the
+    same in other words. plain: file -> whether a family without such a size loses nothing; None:
+    where all of them are 0, false or absent. cannot: model -> why no value of the keys says what it
+    has, or None.
     """
 
     write: Callable[[Model], list[KeyValue]]
     sizes: Callable[[Stated], Mapping[str, Any]]
-    config: Callable[[Stated], Mapping[str, Any]] = lambda _: {}
+    plain: Callable[[Stated], bool] | None = None
+    cannot: Callable[[Model], str | None] = lambda _: None
+
+    def is_plain(self, stated: Stated) -> bool:
+        """Whether a family without such a size loses nothing."""
+        return not any(self.sizes(stated).values()) if self.plain is None else self.plain(stated)
+
+
+@dataclass(frozen=True)
+class Guest:
+    """Families and where they can live.
+
+    name: the family, or the architecture that is its own. hosts: architectures that compute the
+    same in its place, taken by themselves where its own cannot carry a scaling. on_request: those
+    that a user must ask for, since tools know few files of them.
+    """
+
+    name: str
+    families: tuple[str, ...]
+    hosts: tuple[str, ...] = ()
+    on_request: tuple[str, ...] = ()
+
+
+Constants = Iterable[tuple[str, tuple[int, ...], float]]
+"""Name, shape and the number that is everywhere in it."""
 
 
 @dataclass(frozen=True)
 class Arch:
     """One architecture of llama.cpp.
 
-    name: `general.architecture`. families: the families that it runs; a file is read as the first
-    that fits. hosts: architectures that can run them in its place. runs: types of the blocks that
-    its graph computes. loader: what it does with rotary settings. pairing: which values of a head
-    its graph turns together. traits: what its graph computes beyond the blocks' plain forms, where
-    a model has it. activations: of its MLPs. names: tensor names that differ from the common ones.
-    biases: roles whose bias its loader has a place for; needs_bias: without which it does not load.
-    square: heads x head_dim must equal hidden_size. untied: `output.weight` must be in the file.
-    keys: keys of its own. obstacle: why it cannot compute a model whose blocks it runs, or None.
-    mix: where llama.cpp quantises it by other rules. traps: of its files alone.
+    name: `general.architecture`. families: the families that it runs; a file is read as the one
+    that its provenance names, else as the first that fits. hosts, on_request: see Guest. runs:
+    types of the blocks that its graph computes. loader: what it does with rotary settings. pairing:
+    which values of a head its graph turns together. traits: what its graph computes beyond the
+    blocks' plain forms, where a model has it. activations: of its MLPs. names: tensor names that
+    differ from the common ones; one for GATE_UP: its loader takes gate and up in one matrix, else
+    apart, whichever way a checkpoint has them. names_of: residual -> further such names in layers
+    of that kind. biases: roles whose bias its loader has a place for; needs_bias: without which it
+    does not load. square: heads x head_dim must equal hidden_size. untied: `output.weight` must be
+    in the file; a tied model's embedding is written twice. tied: it cannot be. keys: keys of its
+    own. constants: stack -> tensors that its loader needs and no family has. spare_layers: stack ->
+    layers that `block_count` counts beside the model's, as multi-token prediction would have them.
+    obstacle: why it cannot compute a model whose blocks it runs, or None. mix: where llama.cpp
+    quantises it by other rules. traps: of its files alone.
     """
 
     name: str
@@ -99,14 +132,19 @@ class Arch:
     biases: frozenset[Role]
     loader: Loader = field(default_factory=Loader)
     hosts: tuple[str, ...] = ()
+    on_request: tuple[str, ...] = ()
     pairing: Pairing = Pairing.HALVES
     traits: frozenset[Trait] = frozenset()
     activations: tuple[str, ...] = SILU
     names: Mapping[Role, str] = field(default_factory=dict)
+    names_of: Mapping[type, Mapping[Role, str]] = field(default_factory=dict)
     needs_bias: frozenset[Role] = frozenset()
     square: bool = False
     untied: bool = False
+    tied: bool = False
     keys: tuple[OwnKeys, ...] = ()
+    constants: Callable[[Stack], Constants] = lambda _: ()
+    spare_layers: Callable[[Stack], int] = lambda _: 0
     obstacle: Callable[[Model], str | None] = lambda _: None
     mix: Exceptions = NO_EXCEPTIONS
     traps: tuple[Callable[[RotaryCase], Finding | None], ...] = ()
@@ -116,7 +154,8 @@ class Arch:
         """Whether its graph has layers that see a window only."""
         return self.loader.sliding is not None
 
-    def tensor(self, weight: Weight, layer: int | None) -> str:
-        """The name of a weight's tensor; experts of a layer share one."""
-        name = self.names.get(weight.role) or NAMES[weight.role]
-        return f"{name.format(n=layer)}.{weight.part}"
+    def tensor(self, weight: Weight, number: int | None, layer: Layer | None) -> str:
+        """The name of a weight's tensor in layer `number`; experts of a layer share one."""
+        of_kind = {} if layer is None else self.names_of.get(type(layer.residual), {})
+        name = {**NAMES, **self.names, **of_kind}[weight.role]
+        return f"{name.format(n=number)}.{weight.part}"

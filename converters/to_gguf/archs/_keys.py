@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from converters.to_gguf.archs._arch import OwnKeys, Stated
 from converters.to_gguf.file.keys import KeyValue, booleans, float32, uint32
-from converters.to_gguf.rope.settings import sliding_layers
+from converters.to_gguf.rope.rope_parameters import shortest
 from ropeconv.arch.blocks.moe import MixtureOfExperts
-from ropeconv.arch.layers import FULL, SLIDING
+from ropeconv.arch.layers import SLIDING
 from ropeconv.errors import CheckpointError
 from ropeconv.model import Model
 
@@ -29,25 +30,155 @@ def _window(stated: Stated) -> Mapping[str, Any]:
     return {"sliding_window": stated.get("attention.sliding_window") or None}
 
 
-def _window_layers(stated: Stated) -> Mapping[str, Any]:
-    windowed = sliding_layers(stated.metadata)
-    return {"layer_types": [SLIDING if flag else FULL for flag in windowed]}
-
-
-WINDOWS = OwnKeys(_write_windows, _window, _window_layers)
+WINDOWS = OwnKeys(_write_windows, _window)
 """Layers with a window, one flag a layer."""
 
 
-def _write_softcap(model: Model) -> list[KeyValue]:
-    cap = model.stack.head.softcap
-    return [float32("final_logit_softcapping", float(cap))] if cap else []
+NO_CAP = 1e6
+"""A cap so high that numbers pass as they are: for loaders that always cap."""
 
 
-SOFTCAP = OwnKeys(
-    _write_softcap,
-    lambda stated: {"final_logit_softcap": stated.get("final_logit_softcapping")},
-)
+def softcap(
+    key: str, size: str, cap: Callable[[Model], float | None], *, assumed: float | None = None
+) -> OwnKeys:
+    """Numbers that are capped, None = they are not.
+
+    assumed: what the loader takes without the key, where its graph always caps.
+    """
+
+    def write(model: Model) -> list[KeyValue]:
+        wanted = cap(model) or (NO_CAP if assumed else None)
+        return [float32(key, float(wanted))] if wanted else []
+
+    def sizes(stated: Stated) -> Mapping[str, Any]:
+        found = stated.get(key, assumed)
+        return {size: None if assumed and found == NO_CAP else found}
+
+    return OwnKeys(write, sizes)
+
+
+def _logit_cap(model: Model) -> float | None:
+    return model.stack.head.softcap
+
+
+def _score_cap(model: Model) -> float | None:
+    return model.stack.attention.softcap
+
+
+SOFTCAP = softcap("final_logit_softcapping", "final_logit_softcap", _logit_cap)
 """Logits that are capped."""
+SOFTCAPS_ALWAYS = (
+    softcap("attn_logit_softcapping", "attn_logit_softcap", _score_cap, assumed=50.0),
+    softcap("final_logit_softcapping", "final_logit_softcap", _logit_cap, assumed=30.0),
+)
+"""Scores and logits of a graph that caps both, whatever the file says."""
+
+
+def scale(
+    key: str,
+    found: Callable[[Model], float],
+    *sizes: str,
+    neutral: Callable[[Stated], float] = lambda _: 1.0,
+    required: bool = False,
+    inverse: str | None = None,
+) -> OwnKeys:
+    """A number by which something is multiplied, under the names of `sizes` in families' configs.
+
+    found: what the key is in a model. neutral: what acts where the key is absent or 0, which
+    loaders take for "none". required: it is written where it is neutral too. inverse: a further
+    name, of families that multiply where the key divides, or the other way round.
+    """
+
+    def write(model: Model) -> list[KeyValue]:
+        value = found(model)
+        plain = not required and math.isclose(value, _unstated(model), rel_tol=1e-12)
+        return [] if plain else [float32(key, value)]
+
+    def _unstated(model: Model) -> float:
+        return float(model.stack.attention.head_dim**-0.5) if neutral is _by_head_dim else 1.0
+
+    def read(stated: Stated) -> Mapping[str, Any]:
+        value = shortest(stated.get(key) or neutral(stated))
+        other = {} if inverse is None else {inverse: shortest(1.0 / value)}
+        return dict.fromkeys(sizes, value) | other
+
+    def plain(stated: Stated) -> bool:
+        return math.isclose(stated.get(key) or neutral(stated), neutral(stated), rel_tol=1e-6)
+
+    def cannot(model: Model) -> str | None:
+        zero = "takes it for none; take `ropeconv onnx` or `ropeconv safetensors`"
+        return None if found(model) else f"llama.cpp's {key} cannot be 0: it {zero}"
+
+    return OwnKeys(write, read, plain, cannot)
+
+
+def _by_head_dim(stated: Stated) -> float:
+    """What graphs multiply scores by of their own accord."""
+    width = stated.get("embedding_length") // stated.get("attention.head_count")
+    return float(stated.get("attention.key_length", width) ** -0.5)
+
+
+def _residual_scale(model: Model) -> float:
+    return float(getattr(model.stack.layers[0].residual, "scale", 1.0))
+
+
+EMBEDDING_SCALE = scale(
+    "embedding_scale", lambda model: model.stack.embedding.scale, "embedding_multiplier"
+)
+"""The token embedding is multiplied."""
+RESIDUAL_SCALE = scale("residual_scale", _residual_scale, "residual_multiplier")
+"""What is added to the residual stream is multiplied."""
+ATTENTION_SCALE = scale(
+    "attention.scale",
+    lambda model: model.stack.attention.scale,
+    "attention_multiplier",
+    neutral=_by_head_dim,
+)
+"""Scores are multiplied, in place of head_dim ** -0.5."""
+LOGITS_MULTIPLIED = scale("logit_scale", lambda model: model.stack.head.scale, "logit_scale")
+"""Logits are multiplied (command-r, cohere2)."""
+LOGITS_DIVIDED = scale(
+    "logit_scale",
+    lambda model: 1.0 / model.stack.head.scale,
+    "logits_scaling",
+    required=True,
+    inverse="logits_multiplier",
+)
+"""Logits are divided (granite and its kin)."""
+
+
+def _write_clamp(model: Model) -> list[KeyValue]:
+    clamp = model.stack.attention.clamp
+    return [] if clamp is None else [float32("attention.clamp_kqv", float(clamp))]
+
+
+CLAMP = OwnKeys(
+    _write_clamp, lambda stated: {"clip_qkv": stated.get("attention.clamp_kqv") or None}
+)
+"""q, k and v are held within a bound."""
+
+
+def _write_temperature(model: Model) -> list[KeyValue]:
+    temperature = model.stack.attention.temperature
+    return [] if temperature is None else [float32("attention.temperature_scale", temperature.beta)]
+
+
+def _temperature_length(model: Model) -> str | None:
+    temperature, rope = model.stack.attention.temperature, model.main_rope
+    if temperature is None or temperature.length == rope.original_context:
+        return None
+    return (
+        f"llama.cpp scales queries by steps of the trained context, {rope.original_context} "
+        f"tokens, and config.json says steps of {temperature.length}"
+    )
+
+
+TEMPERATURE = OwnKeys(
+    _write_temperature,
+    lambda stated: {"temperature_beta": stated.get("attention.temperature_scale") or None},
+    cannot=_temperature_length,
+)
+"""Queries are scaled by their position."""
 
 
 def _write_experts(model: Model) -> list[KeyValue]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from converters.to_gguf.archs._arch import Arch
 from converters.to_gguf.file.keys import KeyValue, float32, string, uint32
-from ropeconv.arch.blocks.norm import LayerNorm, RmsNorm
+from ropeconv.arch.blocks.norm import BareLayerNorm, LayerNorm, RmsNorm
 from ropeconv.artefact import Provenance
 from ropeconv.errors import CheckpointError
 from ropeconv.model import Model
@@ -18,10 +19,12 @@ from ropeconv.provenance import describe_origin, read_origin
 QUANTIZATION_VERSION = 2  # ggml.h GGML_QNT_VERSION
 PROVENANCE = "ropeconv.provenance"
 
+LAYERS = "block_count"
+SPARE_LAYERS = "nextn_predict_layers"
 # (key under the architecture's name, size): written in this order, read back by read/checkpoint.py
 SIZES: tuple[tuple[str, str], ...] = (
     ("embedding_length", "hidden_size"),
-    ("block_count", "num_layers"),
+    (LAYERS, "num_layers"),
     ("feed_forward_length", "intermediate_size"),
     ("attention.head_count", "num_heads"),
     ("attention.head_count_kv", "num_kv_heads"),
@@ -32,13 +35,18 @@ SIZES: tuple[tuple[str, str], ...] = (
 EPSILONS: Mapping[type, str] = {
     RmsNorm: "attention.layer_norm_rms_epsilon",
     LayerNorm: "attention.layer_norm_epsilon",
+    BareLayerNorm: "attention.layer_norm_epsilon",
 }
 
 
 def hyperparameters(model: Model, arch: Arch) -> list[KeyValue]:
     """Sizes and constants that the architecture's loader reads, rotary embedding excepted."""
     norm = model.stack.head.norm
+    spare = arch.spare_layers(model.stack)
     keys = [uint32(key, getattr(model.sizes, size)) for key, size in SIZES]
+    if spare:
+        keys = [replace(key, value=key.value + spare) if key.key == LAYERS else key for key in keys]
+        keys.append(uint32(SPARE_LAYERS, spare))
     keys.append(float32(EPSILONS[type(norm)], norm.eps))
     for own in arch.keys:
         keys += own.write(model)

@@ -46,7 +46,7 @@ def unexpected(metadata: Mapping[str, Any], model: Model) -> list[str]:
     all; empty = every key accounted for.
     """
     arch = find_arch(metadata)
-    if arch not in homes(model.arch.name):
+    if arch not in (home.arch for home in homes(model.arch.name)):
         return [f"general.architecture is {arch.name}, which runs no {model.arch.name}"]
     # other namespaces (general, tokenizer, a publisher's) say nothing of the forward pass
     others = tuple(f"{name}." for name in architectures())

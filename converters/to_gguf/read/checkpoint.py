@@ -9,19 +9,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from converters.to_gguf.archs import find_arch
 from converters.to_gguf.archs._arch import Arch, Stated
 from converters.to_gguf.file.metadata import EPSILONS, SIZES
 from converters.to_gguf.file.splits import split_paths
 from converters.to_gguf.plan import Row, rows
 from converters.to_gguf.read.family import complete, find_family
+from converters.to_gguf.read.layers import layer_config
 from converters.to_gguf.read.lazy_files import LazyFiles
 from converters.to_gguf.read.tensors import GgufTensor, open_tensors, read_metadata
 from converters.to_gguf.rope.loader import TABLES
-from converters.to_gguf.rope.rope_parameters import rope_config, shortest
+from converters.to_gguf.rope.rope_parameters import rope_config, rotary_size, shortest
+from converters.to_gguf.rope.settings import layer_kinds
 from ropeconv.arch.family import Architecture
-from ropeconv.arch.layers import FULL
 from ropeconv.errors import CheckpointError
+from ropeconv.kit.slabs import cut
 from ropeconv.model import Checkpoint, Tensor
 
 REQUIRED = (
@@ -81,19 +85,40 @@ def _read(
     """(config, tensors) in Hugging Face's words."""
     arch = stated.arch
     sizes, own = _common_sizes(stated, native), _own_sizes(stated)
-    family, switches = find_family(arch, sizes | own, native)
-    strange = [name for name, value in own.items() if value and name not in family.keys]
-    if strange:
-        what = f"{strange[0]} {own[strange[0]]}"
-        raise CheckpointError(f"the GGUF file has {what}, which {family.name} has no place for")
+    family, switches = find_family(stated, sizes | own, native)
+    _refuse_strange(stated, family)
     sizes["activation"] = _activation(family)
-    sizes["tied"] = "output.weight" not in native
+    sizes["tied"] = _tied(arch, native)
     # a family that knows windows is told that there are none
     sizes |= {"sliding_window": None, **own, **switches}
     config = _config(stated, native, family, sizes)
-    kinds = tuple(config.get("layer_types") or (FULL,) * sizes["num_layers"])
-    stack = family.stack(complete(family, sizes), kinds)
-    return config, _view(native, rows(stack, arch))
+    kinds, complete_sizes = layer_kinds(stated.metadata), complete(family, sizes)
+    config |= layer_config(arch, family, kinds, config, complete_sizes)
+    stack = family.stack(complete_sizes, kinds)
+    rotary_dim = rotary_size(stated, native, family.rope)
+    return config, _view(native, rows(stack, arch, rotary_dim=rotary_dim), family)
+
+
+def _refuse_strange(stated: Stated, family: Architecture) -> None:
+    """CheckpointError for a key that says what no config.json of the family can say."""
+    for keys in stated.arch.keys:
+        said = keys.sizes(stated)
+        if not keys.is_plain(stated) and family.keys.keys().isdisjoint(said):
+            what = ", ".join(f"{name} {value}" for name, value in said.items() if value)
+            raise CheckpointError(f"the GGUF file has {what}, which {family.name} has no place for")
+
+
+def _tied(arch: Arch, native: Mapping[str, GgufTensor]) -> bool:
+    """Whether the output is the token embedding: left out, or the same bytes again where the loader
+    needs them.
+    """
+    output, table = native.get("output.weight"), native.get("token_embd.weight")
+    if output is None or table is None or not arch.untied:
+        return output is None
+    if (output.shape, output.dtype) != (table.shape, table.dtype):
+        return False
+    slabs = cut(table.shape)
+    return all(np.array_equal(output.raw_rows(*at), table.raw_rows(*at)) for at in slabs)
 
 
 def _common_sizes(stated: Stated, native: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -117,6 +142,7 @@ def _common_sizes(stated: Stated, native: Mapping[str, Tensor]) -> dict[str, Any
     sizes: dict[str, Any] = {}
     for key, size in SIZES:
         sizes.setdefault(size, stated.get(key, defaults.get(size)))
+    sizes["num_layers"] -= stated.get("nextn_predict_layers") or 0
     for width in ("intermediate_size", "vocab_size"):  # which configs list after the heads
         sizes[width] = sizes.pop(width)
     if embedding is not None:
@@ -158,9 +184,6 @@ def _config(
     for name, value in sizes.items():
         if name in family.keys and family.keys[name].names:
             config[family.keys[name].names[0]] = value
-    if "sliding_window" in family.keys:
-        for keys in stated.arch.keys:
-            config.update(keys.config(stated))
     config.update(rope_config(stated, native, family.rope, head_dim=sizes["head_dim"]))
     for special, name in SPECIAL_IDS.items():
         # null where the file has none: a config class fills a missing key with an id of its own
@@ -168,23 +191,49 @@ def _config(
     return config
 
 
-def _view(native: Mapping[str, GgufTensor], table: list[Row]) -> dict[str, Tensor]:
-    by_name = {row.name: row for row in table}
+def _view(
+    native: Mapping[str, GgufTensor], table: list[Row], family: Architecture
+) -> dict[str, Tensor]:
+    """The file's tensors by a checkpoint's names, in the file's order."""
+    by_name = {name: row for row in table for name in row.names}
+    missing = [row.names[0] for row in table if not row.sources and row.names[0] not in native]
+    if missing:
+        raise CheckpointError(f"tensor {missing[0]} is missing from the GGUF file; convert again")
     viewed: dict[str, Tensor] = {}
     for name, tensor in native.items():
         if name in TABLES:
             continue
         row = by_name.get(name)
-        if row is None:
+        if row is None or not native.keys() >= set(row.names):
             viewed[name] = tensor  # the accounting names it as a stray
-        elif tensor.shape != row.shape:
-            if len(row.sources) > 1:
-                raise CheckpointError(
-                    f"tensor {name} has shape {tensor.shape}, the GGUF file's keys say "
-                    f"{row.shape}; convert it again"
-                )
-            viewed[row.sources[0]] = tensor  # and here the shape
-        else:
-            undone = row.transform.inverse.apply([tensor])
-            viewed.update(zip(row.sources, undone, strict=True))
+        elif not row.sources:
+            _check_constant(name, tensor, row, family)
+        elif not row.copy and name == row.names[0]:
+            viewed.update(_undone(row, [native[own] for own in row.names]))
     return viewed
+
+
+def _undone(row: Row, tensors: list[GgufTensor]) -> dict[str, Tensor]:
+    shapes = tuple(tensor.shape for tensor in tensors)
+    if shapes == row.shapes:
+        return dict(zip(row.sources, row.transform.inverse.apply(tensors), strict=True))
+    if len(row.sources) == len(row.names) == 1:
+        return {row.sources[0]: tensors[0]}  # the accounting names its shape
+    raise CheckpointError(
+        f"tensor {row.names[0]} has shape {shapes[0]}, the GGUF file's keys say {row.shapes[0]}; "
+        f"convert it again"
+    )
+
+
+def _check_constant(name: str, tensor: GgufTensor, row: Row, family: Architecture) -> None:
+    """CheckpointError where a tensor that says nothing says something."""
+    (plain,) = row.transform.apply([])
+    same = tensor.shape == plain.shape and all(
+        np.array_equal(tensor.rows(*at), plain.rows(*at)) for at in cut(tensor.shape)
+    )
+    if not same:
+        value = plain.rows(0, 1).flat[0]
+        raise CheckpointError(
+            f"tensor {name} of the GGUF file is not {value:g} everywhere, and {family.name} has no "
+            f"place for it; convert again"
+        )

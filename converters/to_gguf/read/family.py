@@ -6,31 +6,51 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from converters.to_gguf.archs import guests
-from converters.to_gguf.archs._arch import Arch
+from converters.to_gguf.archs._arch import Arch, Stated
+from converters.to_gguf.file.metadata import read_provenance
 from ropeconv import registry
 from ropeconv.arch.blocks.keys import REQUIRED, Sizes
 from ropeconv.arch.family import Architecture
 from ropeconv.arch.layers import FULL
+from ropeconv.errors import CheckpointError
 
 
 def find_family(
-    arch: Arch, stated: Mapping[str, Any], tensors: Collection[str]
+    stated: Stated, sizes: Mapping[str, Any], tensors: Collection[str]
 ) -> tuple[Architecture, dict[str, Any]]:
     """(the family, its switches that the file's biases show, by the names of sizes).
 
-    The first that the architecture runs and whose biases are those of the file: a Qwen2 may be
-    stored as `llama`. stated: sizes that the file's keys say. tensors: names in the file.
+    The one that the file's provenance names; else the first that the architecture runs, that can
+    say what the file's keys say and whose biases are those of the file: a Qwen2 may be stored as
+    `llama`. sizes: what the file's keys say. tensors: names in the file. CheckpointError for a file
+    of an architecture that ropeconv knows as a host alone, and without a word of its guest.
     """
-    known = registry.architectures()
+    arch, known = stated.arch, registry.architectures()
+    provenance = read_provenance(stated.metadata)
+    named = [] if provenance is None else [provenance.family]
     families = [known[name] for name in (*arch.families, *guests(arch)) if name in known]
-    found = [(family, _switches(family, arch, stated, tensors)) for family in families]
+    found = [(family, _switches(family, arch, sizes, tensors)) for family in families]
     own = {name for name in tensors if name.startswith("blk.0.") and name.endswith(".bias")}
     fitting = (
         (family, switches)
         for family, switches in found
-        if set(_biases(family, arch, {**stated, **switches})) == own
+        if set(_biases(family, arch, {**sizes, **switches})) == own and _says(stated, family)
     )
-    return next(fitting, found[0])
+    told = next(((family, on) for family, on in found if family.name in named), None)
+    if told is None and not arch.families:
+        raise CheckpointError(
+            f"the GGUF file is {arch.name}, in which ropeconv knows other families' models alone, "
+            f"and does not say whose it is; convert the original checkpoint"
+        )
+    return told or next(fitting, found[0])
+
+
+def _says(stated: Stated, family: Architecture) -> bool:
+    """Whether the family's config can say what the architecture's own keys say."""
+    return all(
+        keys.is_plain(stated) or not family.keys.keys().isdisjoint(keys.sizes(stated))
+        for keys in stated.arch.keys
+    )
 
 
 def complete(family: Architecture, stated: Mapping[str, Any]) -> Sizes:
@@ -69,4 +89,4 @@ def _switches(
 def _biases(family: Architecture, arch: Arch, stated: Mapping[str, Any]) -> list[str]:
     """The biases of layer 0, by their names in a file."""
     layer = family.layer(complete(family, stated), FULL, 0)
-    return [arch.tensor(weight, 0) for weight in layer.weights if weight.part == "bias"]
+    return [arch.tensor(weight, 0, layer) for weight in layer.weights if weight.part == "bias"]

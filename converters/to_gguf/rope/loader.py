@@ -10,9 +10,10 @@ LONG = "rope_factors_long.weight"
 SHORT = "rope_factors_short.weight"
 TABLES = (FREQS, LONG, SHORT)
 SCALING_TYPES = ("none", "linear", "yarn", "longrope")  # llama.cpp aborts the process on any other
+STILL = 1e30  # divisor of a pair that does not rotate: finite, and its angle is zero in float32
 DEFAULT_TYPE = "linear"  # of a file that names none
-# what layers with a window rotate by
-OWN_BASE, GLOBAL_BASE = "own_base", "global_base"
+# what layers with a window rotate by; the first two are never scaled
+OWN_BASE, GLOBAL_BASE, AS_FULL = "own_base", "global_base", "as_full"
 
 Divisors = Mapping[str, tuple[str, ...]]
 
@@ -29,12 +30,17 @@ class Loader:
     divisors: scaling type -> the tables that it creates; any other one makes the file unloadable.
     whole_head: the rotary dimension must be the head's. sliding: by what layers with a window
     rotate, None = there are none; pattern: without a key, every pattern-th layer is full attention.
+    still_every: every so many-th layer does not rotate, 0 = all do. rope_pattern: whether a key
+    says which layers rotate. divided_by: what the loader divides `rope.dimension_count` by.
     """
 
     divisors: Divisors = field(default_factory=with_every_type)
     whole_head: bool = True
     sliding: str | None = None
     pattern: int = 0
+    still_every: int = 0
+    rope_pattern: bool = False
+    divided_by: int = 1
 
     def takes(self, *tables: str, scaling: str = DEFAULT_TYPE) -> bool:
         """Whether all of the tables have a place with that scaling type."""

@@ -6,14 +6,16 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from converters.to_gguf.archs._arch import Stated
-from converters.to_gguf.rope.loader import DEFAULT_TYPE, TABLES
+from converters.to_gguf.rope.loader import DEFAULT_TYPE, FREQS, STILL, TABLES
 from converters.to_gguf.rope.run_rope import frequencies
-from converters.to_gguf.rope.settings import DEFAULT_BASE
+from converters.to_gguf.rope.settings import DEFAULT_BASE, read_settings, read_table
 from ropeconv.arch.family import RopeSpelling
 from ropeconv.arch.layers import FULL, SLIDING
 from ropeconv.errors import CheckpointError
-from ropeconv.model import Tensor
+from ropeconv.model import Tensor, main_of
 
 TRAINED = "original_max_position_embeddings"
 
@@ -29,7 +31,7 @@ def rope_config(
             f"the GGUF file has no {name}.context_length; its trained context is unknown"
         )
     trained = stated.get("rope.scaling.original_context_length", context)
-    rotary_dim = stated.get("rope.dimension_count", head_dim)
+    rotary_dim = rotary_size(stated, tensors, spelling)
     scaling = _scaling(stated, tensors, trained=trained, context=context, pairs=rotary_dim // 2)
     if spelling.rope_types is not None and scaling["rope_type"] not in spelling.rope_types:
         scaling = _as_divisors(stated, tensors, trained=trained, context=context)
@@ -44,6 +46,17 @@ def rope_config(
     base = shortest(stated.get("rope.freq_base_swa", DEFAULT_BASE))
     sliding = {"rope_type": "default", "rope_theta": base}
     return {**keys, "rope_parameters": {FULL: full, SLIDING: sliding}}
+
+
+def rotary_size(stated: Stated, tensors: Mapping[str, Tensor], spelling: RopeSpelling) -> int:
+    """How many values of a head rotate.
+
+    Where a loader rotates whole heads and the family a part, the pairs beyond it stand still.
+    """
+    dimension = read_settings(stated.metadata).dimension
+    if not (stated.arch.loader.whole_head and spelling.takes_partial and FREQS in tensors):
+        return dimension
+    return 2 * int(np.sum(read_table(tensors[FREQS]) < STILL))
 
 
 def shortest(value: float) -> float:
@@ -100,7 +113,7 @@ def _as_divisors(
     A table that the loader refuses counts too: the doctor reports the file and mends it from this
     reading.
     """
-    solved = frequencies(stated.metadata, tensors, lenient=True)[FULL]
+    solved = main_of(frequencies(stated.metadata, tensors, lenient=True))
     short = [float(value) for value in solved.rho]
     long = short if solved.long_rho is None else [float(value) for value in solved.long_rho]
     magnitude = solved.attention_factor

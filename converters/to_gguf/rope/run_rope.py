@@ -9,23 +9,23 @@ and the sliding layers of src/models/gemma3.cpp and olmo2.cpp. It shares no form
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from converters.to_gguf.archs import architectures
-from converters.to_gguf.rope.loader import FREQS, GLOBAL_BASE, LONG, SHORT, TABLES, Loader
+from converters.to_gguf.rope.loader import AS_FULL, FREQS, GLOBAL_BASE, LONG, SHORT, TABLES, Loader
 from converters.to_gguf.rope.settings import (
     Array,
     Settings,
     Table,
+    layer_kinds,
     read_settings,
     read_table,
     rope_problems,
-    sliding_layers,
 )
-from ropeconv.arch.layers import FULL, SLIDING
+from ropeconv.arch.layers import FULL, NO_ROPE, SLIDING
 from ropeconv.errors import ConfigError
 from ropeconv.rope.spec import Frequencies
 
@@ -37,9 +37,9 @@ BETA_FAST, BETA_SLOW = 32.0, 1.0
 
 def frequencies(
     metadata: Mapping[str, Any], tensors: Mapping[str, Table], *, lenient: bool = False
-) -> dict[str, Frequencies]:
+) -> dict[str, Frequencies | None]:
     """Layer kind -> the angles (radians a token, per pair) and magnitude of llama.cpp for this
-    file.
+    file; None where a kind does not rotate.
 
     metadata: every key of the file; tensors: by GGUF name, lazy or as float32 arrays. With more
     context allocated than `switch_context`, every token uses `long_inv_freq`. lenient: see
@@ -50,13 +50,15 @@ def frequencies(
         raise ConfigError(problems[0])
     own = architectures()[metadata["general.architecture"]].loader
     loader = own.lenient if lenient else own
-    settings, sliding = read_settings(metadata), sliding_layers(metadata)
-    found: dict[str, Frequencies] = {}
-    if not all(sliding):
-        found[FULL] = _full(settings, tensors, loader)
-    if any(sliding):
-        found[SLIDING] = _sliding(settings, rule=str(loader.sliding))
-    return found
+    settings, kinds = read_settings(metadata), layer_kinds(metadata)
+    full = _full(settings, tensors, loader)
+    as_full = loader.sliding == AS_FULL
+    by_kind: dict[str, Callable[[], Frequencies | None]] = {
+        FULL: lambda: full,
+        SLIDING: lambda: full if as_full else _sliding(settings, rule=str(loader.sliding)),
+        NO_ROPE: lambda: None,
+    }
+    return {kind: find() for kind, find in by_kind.items() if kind in kinds}
 
 
 def _full(settings: Settings, tensors: Mapping[str, Table], loader: Loader) -> Frequencies:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from converters.to_gguf.archs import architectures
 from converters.to_gguf.rope.loader import DEFAULT_TYPE, SCALING_TYPES, TABLES, Loader
+from ropeconv.arch.layers import FULL, NO_ROPE, SLIDING
 from ropeconv.model import Tensor
 
 Array = NDArray[np.float64]
@@ -59,6 +60,7 @@ class Settings:
 def read_settings(metadata: Mapping[str, Any]) -> Settings:
     """The settings after loading, of a file whose keys are sound (`rope_problems`)."""
     arch = metadata["general.architecture"]
+    loader = architectures()[arch].loader
 
     def value(key: str, default: float) -> float:
         return float(metadata.get(f"{arch}.{key}", default))
@@ -68,7 +70,7 @@ def read_settings(metadata: Mapping[str, Any]) -> Settings:
     context = value("context_length", 0.0)
     return Settings(
         kind=kind,
-        dimension=int(value("rope.dimension_count", head_size(metadata))),
+        dimension=int(value("rope.dimension_count", head_size(metadata))) // loader.divided_by,
         base=value("rope.freq_base", DEFAULT_BASE),
         base_sliding=value("rope.freq_base_swa", DEFAULT_BASE),
         scale=1.0 if kind == "none" or factor == 0.0 else 1.0 / factor,
@@ -79,16 +81,43 @@ def read_settings(metadata: Mapping[str, Any]) -> Settings:
     )
 
 
+def count_layers(metadata: Mapping[str, Any]) -> int:
+    """Layers that the graph runs: `block_count` counts those of multi-token prediction too."""
+    arch = metadata["general.architecture"]
+    spare = metadata.get(f"{arch}.nextn_predict_layers") or 0
+    return int(metadata[f"{arch}.block_count"] - spare)
+
+
+def layer_kinds(metadata: Mapping[str, Any]) -> tuple[str, ...]:
+    """One kind a layer (ropeconv/arch/layers.py), as the architecture's loader and graph decide."""
+    windowed, rotated = sliding_layers(metadata), _rotated_layers(metadata)
+    return tuple(
+        (SLIDING if window else FULL) if rotates else NO_ROPE
+        for window, rotates in zip(windowed, rotated, strict=True)
+    )
+
+
 def sliding_layers(metadata: Mapping[str, Any]) -> list[bool]:
     """Whether each layer has a window, as the architecture's loader decides."""
     arch = metadata["general.architecture"]
-    layers, loader = int(metadata[f"{arch}.block_count"]), architectures()[arch].loader
+    layers, loader = count_layers(metadata), architectures()[arch].loader
     if loader.sliding is None or not metadata.get(f"{arch}.attention.sliding_window"):
         return [False] * layers
     pattern = metadata.get(f"{arch}.attention.sliding_window_pattern", loader.pattern)
     if isinstance(pattern, int) and not isinstance(pattern, bool):
         return [not pattern or layer % pattern < pattern - 1 for layer in range(layers)]
     return [bool(entry) for entry in pattern][:layers]
+
+
+def _rotated_layers(metadata: Mapping[str, Any]) -> list[bool]:
+    """Whether each layer rotates."""
+    arch = metadata["general.architecture"]
+    layers, loader = count_layers(metadata), architectures()[arch].loader
+    flags = metadata.get(f"{arch}.attention.rope_pattern") if loader.rope_pattern else None
+    if flags is not None:
+        return [bool(flag) for flag in flags][:layers]
+    step = loader.still_every
+    return [not step or (layer + 1) % step != 0 for layer in range(layers)]
 
 
 def rope_problems(
