@@ -31,7 +31,8 @@ ARCH = Architecture(
     classes=("HyperCLOVAXForCausalLM",),
     keys={
         **with_defaults(norm_eps=1e-6, activation="silu"),
-        **MULTIPLIERS,
+        **{name: key for name, key in MULTIPLIERS.items() if name != "logits_scaling"},
+        "logits_multiplier": Key(("logits_scaling",), 1.0, check=number),
         "attention_multiplier": Key(
             ("attention_multiplier",), derived=lambda s: s.head_dim**-0.5, check=number
         ),
@@ -43,6 +44,6 @@ ARCH = Architecture(
     layer=lambda s, kind, _: Layer(
         kind, _residual(s), granite_attention(s), gated(s, bias=s.mlp_bias)
     ),
-    head=lambda s: head(s, scale=float(s.logits_scaling)),
+    head=lambda s: head(s, scale=float(s.logits_multiplier)),
     source="transformers models/hyperclovax/modeling_hyperclovax.py",
 )
