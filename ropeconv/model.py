@@ -27,7 +27,9 @@ T = TypeVar("T")
 
 
 class Tensor(Protocol):
-    """A tensor that is read by rows of its first axis (elements, when it has one axis)."""
+    """A tensor that is read by rows of its first axis: elements, when it has one axis, and one row
+    of one element, when it has none.
+    """
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -44,6 +46,11 @@ class Tensor(Protocol):
 
     def raw_rows(self, start: int, stop: int) -> NDArray[np.uint8]:
         """(stop - start, row bytes) as stored."""
+
+
+def row_count(shape: tuple[int, ...]) -> int:
+    """Rows of a tensor of this shape."""
+    return shape[0] if shape else 1
 
 
 @dataclass(frozen=True)

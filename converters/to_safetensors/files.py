@@ -18,6 +18,7 @@ from ropeconv.kit.casts import BadValueError, cast_rows
 from ropeconv.kit.output import Slab, claimed, write_slabs
 from ropeconv.kit.slabs import cut, place_error
 from ropeconv.kit.views import as_bytes
+from ropeconv.model import row_count
 
 CHUNK = 64 << 20  # bytes that the kernel copies between two steps of the progress bar
 
@@ -90,7 +91,7 @@ def write_shard(shard: Shard, folder: Path, *, threads: int) -> Iterator[int]:
 
 def _slabs(tensors: Sequence[tuple[ShardTensor, int]]) -> Iterator[Slab]:
     for tensor, offset in tensors:
-        per_row = tensor.nbytes // tensor.tensor.shape[0]
+        per_row = tensor.nbytes // row_count(tensor.tensor.shape)
         for start, stop in cut(tensor.tensor.shape):
             yield partial(_convert, tensor, start, stop), offset + start * per_row
 

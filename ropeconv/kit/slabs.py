@@ -7,6 +7,7 @@ from math import isfinite, prod
 
 from ropeconv.errors import CannotExpress, CheckpointError
 from ropeconv.kit.casts import BadValueError
+from ropeconv.model import row_count
 
 SLAB = 1 << 20  # values: 4 MiB of float32, which amortise a call and stay near the caches
 
@@ -16,8 +17,9 @@ def cut(shape: tuple[int, ...], *, values: int = SLAB) -> Iterator[tuple[int, in
     time.
     """
     step = max(1, values // max(1, prod(shape[1:])))
-    for start in range(0, shape[0], step):
-        yield start, min(shape[0], start + step)
+    rows = row_count(shape)
+    for start in range(0, rows, step):
+        yield start, min(rows, start + step)
 
 
 def place_error(error: BadValueError, name: str, *, start: int) -> CheckpointError | CannotExpress:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ropeconv.errors import CheckpointError
 from ropeconv.kit.float_types import FLOATS, numpy_dtype
 from ropeconv.kit.foreign import first_line
-from ropeconv.model import Rows, Tensor
+from ropeconv.model import Rows, Tensor, row_count
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class TorchTensor:
         """(stop - start, ...) numbers as stored."""
         import torch
 
-        part = self.value[start:stop].contiguous()
+        part = self.value.reshape(row_count(self.shape), *self.shape[1:])[start:stop].contiguous()
         if self.dtype != "BF16":
             rows: Rows = part.numpy()
             return rows

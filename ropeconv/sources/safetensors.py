@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ropeconv.errors import CheckpointError
 from ropeconv.kit.float_types import FLOATS, numpy_dtype
-from ropeconv.model import Rows, Tensor
+from ropeconv.model import Rows, Tensor, row_count
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class SafetensorsTensor:
 
     def raw_rows(self, start: int, stop: int) -> NDArray[np.uint8]:
         """(stop - start, row bytes) as stored."""
-        return self.data.reshape(self.shape[0], -1)[start:stop]
+        return self.data.reshape(row_count(self.shape), -1)[start:stop]
 
 
 def open_safetensors(path: Path) -> dict[str, Tensor]:

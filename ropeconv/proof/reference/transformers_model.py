@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ropeconv.errors import CheckpointError, TokenizerError
 from ropeconv.kit.foreign import first_line
-from ropeconv.model import Checkpoint
+from ropeconv.model import Checkpoint, Tensor, row_count
 
 
 def build_model(
@@ -75,10 +76,11 @@ def transformers_config(config: Mapping[str, Any]) -> Any:
 def _state_dict(checkpoint: Checkpoint) -> dict[str, Any]:
     import torch
 
-    return {
-        name: torch.from_numpy(np.array(tensor.rows(0, tensor.shape[0]), np.float32))
-        for name, tensor in checkpoint.tensors.items()
-    }
+    return {name: torch.from_numpy(_whole(tensor)) for name, tensor in checkpoint.tensors.items()}
+
+
+def _whole(tensor: Tensor) -> NDArray[np.float32]:
+    return np.array(tensor.rows(0, row_count(tensor.shape)), np.float32).reshape(tensor.shape)
 
 
 def has_tokenizer(checkpoint: Checkpoint) -> bool:

@@ -17,7 +17,7 @@ import numpy as np
 
 from ropeconv.errors import CheckpointError
 from ropeconv.kit.slabs import cut
-from ropeconv.model import Rows, Tensor
+from ropeconv.model import Rows, Tensor, row_count
 
 SLAB = 1 << 22  # values on their way into a parameter: 16 MiB of float32
 
@@ -38,7 +38,8 @@ class Copied:
     def fill(self, parameters: Mapping[str, Any]) -> None:
         """Slab by slab, each rounded to the parameter's type."""
         for parameter in parameters.values():
-            fill_rows(parameter, self.tensor, 0, self.tensor.shape[0])
+            rows = row_count(self.tensor.shape)
+            fill_rows(parameter.view(rows, *parameter.shape[1:]), self.tensor, 0, rows)
 
 
 @dataclass(frozen=True)
