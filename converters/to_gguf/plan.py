@@ -49,6 +49,8 @@ def rows(stack: Stack, arch: Arch, *, rotary_dim: int) -> list[Row]:
     """
     parts: dict[tuple[str, ...], list[tuple[str, Place]]] = {}
     for source, place in stack.places().items():
+        if arch.learned and place.weight.role is Role.ACTIVATION:
+            continue  # file/learned.py
         parts.setdefault(_names(place, stack, arch), []).append((source, place))
     found = [_row(names, made_of, stack, arch, rotary_dim) for names, made_of in parts.items()]
     return [*found, *_copies(stack, arch), *_constants(stack, arch)]

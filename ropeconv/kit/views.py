@@ -273,11 +273,11 @@ class TableTensor:
 
     def rows(self, start: int, stop: int) -> Rows:
         """The numbers."""
-        return self.values[start:stop]
+        return np.atleast_1d(self.values)[start:stop]
 
     def raw_rows(self, start: int, stop: int) -> NDArray[np.uint8]:
         """Their bytes."""
-        return as_bytes(self.values[start:stop])
+        return as_bytes(self.rows(start, stop))
 
 
 def as_bytes(rows: NDArray[Any]) -> NDArray[np.uint8]:

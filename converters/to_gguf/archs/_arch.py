@@ -120,10 +120,11 @@ class Arch:
     of that kind. biases: roles whose bias its loader has a place for; needs_bias: without which it
     does not load. square: heads x head_dim must equal hidden_size. untied: `output.weight` must be
     in the file; a tied model's embedding is written twice. tied: it cannot be. keys: keys of its
-    own. constants: stack -> tensors that its loader needs and no family has. spare_layers: stack ->
-    layers that `block_count` counts beside the model's, as multi-token prediction would have them.
-    obstacle: why it cannot compute a model whose blocks it runs, or None. mix: where llama.cpp
-    quantises it by other rules. traps: of its files alone.
+    own. learned: part of an activation's weight -> the key, by its full name, that holds its
+    numbers, one a layer. constants: stack -> tensors that its loader needs and no family has.
+    spare_layers: stack -> layers that `block_count` counts beside the model's, as multi-token
+    prediction would have them. obstacle: why it cannot compute a model whose blocks it runs, or
+    None. mix: where llama.cpp quantises it by other rules. traps: of its files alone.
     """
 
     name: str
@@ -143,6 +144,7 @@ class Arch:
     untied: bool = False
     tied: bool = False
     keys: tuple[OwnKeys, ...] = ()
+    learned: Mapping[str, str] = field(default_factory=dict)
     constants: Callable[[Stack], Constants] = lambda _: ()
     spare_layers: Callable[[Stack], int] = lambda _: 0
     obstacle: Callable[[Model], str | None] = lambda _: None

@@ -43,6 +43,11 @@ def booleans(key: str, values: Sequence[bool]) -> KeyValue:
     return KeyValue(key, list(values), ARRAY, BOOL)
 
 
+def floats(key: str, values: Sequence[float]) -> KeyValue:
+    """One number a layer."""
+    return KeyValue(key, list(values), ARRAY, FLOAT32)
+
+
 def string(key: str, value: str) -> KeyValue:
     """A text."""
     return KeyValue(key, value, STRING)

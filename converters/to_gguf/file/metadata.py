@@ -10,6 +10,7 @@ from typing import Any
 
 from converters.to_gguf.archs._arch import Arch
 from converters.to_gguf.file.keys import KeyValue, float32, string, uint32
+from converters.to_gguf.file.learned import learned_keys
 from ropeconv.arch.blocks.norm import BareLayerNorm, LayerNorm, RmsNorm
 from ropeconv.artefact import Provenance
 from ropeconv.errors import CheckpointError
@@ -50,7 +51,7 @@ def hyperparameters(model: Model, arch: Arch) -> list[KeyValue]:
     keys.append(float32(EPSILONS[type(norm)], norm.eps))
     for own in arch.keys:
         keys += own.write(model)
-    return [key.under(arch.name) for key in keys]
+    return [*(key.under(arch.name) for key in keys), *learned_keys(model, arch)]
 
 
 def provenance_key(model: Model, out: Path) -> KeyValue:

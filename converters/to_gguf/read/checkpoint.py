@@ -13,6 +13,7 @@ import numpy as np
 
 from converters.to_gguf.archs import find_arch
 from converters.to_gguf.archs._arch import Arch, Stated
+from converters.to_gguf.file.learned import learned_tensors
 from converters.to_gguf.file.metadata import EPSILONS, SIZES
 from converters.to_gguf.file.splits import split_paths
 from converters.to_gguf.plan import Row, rows
@@ -96,7 +97,8 @@ def _read(
     config |= layer_config(arch, family, kinds, config, complete_sizes)
     stack = family.stack(complete_sizes, kinds)
     rotary_dim = rotary_size(stated, native, family.rope)
-    return config, _view(native, rows(stack, arch, rotary_dim=rotary_dim), family)
+    viewed = _view(native, rows(stack, arch, rotary_dim=rotary_dim), family)
+    return config, viewed | learned_tensors(stated.metadata, stack, arch)
 
 
 def _refuse_strange(stated: Stated, family: Architecture) -> None:
