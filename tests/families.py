@@ -39,14 +39,16 @@ class Tiny:
 
     config: of its transformers class. grid: what the grids add, so that every target can have it.
     gelu: runtimes compute its activation in forms of their own (ggml from a float16 table). nested:
-    rope_parameters are one dict a layer type. partial: the share of a head that rotates. own_types:
-    its class takes `default` and `longrope` alone, so other methods are spelled as divisors.
+    rope_parameters are one dict a layer type; local: that of sliding layers. partial: the share of
+    a head that rotates. own_types: its class takes `default` and `longrope` alone, so other methods
+    are spelled as divisors.
     """
 
     config: dict[str, Any]
     grid: dict[str, Any] = field(default_factory=dict)
     gelu: bool = False
     nested: bool = False
+    local: dict[str, Any] = field(default_factory=lambda: dict(LOCAL))
     partial: float = 1.0
     own_types: bool = False
 
@@ -108,6 +110,7 @@ TINY: dict[str, Tiny] = {
         LLAMA | {"num_key_value_heads": 4, "num_hidden_layers": 4, "sliding_window": 64},
         grid=UNTIED,
         nested=True,
+        local=LOCAL | {"rope_theta": THETA},  # its published ones have one theta
     ),
     "gemma": Tiny(LLAMA | HEADS, gelu=True),
     "gemma2": Tiny(LLAMA | HEADS | {"sliding_window": 64, "query_pre_attn_scalar": 16}, gelu=True),
@@ -119,8 +122,8 @@ TINY: dict[str, Tiny] = {
     ),
     "smollm3": Tiny(LLAMA | {"num_hidden_layers": 4}),
     "hunyuan_v1_dense": Tiny(LLAMA | HEADS),
-    "glm": Tiny(LLAMA | HEADS, partial=0.5),
-    "glm4": Tiny(LLAMA | HEADS, partial=0.5),
+    "glm": Tiny(LLAMA | {"hidden_size": 128, "head_dim": 32}, partial=0.5),
+    "glm4": Tiny(LLAMA | {"head_dim": 32}, partial=0.5),
     "cohere": Tiny(LLAMA),
     "granite": Tiny(LLAMA | MULTIPLIERS),
     "granitemoehybrid": Tiny(
@@ -170,7 +173,7 @@ def make_model(
 
     parameters: Any = dict(rope)
     if TINY[family].nested:
-        parameters = {"full_attention": dict(rope), "sliding_attention": LOCAL}
+        parameters = {"full_attention": dict(rope), "sliding_attention": TINY[family].local}
     lengths = {"max_position_embeddings": context, "rope_parameters": parameters}
     values = SHARED | TINY[family].config | lengths | config
     torch.manual_seed(seed)
@@ -214,7 +217,7 @@ def reference(source: Path, family: str, method: str) -> Any:
         rope |= {"partial_rotary_factor": tiny.partial}
     if tiny.nested:
         truncate = {"truncate": False} if rope.pop("truncate", True) is False else {}
-        rope = {"full_attention": rope, "sliding_attention": LOCAL} | truncate
+        rope = {"full_attention": rope, "sliding_attention": tiny.local} | truncate
     config.rope_parameters = rope
     config.max_position_embeddings = L if method == "none" else FACTOR * L
     return AutoModelForCausalLM.from_pretrained(source, config=config, dtype="float32").eval()

@@ -20,6 +20,7 @@ LINEAR = "linear_attention"
 NO_ROPE = "no_rope"
 # what a config may name in layer_types, and rope_parameters may be nested by
 LAYER_TYPES = (FULL, SLIDING, CHUNKED, LINEAR)
+LAYER_THETAS = "layer_rope_theta"  # a base for each layer
 # Every key that says what layers attend to: a family reads those of its rule, and another one of
 # them with a value in it is unread.
 LAYER_KEYS = frozenset(
@@ -147,6 +148,23 @@ def _rope_by_layer(config: Mapping[str, Any], sizes: Sizes) -> tuple[str, ...]:
     return tuple(FULL if flag else NO_ROPE for flag in stated)
 
 
+def _one_theta(config: Mapping[str, Any], sizes: Sizes) -> tuple[str, ...]:
+    """Windows by layer_types; a list of thetas must say what rope_theta says."""
+    kinds = full_at(lambda n: n % 4 == 0).kinds(config, sizes)
+    thetas = config.get(LAYER_THETAS)
+    if thetas is None:
+        return kinds
+    rope = config.get("rope_parameters")
+    stated = rope.get("rope_theta") if isinstance(rope, Mapping) else None
+    theta = stated or config.get("rope_theta") or 10000.0
+    if not isinstance(thetas, list) or any(found != theta for found in thetas):
+        raise ConfigError(
+            f"config.json: {LAYER_THETAS} gives layers other bases than rope_theta {theta!r}, "
+            f"which no target has a place for"
+        )
+    return kinds
+
+
 def _attention_alone(config: Mapping[str, Any], sizes: Sizes) -> tuple[str, ...]:
     stated = config.get("layer_types") or config.get("layers_block_type")
     others = [kind for kind in stated or (LINEAR,) if kind not in (FULL, ATTENTION)]
@@ -173,3 +191,4 @@ ROPE_BY_LAYER = LayerRule(
     _rope_by_layer,
 )
 ATTENTION_IN_EVERY_LAYER = LayerRule(frozenset({"layers_block_type"}), _attention_alone)
+WINDOWS_OF_ONE_THETA = LayerRule(frozenset({"sliding_window", LAYER_THETAS}), _one_theta)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ropeconv.arch.family import PARTIAL_KEYS, THETA_KEYS, RopeSpelling
-from ropeconv.arch.layers import FULL, LAYER_TYPES
+from ropeconv.arch.layers import FULL, LAYER_THETAS, LAYER_TYPES
 from ropeconv.errors import RopeConfigError
 
 LOCAL_THETA = "rope_local_base_freq"
@@ -21,6 +21,7 @@ ROPE_KEYS = frozenset(
         "original_max_position_embeddings",
         *THETA_KEYS,
         LOCAL_THETA,
+        LAYER_THETAS,
         *PARTIAL_KEYS,
     }
 )

@@ -1,4 +1,4 @@
-"""Llama, and Mistral without a window: the one loader that takes `rope_freqs` with most types."""
+"""Llama and what computes as it does: the one loader that takes `rope_freqs` with most types."""
 
 from converters.to_gguf.archs._arch import LLAMA_BLOCKS, MLP, QKV, Arch
 from converters.to_gguf.quant.exceptions import Exceptions
@@ -8,7 +8,7 @@ from ropeconv.arch.blocks.weight import Role
 
 ARCH = Arch(
     name="llama",
-    families=("llama", "mistral"),
+    families=("llama", "mistral", "internlm3", "iquestcoder", "helium"),
     runs=LLAMA_BLOCKS,
     pairing=Pairing.ADJACENT,
     biases=QKV | MLP | {Role.O},

@@ -1,5 +1,5 @@
-"""OLMo 2: norms after the blocks and over the whole of q and of k; layers with a window, where a
-file has them, rotate by the global base, unscaled.
+"""OLMo 2 and 3: norms after the blocks and over the whole of q and of k; layers with a window,
+where a file has them, rotate by the global base, unscaled.
 """
 
 from converters.to_gguf.archs._arch import ENDS, QKV, Arch
@@ -12,7 +12,7 @@ from ropeconv.arch.blocks.traits import Trait
 
 ARCH = Arch(
     name="olmo2",
-    families=("olmo2",),
+    families=("olmo2", "olmo3"),
     runs=ENDS | {PostNorm, Attention, GatedMlp},
     biases=QKV,
     traits=frozenset({Trait.WHOLE_NORMS}),

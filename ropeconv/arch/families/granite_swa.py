@@ -31,7 +31,7 @@ ARCH = Architecture(
         "mlp_bias": switch("mlp_bias", default=False),
     },
     embedding=lambda s: embedding(s, scale=float(s.embedding_multiplier)),
-    layers=layers.full_at(lambda n: n % 4 == 0),
+    layers=layers.WINDOWS_OF_ONE_THETA,
     layer=lambda s, kind, _: Layer(
         kind,
         pre_norms(s, scale=float(s.residual_multiplier)),
