@@ -24,7 +24,7 @@ from converters.to_onnx.weights import EVERY, JOINT
 from ropeconv.errors import CheckpointError
 from ropeconv.kit.float_types import FLOAT_NAMES
 from ropeconv.kit.views import as_bytes
-from ropeconv.model import Rows, Tensor
+from ropeconv.model import Rows, Tensor, row_count
 
 Index = slice | tuple[int, slice]
 """Rows of an initializer, or of one entry of its first axis."""
@@ -50,12 +50,16 @@ class FloatTensor:
 
     def rows(self, start: int, stop: int) -> Rows:
         """The numbers."""
-        rows = self.data[start:stop]
+        rows = self._by_row[start:stop]
         return rows if self.shift == 0 else rows.astype(np.float32) - np.float32(self.shift)
 
     def raw_rows(self, start: int, stop: int) -> NDArray[np.uint8]:
         """The bytes."""
-        return as_bytes(self.data[start:stop])
+        return as_bytes(self._by_row[start:stop])
+
+    @property
+    def _by_row(self) -> NDArray[Any]:
+        return self.data.reshape(row_count(self.shape), *self.shape[1:])
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,8 @@ def read_tensors(folder: Folder, offsets: Mapping[str, float]) -> dict[str, Tens
     for name in sorted(folder.external):
         if name in coded:
             found.update(_blocks(folder, name, coded[name]))
+        elif folder.arrays[name].ndim == 0:
+            found[name] = FloatTensor(folder.arrays[name])
         elif _is_weight(folder, name):
             for part, index in _cuts(folder, name, name):
                 found[part] = FloatTensor(folder.arrays[name][index], offsets.get(part, 0.0))
