@@ -91,8 +91,8 @@ def gates(file_type: str, stack: Stack) -> Gates:
     limits = LOGITS[file_type]
     if file_type not in FLOATS:
         limits = replace(limits, own=ROUNDED_ACTIVATIONS)
-    if uses_gelu(stack.activations):
-        limits = limits.floored(GELU_FLOOR)
     if MixtureOfExperts in stack.block_types() and file_type in MIXTURE_FLOORS:
         limits = limits.floored(MIXTURE_FLOORS[file_type])
-    return limits
+    if file_type not in FLOATS:
+        limits = replace(limits, exact=LOGITS["F32"])  # no choice of an expert moves there
+    return limits.floored(GELU_FLOOR) if uses_gelu(stack.activations) else limits

@@ -2,9 +2,10 @@
 interface.
 
 Every rotary and YaRN parameter is left unset, so that the file's own values act (the package's
-`Llama` class would override some of them). The arithmetic is the CPU's: F32 cache, no flash
-attention, nothing offloaded, so that a difference is the file's and not the kernel's. llama.cpp
-aborts the process on some files: open one here only after `run_rope.rope_problems` found nothing.
+`Llama` class would override some of them). The arithmetic is the CPU's, nothing is offloaded, and
+the proof has an F32 cache and no flash attention, so that a difference is the file's and not the
+kernel's. llama.cpp aborts the process on some files: open one here only after
+`run_rope.rope_problems` found nothing.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import ctypes
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from converters.to_gguf.rope.settings import rope_problems
 from ropeconv.errors import CannotExpress, CheckpointError
 
 __all__ = [
+    "Cache",
     "ends",
     "frequencies",
     "logits",
@@ -41,19 +44,45 @@ _ERROR = 4  # ggml_log_level
 _STATE: dict[str, Any] = {"errors": []}
 
 
-def logits(path: Path, ids: Sequence[int], context: int) -> Iterator[NDArray[np.float32]]:
+@dataclass(frozen=True)
+class Cache:
+    """How keys and values are kept between calls. type: ggml's name of it; flash: attention as one
+    fused operation.
+    """
+
+    type: str = "F32"
+    flash: bool = False
+
+
+PROVEN = Cache()
+
+
+def logits(
+    path: Path,
+    ids: Sequence[int],
+    context: int,
+    *,
+    start: int = 0,
+    calls: Sequence[int] | None = None,
+    cache: Cache = PROVEN,
+) -> Iterator[NDArray[np.float32]]:
     """(n, vocab) float32 blocks in order, one row for each of `ids`, n <= 512.
 
     context: tokens to allocate, rounded up to a multiple of 256; LongRoPE in llama.cpp takes the
-    long factors for every token when this passes the original context. Raises CheckpointError with
-    llama.cpp's reason when the file does not load or run, CannotExpress without llama-cpp-python.
+    long factors for every token when this passes the original context. start: position of the first
+    token. calls: how many tokens each call takes, together all of them; None: 512 as long as there
+    are. Raises CheckpointError with llama.cpp's reason when the file does not load or run,
+    CannotExpress without llama-cpp-python.
     """
     if not 0 < len(ids) <= context:
         raise ValueError(f"{len(ids)} tokens do not fit a context of {context}")
+    sizes = _even_calls(len(ids)) if calls is None else list(calls)
+    if sum(sizes) != len(ids) or max(sizes) > BATCH:
+        raise ValueError(f"calls of {sizes} tokens do not make {len(ids)}")
     lc = _library()
     with (
         _model(path, vocabulary_only=False) as model,
-        _context(model, context, path=path) as running,
+        _context(model, context, path=path, cache=cache) as running,
     ):
         size = int(lc.llama_vocab_n_tokens(lc.llama_model_get_vocab(model)))
         outside = [i for i in ids if not 0 <= i < size]
@@ -62,13 +91,18 @@ def logits(path: Path, ids: Sequence[int], context: int) -> Iterator[NDArray[np.
                 f"{path}: token {outside[0]} is outside its vocabulary of {size}; check --reference"
             )
         batch = lc.llama_batch_init(BATCH, 0, 1)
+        done = 0
         try:
-            for start in range(0, len(ids), BATCH):
-                yield _decode(
-                    running, batch, ids[start : start + BATCH], start=start, size=size, path=path
-                )
+            for count in sizes:
+                part = ids[done : done + count]
+                yield _decode(running, batch, part, start=start + done, size=size, path=path)
+                done += count
         finally:
             lc.llama_batch_free(batch)
+
+
+def _even_calls(count: int) -> list[int]:
+    return [min(BATCH, count - done) for done in range(0, count, BATCH)]
 
 
 def tokenize(path: Path, text: str) -> list[int]:
@@ -160,14 +194,18 @@ def _load(path: Path, *, vocabulary_only: bool) -> Any:
 
 
 @contextmanager
-def _context(model: Any, context: int, *, path: Path) -> Iterator[Any]:
+def _context(model: Any, context: int, *, path: Path, cache: Cache) -> Iterator[Any]:
+    from gguf import GGMLQuantizationType
+
     lc = _library()
     params = lc.llama_context_default_params()
     params.n_ctx = -(-context // CONTEXT_STEP) * CONTEXT_STEP
     params.n_batch = params.n_ubatch = BATCH
     params.n_threads = params.n_threads_batch = os.cpu_count() or 1
-    params.type_k = params.type_v = 0  # GGML_TYPE_F32
-    params.flash_attn_type = lc.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    params.type_k = params.type_v = int(GGMLQuantizationType[cache.type])
+    params.flash_attn_type = (
+        lc.LLAMA_FLASH_ATTN_TYPE_ENABLED if cache.flash else lc.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    )
     params.offload_kqv = params.op_offload = False
     _STATE["errors"].clear()
     running = lc.llama_init_from_model(model, params)

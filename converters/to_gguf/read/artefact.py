@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from converters.to_gguf import run
 from converters.to_gguf.archs import find_arch
 from converters.to_gguf.file.metadata import read_provenance
-from converters.to_gguf.quant.types import FILE_TYPES
+from converters.to_gguf.quant.types import FILE_TYPES, PLAIN
 from converters.to_gguf.read.accounts import unexpected
+from converters.to_gguf.read.as_run import logits_as_run, text_logits
 from converters.to_gguf.read.checkpoint import open_checkpoint
+from converters.to_gguf.read.probes import make_probes
 from converters.to_gguf.read.problems import problems
 from converters.to_gguf.read.tensors import GgufTensor, open_tensors, read_metadata
+from converters.to_gguf.read.twin import Twin
 from converters.to_gguf.rope.run_rope import frequencies
 from converters.to_gguf.rope.settings import rope_problems
 from converters.to_gguf.tokenizer.special_tokens import ENDS
@@ -53,26 +53,32 @@ def open_artefact(path: Path) -> Artefact:
     metadata, tensors = checkpoint.metadata, open_tensors(path)
     arch = find_arch(metadata).name
     wrong = [*rope_problems(metadata, tensors), *problems(metadata, tensors)]
+    solved = {} if wrong else _frequencies(metadata, tensors)
     context = int(metadata[f"{arch}.context_length"])
+    trained = int(metadata.get(f"{arch}.rope.scaling.original_context_length", context))
+    blocks = any(tensor.dtype not in PLAIN for tensor in tensors.values())
     return Artefact(
         path=path,
         type=_type_name(metadata),
         provenance=read_provenance(metadata),
         checkpoint=checkpoint,
-        original_context=int(metadata.get(f"{arch}.rope.scaling.original_context_length", context)),
+        original_context=trained,
         context=context,
         original_context_counts=_counts(metadata, arch),
-        frequencies={} if wrong else _frequencies(metadata, tensors),
+        frequencies=solved,
         problems=wrong,
-        logits=partial(_logits, path),
+        logits=partial(text_logits, path),
         tokenize=partial(run.tokenize, path),
         vocabulary=partial(run.vocabulary, path),
         special_ids=_special_ids(metadata),
+        probes=make_probes(path, trained=trained, context=context, switch=_switch(solved)),
         token_kinds=partial(_token_kinds, metadata),
         ends=partial(_ends, path, metadata),
         chat_templates=_chat_templates(metadata),
         merges=partial(list, metadata[MERGES]) if MERGES in metadata else None,
         unexpected=partial(unexpected, metadata),
+        twin=Twin(path) if blocks else None,
+        as_run=partial(logits_as_run, path, metadata),
     )
 
 
@@ -83,14 +89,16 @@ def open_raw(path: Path) -> Raw:
     return Raw(metadata, tensors, wrong, partial(_frequencies, metadata, tensors))
 
 
-def _logits(path: Path, ids: Sequence[int], context: int) -> Iterator[NDArray[np.float32]]:
-    return run.logits(path, ids, context)
-
-
 def _frequencies(
     metadata: Mapping[str, Any], tensors: Mapping[str, GgufTensor]
 ) -> dict[str, Frequencies | None]:
     return dict(frequencies(metadata, tensors))
+
+
+def _switch(solved: Mapping[str, Frequencies | None]) -> int | None:
+    """Up to how many allocated tokens LongRoPE has the short factors."""
+    ends = [numbers.switch_context for numbers in solved.values() if numbers is not None]
+    return next((end for end in ends if end is not None), None)
 
 
 def _type_name(metadata: Mapping[str, Any]) -> str:
