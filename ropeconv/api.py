@@ -139,16 +139,25 @@ def verify(
     tokens: int | None = None,
     text: str | Path | None = None,
     provider: str | None = None,
+    exact: bool = False,
+    kv_type: str | None = None,
+    flash_attn: bool = False,
+    device: str = "cpu",
+    dtype: str = "float32",
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Report:
     """Prove that `out` computes what its source computes in PyTorch, past the trained context too.
 
     reference: the source, where `out` does not find it. scaling: what `out` should carry, where it
     does not say so itself. tokens: length of the text; text: a UTF-8 file to read it from.
-    provider: device of the artefact's runtime. progress: told (stage, done, total). A disagreement
-    is in the Report (`report.ok`); what cannot be compared raises.
+    provider: device of the artefact's runtime. exact: run a float twin of a file in blocks too.
+    kv_type, flash_attn: the settings that you mean to run it with, whose cost is told and not
+    judged. device, dtype: torch's names for the reference. progress: told (stage, done, total). A
+    disagreement is in the Report (`report.ok`); what cannot be compared raises.
     """
+    from ropeconv.artefact import RunSettings
     from ropeconv.proof.run import verify as prove
+    from ropeconv.proof.reference.arithmetic import Arithmetic
 
     return prove(
         Path(out),
@@ -158,5 +167,8 @@ def verify(
         tokens=tokens,
         text=None if text is None else Path(text),
         provider=provider,
+        exact=exact,
+        settings=RunSettings(kv_type, flash_attn),
+        arithmetic=Arithmetic(device, dtype),
         progress=progress,
     )

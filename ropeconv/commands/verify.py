@@ -6,12 +6,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ropeconv.commands._options import scaling_options, scaling_request
 from ropeconv.commands._report import stage_progress, wide_console
+from ropeconv.proof.reference.arithmetic import COSTS, DEVICES
+
+if TYPE_CHECKING:
+    from ropeconv.proof.report import Report
 
 
 @click.command("verify", short_help="Prove that a written file computes what PyTorch computes.")
@@ -36,6 +40,35 @@ from ropeconv.commands._report import stage_progress, wide_console
 @click.option(
     "--provider", metavar="NAME", help="Device for an ONNX graph: cpu or cuda. Default: cpu."
 )
+@click.option(
+    "--exact",
+    is_flag=True,
+    help="Run a float twin of a quantised file too: what is left is float32's own error.",
+)
+@click.option(
+    "--kv-type",
+    metavar="TYPE",
+    help="Tell what this type of the runtime's cache costs (q8_0, ...); no verdict hangs on it.",
+)
+@click.option(
+    "--flash-attn",
+    is_flag=True,
+    help="Tell what the runtime's flash attention costs; no verdict hangs on it.",
+)
+@click.option(
+    "--device",
+    type=click.Choice(DEVICES),
+    default="cpu",
+    show_default=True,
+    help="Where the reference runs.",
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(list(COSTS)),
+    default="float32",
+    show_default=True,
+    help="What the reference computes in; bfloat16 widens every limit.",
+)
 @scaling_options
 @click.option("--json", "as_json", is_flag=True, help="Report as JSON on stdout.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
@@ -47,6 +80,11 @@ def command(
     tokens: int | None,
     text: Path | None,
     provider: str | None,
+    exact: bool,
+    kv_type: str | None,
+    flash_attn: bool,
+    device: str,
+    dtype: str,
     as_json: bool,
     quiet: bool,
     debug: bool,  # noqa: ARG001 - read by cli.main
@@ -67,23 +105,34 @@ def command(
       ropeconv verify model-onnx
       ropeconv verify other.gguf --reference model/ --pi-factor 4
     """
-    from ropeconv.proof.report import render, to_json
-    from ropeconv.proof.run import verify
+    from ropeconv.api import verify
 
-    request = scaling_request(scaling)
     with stage_progress(show=not (quiet or as_json)) as progress:
         report = verify(
             out,
             reference=reference,
-            request=request,
+            scaling=scaling_request(scaling),
             original_context=original_context,
             tokens=tokens,
             text=text,
             provider=provider,
+            exact=exact,
+            kv_type=kv_type,
+            flash_attn=flash_attn,
+            device=device,
+            dtype=dtype,
             progress=progress,
         )
-    if as_json:
-        click.echo(json.dumps(to_json(report), allow_nan=False))
-    else:
-        render(report, wide_console())
+    _show(report, as_json=as_json)
     return 0 if report.ok else 1
+
+
+def _show(report: Report, *, as_json: bool) -> None:
+    if as_json:
+        from ropeconv.proof.report import to_json
+
+        click.echo(json.dumps(to_json(report), allow_nan=False))
+        return
+    from ropeconv.proof.tables import render
+
+    render(report, wide_console())

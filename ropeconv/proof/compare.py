@@ -8,7 +8,7 @@ a)^2) / sum((a - mean a)^2); KL = sum softmax(a) (log softmax(a) - log softmax(b
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ from ropeconv.errors import CheckpointError
 Block = NDArray[np.float32]
 Column = NDArray[np.float64]
 
-SLAB = 1 << 22  # values in float64 at a time
+SLAB = 1 << 21  # values of each side in float64 at a time
 BANDS = 4  # below L, and as wide past it
 
 
@@ -65,100 +65,128 @@ class Band:
 
 
 def compare_logits(
-    references: Sequence[Iterable[Block]],
-    artefact: Iterable[Block],
+    sides: Mapping[str, Iterable[Block]],
+    pairs: Sequence[tuple[str, str]],
     ids: Sequence[int],
     *,
     trained: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[tuple[list[Band], Band]]:
-    """For each reference, (bands with an edge at `trained`, all positions).
+    """For each pair (reference, artefact) of sides, (bands with an edge at `trained`, all
+    positions).
 
-    The artefact runs once, whatever the number of references, and one block of each side is held at
-    a time. CheckpointError when the sides differ in width or in number of rows.
+    Every side runs once, whatever the number of pairs it is in, and one block of each is held at a
+    time. CheckpointError when sides differ in width or in number of rows.
     """
-    parts: list[list[Rows]] = [[] for _ in references]
+    parts: list[list[Rows]] = [[] for _ in pairs]
     done = 0
-    for *theirs, mine in pair_blocks(*references, artefact, total=len(ids)):
-        following = np.array([*ids[done + 1 : done + 1 + len(mine)]], np.int64)
-        for kept, block in zip(parts, theirs, strict=True):
-            kept.append(measure_rows(block, mine, following))
-        done += len(mine)
+    for blocks in side_by_side(sides, total=len(ids)):
+        count = len(next(iter(blocks.values())))
+        following = np.array([*ids[done + 1 : done + 1 + count]], np.int64)
+        for kept, rows in zip(parts, measure_rows(blocks, pairs, following), strict=True):
+            kept.append(rows)
+        done += count
         if progress is not None:
             progress(done, len(ids))
     return [_banded(kept, len(ids), trained) for kept in parts]
 
 
 def _banded(parts: Sequence[Rows], total: int, trained: int) -> tuple[list[Band], Band]:
-    rows = Rows(
-        *(np.concatenate([getattr(p, name) for p in parts]) for name in Rows.__dataclass_fields__)
-    )
+    rows = _joined(parts)
     edges = band_edges(total, trained)
     bands = [summarise(rows, start, stop) for start, stop in itertools.pairwise(edges)]
     return bands, summarise(rows, 0, total)
 
 
-def pair_blocks(*sides: Iterable[Block], total: int) -> Iterator[tuple[Block, ...]]:
-    """Rows of all sides in step, however each cuts its blocks; exactly `total` rows. The artefact's
-    come last.
-    """
-    sources = [iter(side) for side in sides]
-    held: list[Block] = [np.empty((0, 0), np.float32)] * len(sources)
+def _joined(parts: Sequence[Rows]) -> Rows:
+    names = Rows.__dataclass_fields__
+    return Rows(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+
+def side_by_side(sides: Mapping[str, Iterable[Block]], *, total: int) -> Iterator[dict[str, Block]]:
+    """Rows of all sides in step, however each cuts its blocks; exactly `total` rows."""
+    sources = {name: iter(side) for name, side in sides.items()}
+    held = {name: np.empty((0, 0), np.float32) for name in sides}
     done = 0
     while done < total:
-        held = [
-            block if len(block) else next(source, block)
-            for source, block in zip(sources, held, strict=True)
-        ]
-        count = min(map(len, held))
+        for name, source in sources.items():
+            if not len(held[name]):
+                held[name] = next(source, held[name])
+        count = min(map(len, held.values()))
         if count == 0:
+            short = next(name for name, block in held.items() if not len(block))
             raise CheckpointError(
-                f"one side gave {done} rows of logits for {total} tokens; the run is incomplete"
+                f"{short} gave {done} rows of logits for {total} tokens; the run is incomplete"
             )
-        *theirs, width = [block.shape[1] for block in held]
-        other = next((given for given in theirs if given != width), width)
-        if other != width:
-            raise CheckpointError(f"the artefact has {width} logits a token, the reference {other}")
-        yield tuple(block[:count] for block in held)
-        held = [block[count:] for block in held]
+        _check_widths(held)
+        yield {name: block[:count] for name, block in held.items()}
+        held = {name: block[count:] for name, block in held.items()}
         done += count
 
 
-def measure_rows(reference: Block, artefact: Block, following: NDArray[np.int64]) -> Rows:
-    """The numbers of a block. reference, artefact: (n, v); following: the next token of each row
-    but maybe the last.
+def _check_widths(blocks: Mapping[str, Block]) -> None:
+    (first, width), *others = ((name, block.shape[1]) for name, block in blocks.items())
+    for name, other in others:
+        if other != width:
+            raise CheckpointError(f"{name} has {other} logits a token, {first} has {width}")
+
+
+def measure_rows(
+    blocks: Mapping[str, Block], pairs: Sequence[tuple[str, str]], following: NDArray[np.int64]
+) -> list[Rows]:
+    """The numbers of a block, for each pair. blocks: (n, v) of every side; following: the next
+    token of each row but maybe the last.
     """
-    step = max(1, SLAB // reference.shape[1])
-    parts = [
-        _measure(reference[i : i + step], artefact[i : i + step], following[i : i + step])
-        for i in range(0, len(reference), step)
-    ]
-    return Rows(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    count, width = next(iter(blocks.values())).shape
+    step = max(1, SLAB // width)
+    parts: list[list[Rows]] = [[] for _ in pairs]
+    for start in range(0, count, step):
+        part = slice(start, start + step)
+        scored = {name: _score(rows[part], following[part]) for name, rows in blocks.items()}
+        for kept, (reference, artefact) in zip(parts, pairs, strict=True):
+            kept.append(_measure(scored[reference], scored[artefact]))
+    return [_joined(part) for part in parts]
 
 
-def _measure(
-    reference: Block, artefact: Block, following: NDArray[np.int64]
-) -> tuple[NDArray[np.generic], ...]:
-    a, b = reference.astype(np.float64), artefact.astype(np.float64)
-    difference = b - a
-    log_a, log_b = _log_softmax(a), _log_softmax(b)
-    rows = np.arange(len(following))
-    losses = np.full((2, len(a)), np.nan)
-    losses[0, rows], losses[1, rows] = -log_a[rows, following], -log_b[rows, following]
-    return (
-        np.sum(difference**2, axis=1),
-        np.sum((a - a.mean(axis=1, keepdims=True)) ** 2, axis=1),
+@dataclass(frozen=True)
+class _Scored:
+    """Rows of one side in float64. logits (n, v); top (n,): largest of each row, at first;
+    powers (n, v): exp(logits - top); total (n,): their sum; loss (n,).
+    """
+
+    logits: Column
+    top: Column
+    first: NDArray[np.int64]
+    powers: Column
+    total: Column
+    loss: Column
+
+
+def _score(rows: Block, following: NDArray[np.int64]) -> _Scored:
+    logits = rows.astype(np.float64)
+    first = logits.argmax(axis=1)
+    top = logits.max(axis=1)
+    powers = np.exp(logits - top[:, None])
+    total = powers.sum(axis=1)
+    loss = np.full(len(logits), np.nan)
+    known = np.arange(len(following))
+    loss[known] = np.log(total[known]) + top[known] - logits[known, following]
+    return _Scored(logits, top, first, powers, total, loss)
+
+
+def _measure(a: _Scored, b: _Scored) -> Rows:
+    difference = b.logits - a.logits
+    mean = a.logits.mean(axis=1, keepdims=True)
+    moved = np.log(b.total / a.total) + b.top - a.top
+    return Rows(
+        np.einsum("nv,nv->n", difference, difference),
+        np.sum((a.logits - mean) ** 2, axis=1),
         np.abs(difference).max(axis=1),
-        np.sum(np.exp(log_a) * (log_a - log_b), axis=1),
-        a.argmax(axis=1) == b.argmax(axis=1),
-        losses[0],
-        losses[1],
+        moved - np.einsum("nv,nv->n", a.powers, difference) / a.total,
+        a.first == b.first,
+        a.loss,
+        b.loss,
     )
-
-
-def _log_softmax(logits: Column) -> Column:
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)), np.float64)
 
 
 def summarise(rows: Rows, start: int, stop: int) -> Band:

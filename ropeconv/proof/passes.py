@@ -1,92 +1,122 @@
-"""The passes of the text through the artefact's runtime, and what each is compared with.
-
-A file whose weights are in blocks is compared twice. With a reference that has its own weights,
-dequantised: that is whether the file computes what its numbers say, and is judged. With the source:
-that is what quantisation costs, and is told.
-"""
+"""The passes of the text through the artefact's runtime, and what each is compared with."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ropeconv.artefact import Artefact
-from ropeconv.gates import Gates
-from ropeconv.kit.float_types import FLOATS
-from ropeconv.model import Tensor
-from ropeconv.proof.compare import compare_logits
-from ropeconv.proof.reference.layerwise import LayerwiseReference
-from ropeconv.proof.report import Measured
-from ropeconv.proof.structure import Expected
-from ropeconv.proof.text import Pass
+import numpy as np
+from numpy.typing import NDArray
 
-Progress = Callable[[str, int, int], None]
+from ropeconv.artefact import Artefact, Run, RunSettings
+from ropeconv.errors import CheckpointError, ConfigError
+from ropeconv.gates import Gates
+from ropeconv.proof.clock import Clock
+from ropeconv.proof.compare import compare_logits
+from ropeconv.proof.report import AS_RUN, FILE, PRECISE, TWIN, Measured
+from ropeconv.proof.sides import Forward, Side
+from ropeconv.proof.text import Pass
 
 
 @dataclass(frozen=True)
-class Side:
-    """A reference, the limits against it, and whether they are a verdict."""
+class Comparison:
+    """Two parties by name, the limits where there are any, and whether they are a verdict."""
 
-    reference: LayerwiseReference
-    gates: Gates
+    reference: str
+    artefact: str
+    gates: Gates | None
     judged: bool
 
 
-def find_sides(artefact: Artefact, expected: Expected, gates: Gates) -> list[Side]:
-    """transformers with the artefact's own weights where those are others in blocks, then with the
-    source's. gates: the target's for the artefact's type.
+def find_runs(artefact: Artefact, *, exact: bool, settings: RunSettings) -> dict[str, Run]:
+    """How the artefact is run, by name; ConfigError for what it or its runtime cannot do."""
+    runs = {FILE: artefact.logits}
+    if exact and artefact.twin is None:
+        raise ConfigError(
+            f"--exact: {artefact.path.name} ({artefact.type}) has no float twin to run; leave it "
+            f"out"
+        )
+    if exact and artefact.twin is not None:
+        runs[TWIN] = artefact.twin
+    elif artefact.precise is not None:
+        runs[PRECISE] = artefact.precise
+    if settings != RunSettings():
+        if artefact.as_run is None:
+            raise ConfigError(
+                f"{settings.words}: the runtime of {artefact.path.name} has no such setting; leave "
+                f"--kv-type and --flash-attn out"
+            )
+        runs[AS_RUN] = artefact.as_run(settings)
+    return runs
+
+
+def find_comparisons(runs: Mapping[str, Run], sides: Sequence[Side]) -> list[Comparison]:
+    """In the order of the report. A twin, and float products against the file's own weights, are
+    judged beside or in place of the file as it is; what the user's settings cost is told.
     """
-    checkpoint = expected.model.checkpoint
-    mine, theirs = artefact.checkpoint.tensors, checkpoint.tensors
-    source = LayerwiseReference(theirs, expected.config, source=checkpoint)
-    kinds = {name: mine[name].dtype for name in expected.model.weights if name in mine}
-    blocks = [name for name, kind in kinds.items() if kind not in FLOATS]
-    if not blocks or gates.own is None:
-        return [Side(source, gates, judged=True)]
-    if all(kinds[name] == theirs[name].dtype for name in blocks):
-        return [Side(source, gates.own, judged=True)]
-    own = LayerwiseReference(_own_weights(mine, theirs, kinds), expected.config, source=checkpoint)
-    return [Side(own, gates.own, judged=True), Side(source, gates, judged=False)]
-
-
-def _own_weights(
-    mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor], names: Mapping[str, str]
-) -> dict[str, Tensor]:
-    """The artefact's tensors; those that no forward pass reads are the source's."""
-    return {**theirs, **{name: mine[name] for name in names}}
+    judged = sides[0]
+    found = []
+    if TWIN in runs:
+        found.append(Comparison(judged.name, TWIN, judged.exact, judged=True))
+    plain = PRECISE if PRECISE in runs and len(sides) > 1 else FILE
+    found.append(Comparison(judged.name, plain, judged.gates, judged=True))
+    found += [Comparison(side.name, FILE, side.gates, judged=False) for side in sides[1:]]
+    if AS_RUN in runs:
+        others = (FILE, sides[-1].name)
+        found += [Comparison(other, AS_RUN, None, judged=False) for other in others]
+    return found
 
 
 def measure(
-    artefact: Artefact,
-    sides: Sequence[Side],
+    runs: Mapping[str, Run],
+    comparisons: Sequence[Comparison],
+    forwards: Sequence[Forward],
     ids: Sequence[int],
     *,
+    number: int,
     run: Pass,
     trained: int,
-    progress: Progress | None,
+    clock: Clock,
+    progress: Callable[[int, int], None] | None,
 ) -> list[Measured]:
-    """One pass over the text, against every side in order.
+    """One pass over the text: every party runs once, whatever it is compared with.
 
-    The artefact runs once; a second time with float products, where its runtime can be told so:
-    then the verdict hangs on those, and what the rounding of activations costs is a part of what is
-    told.
+    number: of the pass, in the order of `forwards`' texts.
     """
-    if artefact.precise is None or len(sides) == 1:
-        groups = [(artefact.logits, list(sides))]
-    else:
-        judged = [side for side in sides if side.judged]
-        told = [side for side in sides if not side.judged]
-        groups = [(artefact.precise, judged), (artefact.logits, told)]
-
-    def report(stage: str) -> Callable[[int, int], None] | None:
-        return None if progress is None else lambda done, total: progress(stage, done, total)
-
-    measured = []
-    for logits, group in groups:
-        theirs = [side.reference.logits(ids, report("PyTorch")) for side in group]
-        found = compare_logits(
-            theirs, logits(ids, run.context), ids, trained=trained, progress=report("artefact")
+    parties: dict[str, Iterable[NDArray[np.float32]]] = {
+        forward.side.name: forward.side.reference.head(forward.texts[number])
+        for forward in forwards
+    }
+    used = {name for pair in comparisons for name in (pair.reference, pair.artefact)}
+    parties |= {name: _run(name, one, ids, run) for name, one in runs.items() if name in used}
+    found = compare_logits(
+        {name: clock.each(name, party) for name, party in parties.items()},
+        [(pair.reference, pair.artefact) for pair in comparisons],
+        ids,
+        trained=trained,
+        progress=progress,
+    )
+    return [
+        Measured(
+            run,
+            tuple(bands),
+            whole,
+            pair.gates,
+            judged=pair.judged,
+            artefact=pair.artefact,
+            reference=pair.reference,
         )
-        for side, (bands, whole) in zip(group, found, strict=True):
-            measured.append(Measured(run, tuple(bands), whole, side.gates, judged=side.judged))
-    return measured
+        for pair, (bands, whole) in zip(comparisons, found, strict=True)
+    ]
+
+
+def _run(name: str, run: Run, ids: Sequence[int], over: Pass) -> Iterable[NDArray[np.float32]]:
+    """The artefact's logits. The user's settings are the user's: where they do not run, that is no
+    verdict on the file.
+    """
+    try:
+        yield from run(ids, over.context)
+    except CheckpointError as error:
+        if name != AS_RUN:
+            raise
+        raise ConfigError(f"{name}: {error}") from error

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ropeconv.artefact import Probe
 from ropeconv.errors import CheckpointError
 from ropeconv.gates import Gates
-from ropeconv.proof.reference.layerwise import LayerwiseReference, Scattered
+from ropeconv.proof.reference.layerwise import Scattered
 
 # Probes are a few tokens at scattered positions, and noisier than a band of text: medians up to 8
 # times its NMSE
@@ -35,40 +35,54 @@ class ProbeReport:
     worst_name: str
 
 
+def probe_calls(probes: Sequence[Probe], text: Sequence[int]) -> list[Scattered]:
+    """What the reference runs: tokens of `text` at the positions of every probe that must give
+    numbers.
+    """
+    return [
+        (_tokens(probe, text), probe.position_ids, probe.attention_mask)
+        for probe in probes
+        if not probe.refused
+    ]
+
+
+def _tokens(probe: Probe, text: Sequence[int]) -> NDArray[np.int64]:
+    return np.resize(np.array(text, np.int64), probe.position_ids.shape)
+
+
 def compare_probes(
     probes: Sequence[Probe],
-    reference: LayerwiseReference,
+    expected: Sequence[NDArray[np.float32]],
     text: Sequence[int],
     gates: Gates,
     *,
     progress: Callable[[int, int], None] | None = None,
 ) -> ProbeReport:
-    """Run every probe on both sides, on tokens of `text`; one that must be refused is run on the
-    artefact's side alone.
-    """
+    """Run every probe. expected: the reference's logits of `probe_calls`."""
     findings: list[str] = []
-    ran: list[tuple[Probe, Scattered, NDArray[np.float32]]] = []
-    for done, probe in enumerate(probes, 1):
-        ids = np.resize(np.array(text, np.int64), probe.position_ids.shape)
-        try:
-            mine = probe.run(ids)
-        except CheckpointError as error:
-            if not probe.refused:
-                findings.append(f"{probe.name}: {error}")
-        else:
-            if probe.refused:
-                findings.append(f"{probe.name}: gave numbers where the runtime must refuse")
-            else:
-                ran.append((probe, (ids, probe.position_ids, probe.attention_mask), mine))
-        if progress is not None:
-            progress(done, len(probes))
-    expected = reference.run_many([call for _, call, _ in ran]) if ran else []
     worst = (0.0, "")
-    for (probe, _, mine), theirs in zip(ran, expected, strict=True):
-        found, nmse = _judge(probe, mine, theirs, gates)
+    theirs = iter(expected)
+    for done, probe in enumerate(probes, 1):
+        wanted = None if probe.refused else next(theirs)
+        found, nmse = _run(probe, wanted, _tokens(probe, text), gates)
         findings += found
         worst = max(worst, (nmse, probe.name))
+        if progress is not None:
+            progress(done, len(probes))
     return ProbeReport(tuple(findings), *worst)
+
+
+def _run(
+    probe: Probe, wanted: NDArray[np.float32] | None, ids: NDArray[np.int64], gates: Gates
+) -> tuple[list[str], float]:
+    """(findings, NMSE). wanted: None where the runtime must refuse."""
+    try:
+        mine = probe.run(ids)
+    except CheckpointError as error:
+        return ([] if wanted is None else [f"{probe.name}: {error}"]), 0.0
+    if wanted is None:
+        return [f"{probe.name}: gave numbers where the runtime must refuse"], 0.0
+    return _judge(probe, mine, wanted, gates)
 
 
 def _judge(

@@ -1,28 +1,28 @@
-"""What a verification found: values for scripts, tables for eyes."""
+"""What a verification found, and its verdict; values for scripts."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from ropeconv.gates import Gates
 from ropeconv.proof.compare import Band
 from ropeconv.proof.text import Pass
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-OK, FAIL, SKIPPED = "ok", "fail", "not run"
-STYLES = {OK: "green", FAIL: "red", SKIPPED: "yellow"}
-SHOWN = 5  # findings of a rung on the terminal; JSON has all
+OK, FAIL, SKIPPED, TOLD = "ok", "fail", "not run", "told"
+# how the artefact ran
+FILE = "the file"
+PRECISE = "the file with float products"
+TWIN = "its float twin"
+AS_RUN = "the file as it will run"
 
 
 @dataclass(frozen=True)
 class Rung:
-    """One check. status: "ok", "fail" or "not run"; summary: one line; findings: one line for each
-    disagreement.
+    """One check. status: "ok", "fail", "not run", or "told" where no verdict hangs on it; summary:
+    one line; findings: one line for each disagreement.
     """
 
     name: str
@@ -33,24 +33,35 @@ class Rung:
 
 @dataclass(frozen=True)
 class Measured:
-    """One pass over the text: bands in order, all positions together, and the limits before they
-    grow with position.
+    """One pass over the text, the artefact against the reference: bands in order, all positions
+    together, and the limits before they grow with position, where there are any.
 
-    judged: the verdict hangs on it; else it is against the source's weights where the file's own
-    are in other blocks, and says what quantisation costs.
+    judged: the verdict hangs on it. artefact: how it ran; reference: what it is compared with.
     """
 
     run: Pass
     bands: tuple[Band, ...]
     whole: Band
-    gates: Gates
+    gates: Gates | None
     judged: bool = True
+    artefact: str = FILE
+    reference: str = "PyTorch"
+
+    @property
+    def quantisation(self) -> bool:
+        """Whether it says what quantisation costs: the file as it is against the source's weights,
+        where its own are in other blocks.
+        """
+        return not self.judged and self.artefact == FILE
 
 
 @dataclass(frozen=True)
 class Report:
-    """A verification. trained, context: L and L' in tokens. wanted: tokens that were to run;
-    reached: that did.
+    """A verification.
+
+    trained, context: L and L' in tokens. wanted: tokens that were to run; reached: that did.
+    device, dtype: of the reference. settings: the user's own in words, "" where there are none.
+    seconds: wall time by what it went into, in order, one part of another's in none.
     """
 
     path: str
@@ -64,6 +75,10 @@ class Report:
     rungs: tuple[Rung, ...]
     measured: tuple[Measured, ...] = ()
     wanted: int = 0
+    device: str = "cpu"
+    dtype: str = "float32"
+    settings: str = ""
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -84,11 +99,12 @@ class Report:
             return f"FAIL: {', '.join(failed)}{self._untested(skipped)}"
         if not self.measured:
             return f"FAIL: logits did not run{self._untested(skipped)}"
-        lost = [measured for measured in self.measured if not measured.judged]
+        lost = [measured for measured in self.measured if measured.quantisation]
         whose = f" with the file's own {self.type} weights" if lost else ""
+        coarse = f" and of a reference in {self.dtype}" if self.dtype != "float32" else ""
         head = (
             f"PASS: {self.path} computes what PyTorch computes{whose}, within the limits "
-            f"of {self.type}, over {self.reached} tokens"
+            f"of {self.type}{coarse}, over {self.reached} tokens"
         )
         told = f"; {lost_words(lost[-1])}" if lost else ""
         return head + told + self._untested(skipped)
@@ -108,10 +124,23 @@ class Report:
 
 def lost_words(measured: Measured) -> str:
     """What quantisation costs, in the numbers of a pass against the source's weights."""
-    whole = measured.whole
+    lost = f"loses {measured.whole.loss_difference:+.3f} nats a token to quantisation"
+    return f"{lost} ({_apart(measured.whole)})"
+
+
+def cost_words(measured: Measured) -> str:
+    """What the user's own settings cost, in the numbers of a pass."""
+    lost = f"{measured.whole.loss_difference:+.4f} nats a token against {measured.reference}"
+    return f"{lost} ({_apart(measured.whole)})"
+
+
+def _apart(whole: Band) -> str:
+    before, after = (
+        math.exp(min(loss, 700.0)) for loss in (whole.loss_reference, whole.loss_artefact)
+    )
     return (
-        f"loses {whole.loss_difference:+.3f} nats a token to quantisation (KL {whole.kl:.2g}, "
-        f"first choice kept at {whole.top1:.1%})"
+        f"perplexity {before:.4g} -> {after:.4g}, KL {whole.kl:.2g}, first choice kept at "
+        f"{whole.top1:.1%}"
     )
 
 
@@ -139,80 +168,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(inner) for inner in value]
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def render(report: Report, console: Console) -> None:
-    """The report for eyes: what, rungs, logits by position band, verdict."""
-    from rich.text import Text
-
-    lines = {
-        "artefact": f"{report.path} ({report.target} {report.type})",
-        "reference": f"{report.source} ({report.family}, transformers, float32)",
-        "context": f"{report.trained} -> {report.context} tokens ({report.scaling})",
-    }
-    for label, value in lines.items():
-        console.print(Text(f"{label:<10} ", style="bold") + Text(value))
-    console.print(_rung_table(report))
-    for measured in report.measured:
-        console.print(_band_table(measured, trained=report.trained))
-    console.print(Text(report.verdict, style="bold green" if report.ok else "bold red"))
-
-
-def _rung_table(report: Report) -> Any:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table("check", "result", "", box=None, pad_edge=False, show_header=False)
-    for rung in report.rungs:
-        more = (
-            [f"... and {len(rung.findings) - SHOWN} more (--json has all)"]
-            if len(rung.findings) > SHOWN
-            else []
-        )
-        text = "\n".join([rung.summary, *rung.findings[:SHOWN], *more])
-        table.add_row(rung.name, Text(rung.status, style=STYLES[rung.status]), Text(text))
-    return table
-
-
-def _band_table(measured: Measured, *, trained: int) -> Any:
-    from rich.table import Table
-
-    gates = measured.gates
-    against = "" if measured.judged else " against the source's weights"
-    title = (
-        f"logits{against}, {measured.run.name}: {measured.run.tokens} tokens (* past the "
-        f"trained {trained}; @ position)"
-    )
-    table = Table(
-        "positions", title=title, title_justify="left", title_style="", box=None, pad_edge=False
-    )
-    for name in ("NMSE", "worst", "max diff", "KL", "worst", "top-1", "loss diff"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for band in (*measured.bands, measured.whole):
-        mark = "*" if band.start >= trained else ""
-        label = "all" if band is measured.whole else f"{band.start}-{band.stop - 1}{mark}"
-        table.add_row(label, *_cells(band))
-    limits = (
-        f"{gates.nmse:.0e}",
-        "",
-        "",
-        f"{gates.kl:.0e}",
-        "",
-        f"{gates.top1:.1%}",
-        f"{gates.loss:.0e}",
-    )
-    label = "limit" if measured.judged else "usual"
-    table.add_row(f"{label} to 4096" if gates.grows else label, *limits)
-    return table
-
-
-def _cells(band: Band) -> tuple[str, ...]:
-    return (
-        f"{band.nmse:.1e}",
-        f"{band.nmse_max:.1e} @{band.nmse_at}",
-        f"{band.max_abs:.2g} @{band.max_abs_at}",
-        f"{band.kl:.1e}",
-        f"{band.kl_max:.1e} @{band.kl_at}",
-        f"{band.top1:.2%}",
-        f"{band.loss_difference:+.1e}",
-    )

@@ -11,9 +11,19 @@ from ropeconv.gates import Gates
 from ropeconv.proof.compare import Band
 from ropeconv.proof.frequencies import compare_frequencies
 from ropeconv.proof.probes import compare_probes
-from ropeconv.proof.reference.layerwise import LayerwiseReference
 from ropeconv.proof.reference.rotary import Rotary
-from ropeconv.proof.report import FAIL, OK, Measured, Rung, lost_words
+from ropeconv.proof.report import (
+    AS_RUN,
+    FAIL,
+    FILE,
+    OK,
+    TOLD,
+    Measured,
+    Rung,
+    cost_words,
+    lost_words,
+)
+from ropeconv.proof.sides import Forward
 from ropeconv.proof.structure import Expected
 from ropeconv.proof.tokens.compare import compare_tokens
 from ropeconv.proof.tokens.texts import SCRIPT_SAMPLES
@@ -87,17 +97,16 @@ def weight_rung(
 
 
 def probe_rung(
-    artefact: Artefact,
-    torch_side: LayerwiseReference,
-    ids: Sequence[int],
-    gates: Gates,
-    progress: Progress | None,
+    artefact: Artefact, forward: Forward, ids: Sequence[int], progress: Progress | None
 ) -> Rung:
+    """forward: the judged side's, with the calls of `probe_calls`."""
+
     def report(done: int, total: int) -> None:
         if progress is not None:
             progress("probes", done, total)
 
-    result = compare_probes(artefact.probes, torch_side, ids, gates, progress=report)
+    expected = forward.call_logits()
+    result = compare_probes(artefact.probes, expected, ids, forward.side.gates, progress=report)
     summary = (
         f"{len(artefact.probes)} calls beside the text, worst NMSE "
         f"{result.worst:.1e} ({result.worst_name})"
@@ -113,8 +122,7 @@ def logit_rung(measured: Sequence[Measured], *, wanted: int, trained: int, conte
             "the text has fewer than 2 tokens, so there is no next one to judge; give a longer "
             "--text",
         )
-    judged = [m for m in measured if m.judged]
-    findings = [line for m in judged for band in m.bands for line in gate_findings(band, m.gates)]
+    findings = [line for m in measured if m.judged for line in _beyond(m)]
     reached = max(m.run.tokens for m in measured)
     summary = f"{reached} tokens, {max(0, reached - trained)} of them past the trained {trained}"
     if reached < wanted:
@@ -124,19 +132,36 @@ def logit_rung(measured: Sequence[Measured], *, wanted: int, trained: int, conte
     return make_rung("logits", findings, summary)
 
 
+def _beyond(measured: Measured) -> list[str]:
+    """Its limits that are not kept, and by which run where it is not the file as it is."""
+    if measured.gates is None:
+        return []
+    whose = "" if measured.artefact == FILE else f"{measured.artefact}, "
+    return [
+        f"{whose}{line}" for band in measured.bands for line in gate_findings(band, measured.gates)
+    ]
+
+
 def loss_rungs(measured: Sequence[Measured]) -> list[Rung]:
     """What quantisation costs, where the source's weights are in other blocks: told, not judged."""
-    told = [m for m in measured if not m.judged]
+    told = [m for m in measured if m.quantisation]
     if not told:
         return []
-    beyond = [line for m in told for band in m.bands for line in gate_findings(band, m.gates)]
     lost = [m.run.name for m in told if not math.isfinite(m.whole.nmse + m.whole.kl)]
     if lost:  # whatever the verdict hangs on, such a file does not run
         return [make_rung("quantised", [f"{name}: logits are not numbers" for name in lost], "")]
     summary = lost_words(told[-1])
-    if beyond:
+    if any(_beyond(m) for m in told):
         summary += "; more than its type costs on the models that were measured"
     return [Rung("quantised", OK, summary)]
+
+
+def settings_rungs(measured: Sequence[Measured], settings: str) -> list[Rung]:
+    """What the user's own settings cost: told, not judged. settings: in words."""
+    costs = [cost_words(m) for m in measured if m.artefact == AS_RUN]
+    if not costs:
+        return []
+    return [Rung("as it will run", TOLD, f"{settings}: {'; '.join(costs)}")]
 
 
 def gate_findings(band: Band, gates: Gates) -> list[str]:

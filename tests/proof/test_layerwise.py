@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,15 +14,13 @@ from ropeconv.errors import CheckpointError
 from ropeconv.model import Checkpoint, Rows, Tensor
 from ropeconv.proof.reference import network
 from ropeconv.proof.reference.layerwise import LayerwiseReference
-from ropeconv.proof.reference.whole import Reference
 from ropeconv.sources.folder import open_checkpoint
 from tests.families import FAMILIES, make_model, model_logits, random_ids
-from tests.methods import LONG, THETA, L, ramp
+from tests.methods import L
+from tests.proof.references import LONGROPE, PLAIN, layerwise, save, text_logits, whole
 
 pytestmark = pytest.mark.torch
 
-PLAIN = {"rope_type": "default", "rope_theta": THETA}
-LONGROPE = LONG | {"rope_theta": THETA, "short_factor": ramp(1.5), "long_factor": ramp(4.0)}
 TOKENS = 700  # over 512, so that the head is applied in blocks; over the windows
 
 
@@ -72,12 +69,6 @@ class Halved:
         raise NotImplementedError
 
 
-def save(folder: Path, family: str, rope: Mapping[str, Any] = PLAIN, **config: Any) -> Checkpoint:
-    """A tiny checkpoint of the family."""
-    make_model(family, rope, context=4 * L, **config).save_pretrained(folder)
-    return open_checkpoint(folder)
-
-
 def save_other(folder: Path, model_type: str, **config: Any) -> Checkpoint:
     """A tiny checkpoint of a model that transformers writes in another way than the families."""
     import torch
@@ -90,22 +81,10 @@ def save_other(folder: Path, model_type: str, **config: Any) -> Checkpoint:
     return open_checkpoint(folder)
 
 
-def layerwise(checkpoint: Checkpoint, **options: Any) -> LayerwiseReference:
-    return LayerwiseReference(checkpoint.tensors, checkpoint.config, source=checkpoint, **options)
-
-
-def text_logits(reference: LayerwiseReference, ids: list[int]) -> NDArray[np.float32]:
-    return np.concatenate(list(reference.logits(ids)))
-
-
 def assert_same_bits(checkpoint: Checkpoint, ids: list[int]) -> None:
     """Of one pass over the text, in both."""
     found = text_logits(layerwise(checkpoint), ids)
     np.testing.assert_array_equal(found, model_logits(whole(checkpoint), ids), strict=True)
-
-
-def whole(checkpoint: Checkpoint) -> Any:
-    return Reference(checkpoint, checkpoint.config).model
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -160,14 +139,15 @@ def test_many_calls_at_once_have_the_bits_of_each(family: str, tmp_path: Path) -
     counted = np.maximum(padded.cumsum(-1) - 1, 0)
     jumps = np.tile(np.r_[0:20, 500:510, 60:70], (2, 1))
     calls = [(ids, counted, padded), (ids, jumps, ones), (ids[:1, :7], jumps[:1, :7], ones[:1, :7])]
-    found = layerwise(checkpoint).run_many(calls)
+    reference = layerwise(checkpoint)
+    hidden = reference.hidden([reference.call(*arrays) for arrays in calls])
+    found = reference.heads(hidden)
     model = whole(checkpoint)
     for arrays, logits in zip(calls, found, strict=True):
         tokens, positions, mask = map(torch.from_numpy, arrays)
         with torch.no_grad():
             out = model(tokens, position_ids=positions, attention_mask=mask, use_cache=False)
         np.testing.assert_array_equal(logits, out.logits.numpy(), strict=True)
-    np.testing.assert_array_equal(layerwise(checkpoint).run(*calls[1]), found[1])
 
 
 def test_longrope_keeps_to_the_length_of_each_pass(tmp_path: Path) -> None:
@@ -179,17 +159,6 @@ def test_longrope_keeps_to_the_length_of_each_pass(tmp_path: Path) -> None:
     np.testing.assert_array_equal(long, model_logits(model, texts[0]))
     np.testing.assert_array_equal(short, model_logits(model, texts[1]))
     assert float(np.abs(long[:L] - short).max()) > 0.01  # one token more changes every table
-
-
-def test_frequencies_are_those_of_the_whole_model(tmp_path: Path) -> None:
-    checkpoint = save(tmp_path, "phi3", LONGROPE)
-    mine, its = layerwise(checkpoint), Reference(checkpoint, checkpoint.config)
-    assert (mine.vocab_size, mine.special_ids()) == (its.vocab_size, its.special_ids())
-    for kind, found in its.frequencies().items():
-        own = mine.frequencies()[kind]
-        np.testing.assert_array_equal(own.inv_freq, found.inv_freq)
-        np.testing.assert_array_equal(own.long_inv_freq, found.long_inv_freq)
-        assert own.attention_factor == found.attention_factor
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma3_text", "gpt_neox", "phi3", "qwen3_moe"])
@@ -215,7 +184,7 @@ def test_every_layer_is_read_once_for_all_calls_into_the_same_storage(
     checkpoint = save(tmp_path, family, num_hidden_layers=3)
     read: list[tuple[str, int, int]] = []
     tensors = {name: Counted(one, name, read) for name, one in checkpoint.tensors.items()}
-    reference = LayerwiseReference(tensors, checkpoint.config, source=checkpoint)
+    reference = LayerwiseReference(tensors, checkpoint.config, source=checkpoint.path)
     calls = [reference.call([random_ids(9, seed=n)]) for n in range(3)]
     reference.hidden(calls)
     layers = [int(name.split(".")[2]) for name, _, _ in read if ".layers." in name]
@@ -247,43 +216,13 @@ def test_the_weights_may_be_those_of_no_file(tmp_path: Path) -> None:
 
     checkpoint = save(tmp_path, "qwen3_moe")
     tensors = {name: Halved(one) for name, one in checkpoint.tensors.items()}
-    reference = LayerwiseReference(tensors, checkpoint.config, source=checkpoint)
+    reference = LayerwiseReference(tensors, checkpoint.config, source=checkpoint.path)
     model = whole(checkpoint)
     with torch.no_grad():
         for weight in model.parameters():
             weight.div_(2)
     ids = random_ids(50)
     np.testing.assert_array_equal(text_logits(reference, ids), model_logits(model, ids))
-
-
-def test_a_type_by_name_is_the_whole_models_too(tmp_path: Path) -> None:
-    import torch
-
-    checkpoint = save(tmp_path, "llama")
-    model = whole(checkpoint).to(torch.bfloat16)
-    ids = random_ids(50)
-    found = text_logits(layerwise(checkpoint, dtype="bfloat16"), ids)
-    assert found.dtype == np.float32
-    with torch.no_grad():
-        own = model(torch.tensor([ids]), use_cache=False).logits[0].float().numpy()
-    np.testing.assert_allclose(found, own, atol=0.05 * float(np.abs(own).max()))
-    assert not np.array_equal(found, text_logits(layerwise(checkpoint), ids))
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("family", ["llama", "gemma3_text", "phi3", "qwen3_moe"])
-def test_a_gpu_computes_the_same(family: str, tmp_path: Path) -> None:
-    import torch
-
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
-    checkpoint = save(tmp_path, family, LONGROPE if family == "phi3" else PLAIN)
-    reference, ids = layerwise(checkpoint, device="cuda"), random_ids(TOKENS)
-    own = model_logits(whole(checkpoint), ids)
-    limit = 1e-4 * float(np.abs(own).max())
-    np.testing.assert_allclose(text_logits(reference, ids), own, rtol=0, atol=limit)
-    for kind, found in layerwise(checkpoint).frequencies().items():
-        np.testing.assert_array_equal(reference.frequencies()[kind].inv_freq, found.inv_freq)
 
 
 def test_progress_counts_the_tokens_of_all_calls_by_layer(tmp_path: Path) -> None:
@@ -300,7 +239,7 @@ def test_weights_that_do_not_make_the_model_are_errors(tmp_path: Path) -> None:
 
     def build(**changes: Tensor | None) -> LayerwiseReference:
         tensors = {name: one for name, one in {**checkpoint.tensors, **changes}.items() if one}
-        return LayerwiseReference(tensors, checkpoint.config, source=checkpoint)
+        return LayerwiseReference(tensors, checkpoint.config, source=checkpoint.path)
 
     with pytest.raises(CheckpointError, match=r"no weight for model\.norm\.weight \(missing_keys"):
         build(**{norm: None})

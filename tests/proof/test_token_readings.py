@@ -20,8 +20,8 @@ from ropeconv.artefact import Artefact
 from ropeconv.extend import ScalingRequest
 from ropeconv.proof.run import open_any
 from ropeconv.proof.tokens.compare import TokenResult, compare_tokens
+from ropeconv.proof.tokens.source_folder import SourceFolder
 from ropeconv.proof.tokens.texts import SCRIPT_SAMPLES
-from ropeconv.proof.tokens.tokenizing import SourceFolder
 from ropeconv.sources.folder import open_checkpoint
 from tests.checkpoints import add_tokenizer, save_checkpoint, tokenizer_json
 from tests.to_gguf.tokenizer_cases import (
@@ -35,18 +35,9 @@ from tests.to_gguf.tokenizer_cases import (
 
 def source(folder: Path, config: dict[str, Any] | None = None) -> SourceFolder:
     """A folder's tokenizer without its weights."""
-    from transformers import AutoTokenizer
-
     files = {path.name: path.read_bytes for path in folder.iterdir() if path.is_file()}
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    reference: Any = SimpleNamespace(
-        checkpoint=SimpleNamespace(path=folder, files=files, config=config or {}),
-        tokenizer=tokenizer,
-        tokenize=lambda text: tokenizer(text)["input_ids"],
-        vocabulary=lambda: {i: text for text, i in tokenizer.get_vocab().items()},
-        special_ids=lambda: {"eos": {tokenizer.eos_token_id}},
-    )
-    return SourceFolder(reference)
+    checkpoint: Any = SimpleNamespace(path=folder, files=files, config=config or {})
+    return SourceFolder(checkpoint, stated=None)
 
 
 def read_by(tokenize: Any, reference: SourceFolder) -> TokenResult:
@@ -55,7 +46,7 @@ def read_by(tokenize: Any, reference: SourceFolder) -> TokenResult:
     artefact: Any = SimpleNamespace(
         tokenize=tokenize,
         vocabulary=lambda: [known.get(i, "") for i in range(max(known) + 1)],
-        special_ids={"eos": next(iter(reference.special_ids()["eos"]))},
+        special_ids={name: min(ids) for name, ids in reference.special_ids().items() if ids},
         token_kinds=None,
         ends=None,
         chat_templates=None,
@@ -120,7 +111,7 @@ def llama2(folder: Path) -> tuple[bytes, dict[str, Any]]:
 def test_an_artefact_follows_one_of_two_readings_and_the_other_is_named(tmp_path: Path) -> None:
     _, said = llama2(tmp_path)
     reference = source(tmp_path)
-    by_file, by_class = reference.readings()["tokenizer.json"], reference.reference.tokenize
+    by_file, by_class = (reference.readings()[who] for who in ("tokenizer.json", "transformers"))
     assert by_file("  two") != by_class("  two")  # transformers' own Metaspace
     (note,) = read_by(encode(said), reference).notes
     assert note.startswith("transformers reads ")

@@ -36,8 +36,16 @@ ORIGINAL = "rope.scaling.original_context_length"
 M4 = 1 + 0.1 * math.log(4)
 
 
+RUNGS = {"structure", "frequencies", "tokens", "weights", "logits"}
+
+
 def statuses(report: Report) -> dict[str, str]:
     return {rung.name: rung.status for rung in report.rungs}
+
+
+def failed(report: Report) -> set[str]:
+    """Rungs that failed. Calls beside the text, where there are any, see what the text sees."""
+    return {name for name, status in statuses(report).items() if status == FAIL} - {"probes"}
 
 
 def findings(report: Report, rung: str) -> str:
@@ -65,9 +73,8 @@ def test_a_sound_file_passes(
         keys = keys | {"rope.dimension_count": 8}
     sound = make_sound(family, scaling, keys, tables)
     report = verify(sound.gguf.write(tmp_path / "t.gguf"))
-    assert statuses(report) == dict.fromkeys(
-        ("structure", "frequencies", "tokens", "weights", "logits"), OK
-    )
+    assert set(statuses(report).values()) == {OK}
+    assert statuses(report).keys() >= RUNGS
     assert report.ok
     assert report.reached == CONTEXT
     assert "not run" not in report.verdict
@@ -138,8 +145,7 @@ def test_a_planted_fault_fails_its_rung(fault: str, make_sound: Any, tmp_path: P
     sound = make_sound("llama", scaling, {"linear": LINEAR_KEYS, "yarn": YARN_KEYS}[scaling])
     wrong = sound.changed(**(changes(sound) if callable(changes) else changes))
     report = verify(wrong.gguf.write(tmp_path / "t.gguf"))
-    failed = {name for name, status in statuses(report).items() if status == FAIL}
-    assert failed == expected
+    assert failed(report) == expected
     assert not report.ok
     assert report.verdict.startswith("FAIL: ")
 
@@ -159,9 +165,7 @@ def test_findings_say_where_and_what_was_expected(linear: Sound, tmp_path: Path)
 def test_structure_stops_what_llama_cpp_would_abort_on(linear: Sound, tmp_path: Path) -> None:
     wrong = linear.changed(keys={"rope.scaling.type": "llama3"})
     report = verify(wrong.gguf.write(tmp_path / "t.gguf"))
-    assert statuses(report) == {"structure": FAIL} | dict.fromkeys(
-        ("frequencies", "tokens", "weights", "logits"), SKIPPED
-    )
+    assert statuses(report) == dict.fromkeys(RUNGS, SKIPPED) | {"structure": FAIL}
     assert "llama.cpp aborts" in findings(report, "structure")
 
 
@@ -177,7 +181,7 @@ def test_another_token_text_or_special_id_fails_tokens(linear: Sound, tmp_path: 
     vocab[merged[0]], vocab[merged[1]] = vocab[merged[1]], vocab[merged[0]]
     gguf = replace(linear.gguf, tokenizer=tokenizer)
     report = verify(gguf.write(tmp_path / "t.gguf"))
-    assert {name for name, status in statuses(report).items() if status == FAIL} == {"tokens"}
+    assert failed(report) == {"tokens"}
     found = findings(report, "tokens")
     assert "text 'english': token " in found
     assert f"reads {merged[1]!r}, the reference says {merged[0]!r}" in found or (
@@ -187,7 +191,7 @@ def test_another_token_text_or_special_id_fails_tokens(linear: Sound, tmp_path: 
 
 def test_a_wrong_special_id_fails_tokens(linear: Sound, tmp_path: Path) -> None:
     report = verify(replace(linear.gguf, eos=5).write(tmp_path / "t.gguf"), tokens=64)
-    assert {name for name, status in statuses(report).items() if status == FAIL} == {"tokens"}
+    assert failed(report) == {"tokens"}
     assert findings(report, "tokens") == "the eos token is 5, the reference has 0"
 
 
@@ -200,19 +204,19 @@ def test_a_tensor_too_many_and_a_wrong_family_are_named(linear: Sound, tmp_path:
     told = json.loads(linear.gguf.strings["ropeconv.provenance"]) | {"family": "qwen2"}
     wrong = linear.changed(strings={"ropeconv.provenance": json.dumps(told)})
     report = verify(wrong.gguf.write(tmp_path / "f.gguf"), tokens=64)
-    assert findings(report, "structure") == "provenance says family qwen2, the reference is llama"
+    assert "provenance says family qwen2, the reference is llama" in findings(report, "structure")
 
 
 def test_what_llama_cpp_refuses_is_a_failed_check_with_its_reason(
     linear: Sound, tmp_path: Path
 ) -> None:
     report = verify(replace(linear.gguf, pre="nonsense").write(tmp_path / "t.gguf"), tokens=64)
-    assert {name for name, status in statuses(report).items() if status == FAIL} == {
+    assert failed(report) == {
         "tokens",
         "logits",
     }
     assert "unknown pre-tokenizer type: 'nonsense'" in findings(report, "logits")
-    assert report.verdict == "FAIL: tokens, logits"
+    assert report.verdict.startswith("FAIL: tokens, ")
 
 
 def test_the_reference_must_be_the_one_it_was_made_from(
@@ -248,13 +252,13 @@ def test_a_file_without_provenance_takes_reference_and_scaling(
         verify(path)
     assert verify(path, reference=linear.folder, request=ScalingRequest("linear", factor=4.0)).ok
     wrong = verify(path, reference=linear.folder, request=ScalingRequest("linear", factor=2.0))
-    assert {name for name, status in statuses(wrong).items() if status == FAIL} == {
+    assert failed(wrong) == {
         "structure",
         "frequencies",
         "logits",
     }
     unscaled = verify(path, reference=linear.folder)
-    assert {name for name, status in statuses(unscaled).items() if status == FAIL} == {
+    assert failed(unscaled) == {
         "structure",
         "frequencies",
         "logits",
@@ -278,7 +282,7 @@ def test_a_gguf_source_is_a_reference_too(linear: Sound, tmp_path: Path) -> None
         reference=source,
         request=ScalingRequest("linear", factor=4.0),
     )
-    assert {name for name, status in statuses(report).items() if status == FAIL} == {
+    assert failed(report) == {
         "frequencies",
         "logits",
     }

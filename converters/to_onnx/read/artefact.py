@@ -46,13 +46,14 @@ def open_artefact(path: Path, *, provider: str = "cpu") -> Artefact:
     def logits(ids: Sequence[int], _context: int) -> Iterator[NDArray[np.float32]]:
         return runner.logits(ids, switch=switch)
 
-    def precise(ids: Sequence[int], _context: int) -> Iterator[NDArray[np.float32]]:
-        twin = Runner(folder.graph, provider=provider, float_products=True)
-        return twin.logits(ids, switch=switch)
-
     rounds = any(
         whole_numbers(node).get("accuracy_level") == INT8_ACTIVATIONS for node in folder.nodes
     )
+    judged = Runner(folder.graph, provider=provider, float_products=True) if rounds else runner
+
+    def precise(ids: Sequence[int], _context: int) -> Iterator[NDArray[np.float32]]:
+        return judged.logits(ids, switch=switch)
+
     texts = Texts(folder.folder)
     return Artefact(
         path=folder.folder,
@@ -71,7 +72,7 @@ def open_artefact(path: Path, *, provider: str = "cpu") -> Artefact:
         ends=texts.ends,
         chat_templates=texts.chat_templates(),
         merges=texts.merges,
-        probes=make_probes(runner, context=context, switch=switch, rows=read.rows),
+        probes=make_probes(judged, context=context, switch=switch, rows=read.rows),
     )
 
 

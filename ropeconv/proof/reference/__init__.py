@@ -1,4 +1,3 @@
-"""The PyTorch side of the proof: transformers, given the new config and building its own tables.
-
-whole.py holds the whole model, layerwise.py one decoder layer at a time.
+"""The PyTorch side of the proof: transformers, given the new config and building its own tables,
+one decoder layer at a time.
 """

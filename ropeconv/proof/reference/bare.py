@@ -19,9 +19,7 @@ def build_bare_model(config: Mapping[str, Any], *, source: str, dtype: str) -> A
     try:
         with _weightless():
             model = AutoModelForCausalLM.from_config(
-                transformers_config(config),
-                dtype=getattr(torch, dtype),
-                attn_implementation="sdpa",
+                transformers_config(config), dtype=getattr(torch, dtype)
             )
     except (ValueError, KeyError, TypeError, RuntimeError, OSError, AttributeError) as error:
         raise CheckpointError(

@@ -7,28 +7,32 @@ embedding and head whole and goes through the model once a text.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ropeconv.arch.layers import FULL, SLIDING
 from ropeconv.kit.foreign import quiet_transformers
-from ropeconv.model import Checkpoint, Tensor
+from ropeconv.model import Tensor
 from ropeconv.proof.reference.network import Call, Network, even_parts
-from ropeconv.proof.reference.whole import Reference
+from ropeconv.proof.reference.rotary import Rotary, find_rotary, read_rotary
 
 ROWS = 512  # rows of vocabulary-sized logits held at a time
+LAYER_KINDS = (FULL, SLIDING)
 Progress = Callable[[int, int], None]
 Scattered = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
 """ids, positions and mask, each (b, s); the mask is 0 for padding."""
 
 
-class LayerwiseReference(Reference):
-    """transformers' model of `config` over `tensors` in Hugging Face's names, and a tokenizer.
+class LayerwiseReference:
+    """transformers' model of `config` over `tensors` in Hugging Face's names.
 
-    tensors: of the source, or of an artefact, whose block types are dequantised row by row. source:
-    where the tokenizer is, and what errors name. device: torch's name; dtype: to compute in, the
-    logits are float32 in any case. CheckpointError where the tensors do not make the model.
+    Nothing here reads ropeconv's own numbers: frequencies are those of the model's rotary module,
+    logits those of its own head. tensors: of the source, or of an artefact, whose block types are
+    dequantised row by row. source: what errors name. device: torch's name; dtype: to compute in,
+    the logits are float32 in any case. CheckpointError where the tensors do not make the model.
     """
 
     def __init__(
@@ -36,41 +40,24 @@ class LayerwiseReference(Reference):
         tensors: Mapping[str, Tensor],
         config: Mapping[str, Any],
         *,
-        source: Checkpoint,
+        source: Path,
         device: str = "cpu",
         dtype: str = "float32",
     ) -> None:
-        self.checkpoint = source
         with quiet_transformers():
-            self.network = Network(
-                tensors, config, source=str(source.path), device=device, dtype=dtype
-            )
+            self.network = Network(tensors, config, source=str(source), device=device, dtype=dtype)
         self.model = self.network.model
 
-    def logits(
-        self, ids: Sequence[int], progress: Progress | None = None
-    ) -> Iterator[NDArray[np.float32]]:
-        """(n, vocab) float32 blocks, n <= 512, of one pass over the whole text.
+    def frequencies(self) -> dict[str, Rotary]:
+        """Layer type -> the numbers in the model's own rotary module.
 
-        One pass, because LongRoPE chooses its table by the length of the pass. progress: (done,
-        total) in tokens.
+        A model with one rotary embedding for all layers gives it under every layer type.
         """
-        (hidden,) = self.hidden([self.call([list(ids)])], progress)
-        return self.head(hidden)
-
-    def run(
-        self, ids: NDArray[np.int64], positions: NDArray[np.int64], mask: NDArray[np.int64]
-    ) -> NDArray[np.float32]:
-        """(b, s, vocab) logits of ids (b, s) at positions (b, s); mask (b, s): 0 for padding."""
-        (found,) = self.run_many([(ids, positions, mask)])
-        return found
-
-    def run_many(
-        self, calls: Sequence[Scattered], progress: Progress | None = None
-    ) -> list[NDArray[np.float32]]:
-        """(b, s, vocab) logits of each (ids, positions, mask); weights are read once for all."""
-        hidden = self.hidden([self.call(*arrays) for arrays in calls], progress)
-        return [logits.cpu().numpy() for logits in self._head_of(hidden)]
+        _, module = find_rotary(self.model)
+        nested = [layer for layer in LAYER_KINDS if hasattr(module, f"{layer}_inv_freq")]
+        if nested:
+            return {layer: read_rotary(module, layer) for layer in nested}
+        return dict.fromkeys(LAYER_KINDS, read_rotary(module, None))
 
     def call(self, ids: Any, positions: Any = None, mask: Any = None) -> Call:
         """One pass for `hidden`: ids, positions and mask, each (b, s).
@@ -112,6 +99,12 @@ class LayerwiseReference(Reference):
         for start, stop in even_parts(hidden.shape[1], at_most=ROWS):
             (logits,) = self._head_of([hidden[:, start:stop]])
             yield logits[0].cpu().numpy()
+
+    def heads(self, hidden: Sequence[Any]) -> list[NDArray[np.float32]]:
+        """(b, s, vocab) logits of hidden states (b, s, e) of several calls; the head's weights are
+        read once for all.
+        """
+        return [logits.cpu().numpy() for logits in self._head_of(hidden)]
 
     def _head_of(self, blocks: Sequence[Any]) -> list[Any]:
         import torch

@@ -54,9 +54,12 @@ def _run_rotary(module: Any, layer: str | None, position: int) -> NDArray[np.flo
     """The table that a pass reaching `position` uses: the module's own forward chooses it."""
     import torch
 
+    table = "inv_freq" if layer is None else f"{layer}_inv_freq"
+    device = getattr(module, table).device
     extra = {} if layer is None else {"layer_type": layer}
-    module(torch.zeros(1, dtype=torch.float32), torch.tensor([[position]]), **extra)
-    return _values(getattr(module, "inv_freq" if layer is None else f"{layer}_inv_freq"))
+    places = torch.tensor([[position]], device=device)
+    module(torch.zeros(1, dtype=torch.float32, device=device), places, **extra)
+    return _values(getattr(module, table))
 
 
 def _values(tensor: Any) -> NDArray[np.float64]:

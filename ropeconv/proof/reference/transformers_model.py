@@ -39,7 +39,6 @@ def build_model(
             **source,
             config=stated,
             dtype=getattr(torch, dtype),
-            attn_implementation="sdpa",
             output_loading_info=True,
         )
     except (ValueError, KeyError, TypeError, RuntimeError, OSError, AttributeError) as error:
@@ -66,11 +65,22 @@ def transformers_config(config: Mapping[str, Any]) -> Any:
     from transformers import AutoConfig
 
     values = {
-        key: value
+        key: _number(value)
         for key, value in config.items()
         if key not in {"model_type", "torch_dtype", "dtype"}
     }
     return AutoConfig.for_model(config["model_type"], **values)
+
+
+def _number(value: Any) -> Any:
+    """transformers writes infinity, which JSON has not, as {"__float__": "Infinity"}."""
+    if isinstance(value, Mapping):
+        return (
+            float(value["__float__"])
+            if value.keys() == {"__float__"}
+            else {key: _number(inner) for key, inner in value.items()}
+        )
+    return [_number(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _state_dict(checkpoint: Checkpoint) -> dict[str, Any]:
