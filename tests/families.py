@@ -40,8 +40,8 @@ class Tiny:
     config: of its transformers class. grid: what the grids add, so that every target can have it.
     gelu: runtimes compute its activation in forms of their own (ggml from a float16 table). nested:
     rope_parameters are one dict a layer type; local: that of sliding layers. partial: the share of
-    a head that rotates. own_types: its class takes `default` and `longrope` alone, so other methods
-    are spelled as divisors.
+    a head that rotates. kept: what its rope_parameters have beside a rope's. own_types: its class
+    takes `default` and `longrope` alone, so other methods are spelled as divisors.
     """
 
     config: dict[str, Any]
@@ -50,11 +50,14 @@ class Tiny:
     nested: bool = False
     local: dict[str, Any] = field(default_factory=lambda: dict(LOCAL))
     partial: float = 1.0
+    kept: dict[str, Any] = field(default_factory=dict)
     own_types: bool = False
 
 
 UNTIED = {"tie_word_embeddings": False}
 HEADS = {"head_dim": 16}
+# queries grow with every L tokens
+TEMPERATURE = {"llama_4_scaling_beta": 0.3, "original_max_position_embeddings": L}
 MULTIPLIERS = {
     "embedding_multiplier": 3.0,
     "residual_multiplier": 0.5,
@@ -122,6 +125,7 @@ TINY: dict[str, Tiny] = {
     ),
     "smollm3": Tiny(LLAMA | {"num_hidden_layers": 4}),
     "hunyuan_v1_dense": Tiny(LLAMA | HEADS),
+    "ministral3": Tiny(LLAMA | HEADS, kept=TEMPERATURE),
     "glm": Tiny(LLAMA | {"hidden_size": 128, "head_dim": 32}, partial=0.5),
     "glm4": Tiny(LLAMA | {"head_dim": 32}, partial=0.5),
     "cohere": Tiny(LLAMA),
@@ -171,7 +175,7 @@ def make_model(
     import torch
     from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
-    parameters: Any = dict(rope)
+    parameters: Any = TINY[family].kept | dict(rope)
     if TINY[family].nested:
         parameters = {"full_attention": dict(rope), "sliding_attention": TINY[family].local}
     lengths = {"max_position_embeddings": context, "rope_parameters": parameters}
@@ -181,7 +185,7 @@ def make_model(
     with torch.no_grad():
         for name, weight in model.named_parameters():
             # transformers starts norms and biases at 1 and 0, which hide a lost one
-            if weight.ndim == 1:
+            if weight.ndim == 1 or "norm" in name:
                 weight.add_(0.1 * torch.randn_like(weight))
             elif "embed" in name:
                 weight.mul_(4)
@@ -213,6 +217,7 @@ def reference(source: Path, family: str, method: str) -> Any:
     tiny = TINY[family]
     config = AutoConfig.from_pretrained(source)
     rope = as_divisors(method) if tiny.own_types else spelled(method)
+    rope = tiny.kept | rope
     if tiny.partial != 1.0:
         rope |= {"partial_rotary_factor": tiny.partial}
     if tiny.nested:

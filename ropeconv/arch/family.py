@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from ropeconv.arch.blocks.embedding import Embedding, embedding
 from ropeconv.arch.blocks.head import Head, head
@@ -25,7 +26,10 @@ class RopeSpelling:
     rope_parameters are one dict a layer kind. takes_partial: whether a part of the head can rotate.
     rope_types: the rope_type values that the class accepts; None = all. drops_cache: generation
     drops the cache when it crosses LongRoPE's switch. transformers_4: rope_type -> the fields
-    beside `type` that the class of that major takes, no more and no fewer.
+    beside `type` that the class of that major takes, no more and no fewer. translate: (a stated
+    dict, theta beside it, rotary size) -> what the class makes of it, in the words of other
+    classes. kept: keys of the dict that other parts of the model read, and that a rewritten one
+    keeps.
     """
 
     default_theta: Mapping[str, float] = field(default_factory=lambda: {FULL: 10000.0})
@@ -37,6 +41,10 @@ class RopeSpelling:
     rope_types: tuple[str, ...] | None = None
     drops_cache: bool = False
     transformers_4: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    translate: Callable[[Mapping[str, Any], float, int], Mapping[str, Any]] = lambda found, *_: (
+        found
+    )
+    kept: tuple[str, ...] = ()
 
     @property
     def yarn_is_longrope(self) -> bool:

@@ -4,6 +4,7 @@ config.json.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from ropeconv.config.rope_parameters import write_rope_parameters
@@ -22,7 +23,17 @@ def huggingface_patch(model: Model) -> dict[str, Any]:
     ropes = {
         layer: _acceptable(rope, model.arch.rope.rope_types) for layer, rope in model.ropes.items()
     }
-    return write_rope_parameters(ropes, nested=model.arch.rope.nested)
+    spelling = model.arch.rope
+    patch = write_rope_parameters(ropes, nested=spelling.nested)
+    if patch and spelling.kept:
+        patch["rope_parameters"] |= _kept(model.checkpoint.config, spelling.kept)
+    return patch
+
+
+def _kept(config: Mapping[str, Any], keys: Collection[str]) -> dict[str, Any]:
+    """Keys of the source's rope dict that are no rope's."""
+    found = {**(config.get("rope_scaling") or {}), **(config.get("rope_parameters") or {})}
+    return {key: found[key] for key in keys if key in found}
 
 
 def _acceptable(rope: Rope | None, accepted: tuple[str, ...] | None) -> Rope | None:

@@ -45,7 +45,9 @@ def read_ropes(
 
     def read_layer(layer: str) -> Rope:
         found: list[tuple[str, Rope]] = []
-        for where, values in per_layer_dicts(config, layer, kinds=kinds, nested=spelling.nested):
+        for where, stated in per_layer_dicts(config, layer, kinds=kinds, nested=spelling.nested):
+            beside = top.theta({}, layer, where=where)
+            values = spelling.translate(stated, beside, rotary_sizes[layer])
             kind = find_rope_type(values, where=where, yarn_is_longrope=spelling.yarn_is_longrope)
             trained, context, known = _contexts(
                 config, values, kind, where=where, nested=spelling.nested, argument=original_context

@@ -29,6 +29,18 @@ REFUSED: dict[str, set[str]] = {
     "qwen3": NO_TABLE,
     "qwen3_moe": NO_TABLE,
     "olmo2": NO_TABLE,
+    # its layers with a window are never scaled, and have the base of the others
+    "olmo3": {"ntk", "ntk-critical"} | NO_TABLE,
+    "gemma": NO_TABLE,
+    "gemma2": NO_TABLE,
+    "cohere": NO_TABLE,
+    "hunyuan_v1_dense": NO_TABLE,
+    "smollm3": NO_TABLE,
+    # half of a head rotates; llama takes glm's tables, with divisors that keep the rest still
+    "glm": {"longrope", "proportional"},
+    "glm4": {"proportional"} | NO_TABLE,
+    # one table, no pair of them
+    "exaone4": {"longrope"},
     # p-RoPE spreads exponents over the head; this one rotates a quarter
     "gpt_neox": {"proportional"} | NO_TABLE,
     # its sliding layers would take the magnitude too

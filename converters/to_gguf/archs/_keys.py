@@ -9,10 +9,17 @@ from typing import Any
 from converters.to_gguf.archs._arch import OwnKeys, Stated
 from converters.to_gguf.file.keys import KeyValue, booleans, float32, uint32
 from converters.to_gguf.rope.rope_parameters import shortest
+from converters.to_gguf.rope.settings import sliding_layers
 from ropeconv.arch.blocks.moe import MixtureOfExperts
 from ropeconv.arch.layers import SLIDING
+from ropeconv.arch.stack import Stack
 from ropeconv.errors import CheckpointError
 from ropeconv.model import Model
+
+
+def shown(sizes: Callable[[Stated], Mapping[str, Any]]) -> OwnKeys:
+    """What a file's tensors show, and no key says."""
+    return OwnKeys(lambda _: [], sizes, plain=lambda _: True)
 
 
 def _write_windows(model: Model) -> list[KeyValue]:
@@ -32,6 +39,24 @@ def _window(stated: Stated) -> Mapping[str, Any]:
 
 WINDOWS = OwnKeys(_write_windows, _window)
 """Layers with a window, one flag a layer."""
+
+
+def windows_always(spare_layers: Callable[[Stack], int]) -> OwnKeys:
+    """As WINDOWS, for loaders that must have one; a model without gives it to the spare layers."""
+
+    def write(model: Model) -> list[KeyValue]:
+        stack = model.stack
+        windowed = [kind == SLIDING for kind in stack.kinds] + [True] * spare_layers(stack)
+        return [
+            uint32("attention.sliding_window", stack.window or 1),
+            booleans("attention.sliding_window_pattern", windowed),
+        ]
+
+    def read(stated: Stated) -> Mapping[str, Any]:
+        windowed = any(sliding_layers(stated.metadata))
+        return {"sliding_window": stated.get("attention.sliding_window") if windowed else None}
+
+    return OwnKeys(write, read)
 
 
 NO_CAP = 1e6
@@ -175,7 +200,11 @@ def _temperature_length(model: Model) -> str | None:
 
 TEMPERATURE = OwnKeys(
     _write_temperature,
-    lambda stated: {"temperature_beta": stated.get("attention.temperature_scale") or None},
+    lambda stated: {
+        "temperature_beta": stated.get("attention.temperature_scale") or None,
+        "temperature_length": stated.get("rope.scaling.original_context_length"),
+    },
+    plain=lambda stated: not stated.get("attention.temperature_scale"),
     cannot=_temperature_length,
 )
 """Queries are scaled by their position."""

@@ -57,7 +57,7 @@ def open_checkpoint(
     arch = find_arch(metadata)
     _add_trained(metadata, arch, original_context)
     native = open_tensors(path)
-    config, view = _read(Stated(arch, metadata), native)
+    config, view = _read(Stated(arch, metadata, native.keys()), native)
     return Checkpoint(
         # whichever part was named, all of them are meant, and llama.cpp opens them by the first
         path=split_paths(path)[0],
@@ -183,10 +183,13 @@ def _config(
         "architectures": [family.classes[0]],
         "torch_dtype": "float32",
     }
+    inner: dict[str, dict[str, Any]] = {}
     for name, value in sizes.items():
         if name in family.keys and family.keys[name].names:
-            config[family.keys[name].names[0]] = value
+            outer, _, key = family.keys[name].names[0].rpartition(".")
+            (inner.setdefault(outer, {}) if outer else config)[key] = value
     config.update(rope_config(stated, native, family.rope, head_dim=sizes["head_dim"]))
+    config |= {outer: {**config.get(outer, {}), **values} for outer, values in inner.items()}
     for special, name in SPECIAL_IDS.items():
         # null where the file has none: a config class fills a missing key with an id of its own
         config[f"{special}_token_id"] = stated.metadata.get(f"tokenizer.ggml.{name}_token_id")

@@ -75,7 +75,8 @@ def only(wanted: Any) -> Check:
 class Key:
     """One size of a family.
 
-    names: config spellings in order of preference; none where it is always derived. default: the
+    names: config spellings in order of preference, "outer.inner" for a key of a dict; none where it
+    is always derived. default: the
     value when no key is there, as transformers' config class has it. derived: (sizes read so far)
     -> the value when no key is there or it is null. check: what the value must be. covers: the
     values that the family's blocks compute; None = all that pass the check.
@@ -95,9 +96,11 @@ class Key:
     def read(self, config: Mapping[str, Any], sizes: Sizes) -> Any:
         """The value in `config`; REQUIRED when there is none and none can be had."""
         for name in self.names:
+            inside, _, last = name.rpartition(".")
+            place = (config.get(inside) or {}) if inside else config
             # a null is what transformers' class is given; only derived sizes are filled in there
-            if name in config and (config[name] is not None or self.derived is None):
-                return config[name]
+            if last in place and (place[last] is not None or self.derived is None):
+                return place[last]
         return self.default if self.derived is None else self.derived(sizes)
 
 

@@ -1,9 +1,11 @@
 """HunYuan, dense: the Llama block with norms on the heads of q and k, after the rotation."""
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from ropeconv.arch.blocks.attention import Attention
-from ropeconv.arch.blocks.keys import Key, Sizes, switch, whole
+from ropeconv.arch.blocks.keys import Key, Sizes, number, switch, whole
 from ropeconv.arch.blocks.norm import rms_norm
 from ropeconv.arch.blocks.weight import Role
 from ropeconv.arch.families._standard import (
@@ -13,7 +15,7 @@ from ropeconv.arch.families._standard import (
     self_attention,
     with_defaults,
 )
-from ropeconv.arch.family import Architecture
+from ropeconv.arch.family import Architecture, RopeSpelling
 from ropeconv.arch.stack import Layer
 
 
@@ -27,6 +29,16 @@ def _attention(s: Sizes) -> Attention:
     )
 
 
+def _translate(stated: Mapping[str, Any], theta: float, size: int) -> Mapping[str, Any]:
+    """`dynamic` with an `alpha` is a base that stays: theta * alpha ** (d / (d - 2))."""
+    name = stated.get("rope_type", stated.get("type"))
+    alpha = stated.get("alpha")
+    if name != "dynamic" or not alpha or number(alpha):
+        return stated
+    base = stated.get("rope_theta", theta)
+    return {"rope_type": "default", "rope_theta": base * alpha ** (size / (size - 2))}
+
+
 ARCH = Architecture(
     name="hunyuan_v1_dense",
     classes=("HunYuanDenseV1ForCausalLM",),
@@ -37,6 +49,7 @@ ARCH = Architecture(
         "attention_bias": switch("attention_bias", default=False),
     },
     layer=lambda s, kind, _: Layer(kind, pre_norms(s), _attention(s), gated(s)),
+    rope=RopeSpelling(translate=_translate),
     ignores=frozenset({"eod_token_id"}),
     source="transformers models/hunyuan_v1_dense/modeling_hunyuan_v1_dense.py",
 )
