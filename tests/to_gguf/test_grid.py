@@ -36,8 +36,9 @@ REFUSED: dict[str, set[str]] = {
     "cohere": NO_TABLE,
     "hunyuan_v1_dense": NO_TABLE,
     "smollm3": NO_TABLE,
-    # half of a head rotates; llama takes glm's tables, with divisors that keep the rest still
-    "glm": {"longrope", "proportional"},
+    # half of a head rotates; llama takes glm's tables, with divisors that keep the rest still, but a
+    # magnitude would act on the rest too
+    "glm": NO_TABLE - {"ntk-parts", "llama3"} | {"proportional"},
     "glm4": {"proportional"} | NO_TABLE,
     # one table, no pair of them
     "exaone4": {"longrope"},
