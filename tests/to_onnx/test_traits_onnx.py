@@ -1,0 +1,177 @@
+"""What blocks compute beyond their plain forms, in both profiles: logits equal transformers', and
+no longer do once the graph has lost it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.checkpoints import save_checkpoint
+from tests.families import nmse, random_ids
+from tests.to_onnx import graph_faults as faults
+from tests.to_onnx.graph_faults import Fault
+from tests.to_onnx.onnx_folders import (
+    convert,
+    in_onnxruntime,
+    in_transformers,
+    load,
+    padded_batch,
+)
+
+L, LIMIT = 64, 1e-10
+SEEN = 1e-7  # what the smallest of the faults changes
+PROFILES = ("ort", "standard")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A family's config, and how the graph loses it: one fault, or one a profile."""
+
+    family: str
+    faults: tuple[Fault, ...]
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+    def fault(self, profile: str) -> Fault:
+        """Of a profile."""
+        return self.faults[PROFILES.index(profile) % len(self.faults)]
+
+
+UNTIED, TIED = {"tie_word_embeddings": False}, {"tie_word_embeddings": True}
+PATTERN = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 24}
+OLD_FALCON = {"new_decoder_architecture": False}
+NO_PAIRS = faults.attribute("RotaryEmbedding", "interleaved", 0)
+NO_CAP = faults.attribute("Attention", "softcap", None)
+CASES: dict[str, Case] = {
+    "adjacent pairs": Case("ernie4_5", (NO_PAIRS,), {"use_bias": True}),
+    "adjacent pairs of a part of the head": Case("glm", (NO_PAIRS,)),
+    "embedding scale": Case("granite", (faults.constant("embedding_scale", 1),)),
+    "residual scale": Case("granite", (faults.constant("residual_scale", 1),)),
+    "residual scale after norms": Case(
+        "hyperclovax", (faults.constant("residual_scale", 1),), {"use_post_norm": True}
+    ),
+    "logit scale, tied": Case("cohere", (faults.constant("logit_scale", 1),), TIED),
+    "logit scale, untied": Case(
+        "granite", (faults.constant("logit_scale", 1),), UNTIED | {"logits_scaling": 5.0}
+    ),
+    "attention scale": Case("granite", (faults.attribute("Attention", "scale", 0.25),)),
+    "output bias": Case("phi", (faults.tensor("lm_head.bias", np.zeros_like),)),
+    "output bias, tied": Case("phi", (faults.tensor("lm_head.bias", np.zeros_like),), TIED),
+    "score cap": Case("gemma2", (NO_CAP,), PATTERN | {"attn_logit_softcapping": 2.0}),
+    "logit cap": Case("gemma2", (faults.constant("softcap", 9),), {"final_logit_softcapping": 3.0}),
+    "clamped q, k and v": Case("olmo", (faults.constant("clamp_high", 9),), {"clip_qkv": 0.5}),
+    "sinks": Case(
+        "granite_swa",
+        (faults.tensor("self_attn.sinks", lambda sinks: sinks - 1e9),),
+        {"sliding_window": 24},
+    ),
+    "norms of every head": Case(
+        "cohere",
+        (faults.tensor("self_attn.q_norm.weight", lambda w: w[::-1]),),
+        {"use_qk_norm": True},
+    ),
+    "norms of every head, a tensor each": Case(
+        "stablelm",
+        (faults.tensor("q_layernorm.norms.1.weight", lambda w: w[::-1]),),
+        {"qk_layernorm": True, "use_parallel_residual": True, "use_qkv_bias": True},
+    ),
+    "LayerNorms with biases on heads": Case(
+        "persimmon", (faults.tensor("q_layernorm.bias", np.zeros_like),)
+    ),
+    "norms after the rotation": Case("hunyuan_v1_dense", (faults.norm_before_rotation,)),
+    "layers that do not rotate": Case(
+        "smollm3",
+        (
+            faults.reads("GroupQueryAttention", "layer_0_attention", 0, "layer_0_q"),
+            faults.reads("Attention", "layer_0_attention", 0, "layer_0_q_3d"),
+        ),
+    ),
+    "rows by group": Case("falcon", (faults.swapped_outputs("Split", "layer_0_q", 1, 2),)),
+    "rows of one group": Case(
+        "falcon",
+        (faults.swapped_outputs("Split", "layer_0_q", 1, 2),),
+        OLD_FALCON | {"multi_query": True},
+    ),
+    "rows by head, biases": Case(
+        "falcon",
+        (faults.swapped_outputs("Split", "layer_0_q", 1, 2),),
+        OLD_FALCON | {"multi_query": False, "bias": True, "num_kv_heads": 4},
+    ),
+    "norms without weights": Case("olmo", (faults.constant("ones_64_value", 0.5),)),
+    "LayerNorms without biases": Case(
+        "cohere", (faults.attribute("Normalization", "epsilon", 0.1),)
+    ),
+    "LayerNorms (1 + weight)": Case(
+        "nemotron", (faults.tensor("norm.weight", lambda w: w - 1),), {"attention_bias": True}
+    ),
+    "one norm for both": Case(
+        "cohere",
+        (
+            faults.reads("FusedMatMul", "layer_0_gate_up", 0, "embedding"),
+            faults.reads("Gemm", "layer_0_gate_up", 0, "embedding"),
+        ),
+    ),
+    "one switch for every bias": Case(
+        "starcoder2", (faults.tensor("c_fc.bias", np.zeros_like),), {"sliding_window": 24}
+    ),
+    "relu2": Case("arcee", (faults.skips("Mul", "relu2"),)),
+    "trained activation": Case("apertus", (faults.tensor("act_fn.alpha_n", lambda a: a + 0.1),)),
+    "trained activation, its constant": Case(
+        "apertus", (faults.tensor("act_fn.beta", lambda b: b + 0.1),)
+    ),
+}
+
+
+def differences(out: Path, model: Any) -> float:
+    """The largest NMSE: padded rows decoded on, one text at once and in parts, scattered places."""
+    ids, positions, mask = padded_batch()
+    real = mask.astype(bool)
+    cuts = (36, 37, 38, 39)
+    got = in_onnxruntime(out, ids, positions=positions, mask=mask, cuts=cuts)
+    wanted = in_transformers(model, ids, positions=positions, mask=mask)
+    text = np.array([random_ids(2 * L)])
+    alone = in_transformers(model, text)
+    places = np.sort(np.random.default_rng(0).choice(4 * L, L, replace=False))[None]
+    apart = text[:, :L]
+    return max(
+        nmse(got[real], wanted[real]),
+        nmse(in_onnxruntime(out, text), alone),
+        nmse(in_onnxruntime(out, text, cuts=(L, 2 * L - 1)), alone),
+        nmse(
+            in_onnxruntime(out, apart, positions=places),
+            in_transformers(model, apart, positions=places),
+        ),
+    )
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """(name of a case) -> its checkpoint and transformers' model."""
+    done: dict[str, tuple[Path, Any]] = {}
+
+    def make(name: str) -> tuple[Path, Any]:
+        if name not in done:
+            case = CASES[name]
+            folder = tmp_path_factory.mktemp("case") / "model"
+            source = save_checkpoint(folder, case.family, context=L, **case.config)
+            done[name] = source, load(source)
+        return done[name]
+
+    return make
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("name", CASES)
+def test_logits_are_transformers_until_the_graph_loses_it(
+    name: str, profile: str, made: Any, tmp_path: Path
+) -> None:
+    source, model = made(name)
+    convert(source, tmp_path / "out", None, profile=profile)
+    assert differences(tmp_path / "out", model) <= LIMIT
+    CASES[name].fault(profile)(tmp_path / "out")
+    assert differences(tmp_path / "out", model) > SEEN
