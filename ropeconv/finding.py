@@ -80,3 +80,8 @@ def changes(before: Values, after: Values) -> dict[str, Any]:
     gone = {key: None for key in before if key not in after}
     new = {k: v for k, v in after.items() if k not in before or before[k] != v}
     return gone | new
+
+
+def describe_left_out(left_out: Mapping[str, int]) -> str:
+    """What of a source is no part of its text model: group -> tensors, as reports say it."""
+    return ", ".join(f"{part} ({count} tensors)" for part, count in sorted(left_out.items()))

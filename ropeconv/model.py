@@ -59,7 +59,8 @@ class Checkpoint:
 
     format: the file format's name. files: text and tokenizer files by name, read when asked for.
     metadata: a single file's key/value pairs, else empty. fingerprint: identifies content, not
-    place. loadable: whether transformers loads the path itself.
+    place. loadable: whether transformers loads the path itself. wrapper: model_type of what the
+    text model lies in; left_out: what else the files hold -> how many tensors.
     """
 
     path: Path
@@ -70,6 +71,8 @@ class Checkpoint:
     fingerprint: str
     metadata: Mapping[str, Any] = field(default_factory=dict)
     loadable: bool = True
+    wrapper: str | None = None
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

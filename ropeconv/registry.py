@@ -1,8 +1,8 @@
 """Discovery of scalings, families and targets: one module, one declaration, duplicates refused.
 
-A room is a package whose modules each declare one constant (`SCALING`, `ARCH`, `TARGET`). Dropping
-a module into the room adds an entry; nothing else has to be edited. Modules whose name starts with
-`_` are the room's own machinery.
+A room is a package whose modules each declare one constant (`SCALING`, `ARCH`, `WRAPPER`,
+`TARGET`). Dropping a module into the room adds an entry; nothing else has to be edited. Modules
+whose name starts with `_` are the room's own machinery.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from ropeconv.kit.namespaces import open_namespace
 
 if TYPE_CHECKING:
     from ropeconv.arch.family import Architecture
+    from ropeconv.arch.wrapper import Wrapper
     from ropeconv.rope.spec import ScalingKind
     from ropeconv.target import Target
 
@@ -61,6 +62,11 @@ def scalings() -> Mapping[str, ScalingKind]:
 def architectures() -> Mapping[str, Architecture]:
     """Model families by name: `llama`, `qwen2`, ..."""
     return discover("ropeconv.arch.families", "ARCH")
+
+
+def wrappers() -> Mapping[str, Wrapper]:
+    """Checkpoints around a text model by name."""
+    return discover("ropeconv.arch.wrappers", "WRAPPER")
 
 
 def targets() -> Mapping[str, Target]:

@@ -54,19 +54,24 @@ def parse_dtype(name: str | None) -> str | None:
 
 
 def kept_files(model: Model, *, dtype: str | None, max_shard_size: int | None) -> list[Path]:
-    """The source's weight files, when they can serve as they are: no cast, no other shards; else
-    none.
+    """The source's weight files, when they can serve as they are: no cast, no other shards, no
+    other names, nothing left out; else none.
     """
-    tensors = model.checkpoint.tensors.values()
-    if model.checkpoint.format != "safetensors" or any(
-        dtype not in (None, tensor.dtype) for tensor in tensors
-    ):
+    checkpoint = model.checkpoint
+    if checkpoint.format != "safetensors" or checkpoint.left_out:
         return []
-    paths = sorted({Path(str(getattr(tensor, "path"))) for tensor in tensors})  # noqa: B009 - a field of that format's tensors
+    if not all(_as_stored(name, tensor, dtype) for name, tensor in checkpoint.tensors.items()):
+        return []
+    paths = sorted({Path(str(getattr(t, "path"))) for t in checkpoint.tensors.values()})  # noqa: B009 - a field of that format's tensors
     if max_shard_size is not None and any(path.stat().st_size > max_shard_size for path in paths):
         return []
-    index = model.checkpoint.path / INDEX
+    index = checkpoint.path / INDEX
     return [*paths, index] if index.is_file() else paths
+
+
+def _as_stored(name: str, tensor: Tensor, dtype: str | None) -> bool:
+    """Whether the file has the tensor under this name and in this type."""
+    return getattr(tensor, "name", name) == name and dtype in (None, tensor.dtype)
 
 
 def plan(model: Model, *, dtype: str | None) -> list[ShardTensor]:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ropeconv.finding import describe_left_out
+
 if TYPE_CHECKING:
     from ropeconv.model import Model
     from ropeconv.rope.spec import Rope
@@ -118,6 +120,8 @@ def conversion_facts(model: Model, emitted: Emitted, *, dry_run: bool) -> dict[s
         "bytes": emitted.size,
         "type": emitted.type,
         "family": model.arch.name,
+        "wrapper": model.checkpoint.wrapper,
+        "left_out": dict(model.checkpoint.left_out),
         "scaling": rope.kind,
         "original_context": rope.original_context,
         "context": rope.context,
@@ -137,6 +141,11 @@ def scaling_numbers(model: Model) -> dict[str, Any]:
     tables = [found.rho] if found.long_rho is None else [found.rho, found.long_rho]
     rho = [float(value) for table in tables for value in table if math.isfinite(value)]
     return {"divisors": [min(rho), max(rho)], "attention_factor": found.attention_factor}
+
+
+def _inside(model: Model) -> str:
+    wrapper = model.checkpoint.wrapper
+    return "" if wrapper is None else f" (the text model of {wrapper})"
 
 
 def _describe_kind(rope: Rope) -> str:
@@ -193,11 +202,14 @@ def _conversion_rows(model: Model, emitted: Emitted, *, dry_run: bool) -> dict[s
     rows = {
         "would write" if dry_run else "wrote": "\n".join(files),
         "size": f"{emitted.size / 1e6:,.1f} MB, {emitted.type} ({types})",
-        "model": f"{model.arch.name}, {len(model.stack.layers)} layers, as {architecture}",
+        "model": f"{model.arch.name}{_inside(model)}, {len(model.stack.layers)} layers, "
+        f"as {architecture}",
         "context": f"{rope.original_context} -> {rope.context} tokens ({_describe_kind(rope)})",
         "divisors": _describe_numbers(model),
         "carried as": f"{emitted.carried.how}: {emitted.carried.why}",
     }
+    if model.checkpoint.left_out:
+        rows["left out"] = describe_left_out(model.checkpoint.left_out)
     limits = emitted.details.get("tokenizer_limits", [])
     if limits:
         rows["tokens"] = "\n".join(limits)

@@ -69,8 +69,10 @@ def find_architecture(config: Mapping[str, Any]) -> Architecture:
     name = config.get("model_type")
     if not isinstance(name, str):
         raise ConfigError("config.json has no model_type; is this a language model's folder?")
-    if name not in families:
-        refusal = unreachable(name, config) or unknown_name("model family", name, families)
+    refusal = unreachable(name, config)
+    if refusal is None and name not in families:
+        refusal = unknown_name("model family", name, families)
+    if refusal is not None:
         raise ConfigError(refusal)
     arch = families[name]
     classes = config.get("architectures") or list(arch.classes[:1])

@@ -10,10 +10,9 @@ from ropeconv.arch.layers import find_kinds
 from ropeconv.arch.stack import Place, Stack
 from ropeconv.config.rope_parameters import read_ropes
 from ropeconv.config.sizes import check_keys, find_architecture, read_sizes
+from ropeconv.config.ties import same_table
 from ropeconv.errors import CheckpointError
 from ropeconv.model import Checkpoint, Model, Tensor
-
-TIE_ROWS = 4096
 
 
 def understand(
@@ -87,11 +86,7 @@ def _check_tie(tensors: Mapping[str, Tensor], stack: Stack) -> None:
     table = tensors[embedding]
     if head is None:
         return
-    same = tuple(head.shape) == tuple(table.shape) and head.dtype == table.dtype
-    for start in range(0, table.shape[0] if same else 0, TIE_ROWS):
-        stop = min(start + TIE_ROWS, table.shape[0])
-        same = same and bool((head.raw_rows(start, stop) == table.raw_rows(start, stop)).all())
-    if not same:
+    if not same_table(head, table):
         raise CheckpointError(
             f"config.json says tie_word_embeddings, and {name} differs from {embedding}; "
             f"set tie_word_embeddings to false or remove the tensor"

@@ -85,6 +85,8 @@ def _look_at_checkpoint(
     """Its model as `request` scales it; its family and bytes where it cannot be understood."""
     facts: dict[str, Any] = {
         "format": checkpoint.format,
+        "wrapper": checkpoint.wrapper,
+        "left_out": dict(checkpoint.left_out),
         "provenance": _provenance(checkpoint.path),
     }
     try:

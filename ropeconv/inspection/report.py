@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ropeconv.finding import Finding
+from ropeconv.finding import Finding, describe_left_out
 from ropeconv.inspection.look import Look
 from ropeconv.inspection.mend import Mended
 
@@ -66,6 +66,10 @@ def _lines(look: Look) -> dict[str, str]:
         lines["model"] = _model_line(facts)
     elif facts.get("family"):
         lines["model"] = str(facts["family"])
+    if facts.get("wrapper"):
+        lines["inside"] = str(facts["wrapper"])
+    if facts.get("left_out"):
+        lines["left out"] = describe_left_out(facts["left_out"])
     if "context" in facts:
         lines["context"] = f"{facts['original_context']} trained, {facts['context']} now (tokens)"
     for layer, rope in (facts.get("rope") or {}).items():

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from ropeconv import registry
+from ropeconv.config.wrapper import text_checkpoint
 from ropeconv.errors import CheckpointError
 from ropeconv.model import Checkpoint, Tensor
 from ropeconv.sources.pytorch import open_torch
-from ropeconv.sources.safetensors import open_safetensors
+from ropeconv.sources.safetensors import open_safetensors, scattered
 
 # Every text file that belongs to a checkpoint's tokenizer or generation; read only when a converter
 # asks.
@@ -36,6 +37,7 @@ WEIGHTS: tuple[tuple[str, str, Callable[[Path], dict[str, Tensor]]], ...] = (
     ("safetensors", "model.safetensors", open_safetensors),
     ("pytorch", "pytorch_model.bin", open_torch),
 )
+ROW_BYTES = 4096  # of a row, in a fingerprint
 HUB_PATTERNS = [
     "*.json",
     "*.safetensors",
@@ -83,7 +85,7 @@ def _open_file(path: Path, *, original_context: int | None) -> Checkpoint:
 def _open_folder(folder: Path) -> Checkpoint:
     config = read_json(folder / "config.json", missing="not a checkpoint folder")
     form, tensors = _open_weights(folder)
-    return Checkpoint(
+    whole = Checkpoint(
         path=folder,
         format=form,
         config=config,
@@ -91,6 +93,7 @@ def _open_folder(folder: Path) -> Checkpoint:
         files=_text_files(folder),
         fingerprint=fingerprint(config, tensors),
     )
+    return text_checkpoint(whole)
 
 
 def _open_weights(folder: Path) -> tuple[str, dict[str, Tensor]]:
@@ -175,14 +178,19 @@ def fingerprint(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str
     It tells one checkpoint from another in milliseconds; it is no proof against a forger.
     """
     digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"{name} {tensor.dtype} {tensor.shape}".encode())
-        if tensor.shape and tensor.shape[0]:
-            last = tensor.shape[0] - 1
-            digest.update(tensor.raw_rows(0, 1).tobytes()[:4096])
-            digest.update(tensor.raw_rows(last, last + 1).tobytes()[:4096])
+    with scattered(tensors.values()):
+        for name in sorted(tensors):
+            tensor = tensors[name]
+            digest.update(f"{name} {tensor.dtype} {tensor.shape}".encode())
+            if tensor.shape and tensor.shape[0]:
+                digest.update(_start_of_row(tensor, 0))
+                digest.update(_start_of_row(tensor, tensor.shape[0] - 1))
     return digest.hexdigest()
+
+
+def _start_of_row(tensor: Tensor, row: int) -> bytes:
+    """At most ROW_BYTES of it: a row of stacked experts is a whole matrix."""
+    return tensor.raw_rows(row, row + 1).reshape(-1)[:ROW_BYTES].tobytes()
 
 
 def shard_names(index: Path) -> list[str]:

@@ -1,0 +1,1 @@
+"""Checkpoints that hold a text model among other parts: one a module, each declaring WRAPPER."""
