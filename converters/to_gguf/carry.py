@@ -13,27 +13,22 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from converters.to_gguf.archs import Home, architectures, homes
+from converters.to_gguf.archs import architectures
 from converters.to_gguf.archs._arch import Arch
-from converters.to_gguf.file.keys import KeyValue, float32, string, uint32
+from converters.to_gguf.file.keys import KeyValue, float32, uint32
 from converters.to_gguf.file.metadata import hyperparameters
+from converters.to_gguf.hosts import AUTO, choose, moved_to, offer
 from converters.to_gguf.obstacles import obstacle
-from converters.to_gguf.rope.loader import FREQS, LONG, OWN_BASE, SHORT, STILL, Loader
+from converters.to_gguf.rope.loader import OWN_BASE
+from converters.to_gguf.rope.proposals import RTOL, Table, proposals
 from converters.to_gguf.rope.run_rope import frequencies
 from ropeconv.arch.layers import SLIDING
 from ropeconv.errors import CannotExpress
 from ropeconv.model import Model, main_of
 from ropeconv.rope.build import find_kind
-from ropeconv.rope.solve import solve
 from ropeconv.rope.spec import Frequencies, Rope
 from ropeconv.target import Carried
-
-AUTO, ANY = "auto", "any"
-RTOL = 1e-6  # float32 storage of base, factor and tables moves a frequency by 1e-7
-
-Table = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -53,21 +48,12 @@ def encode(model: Model, bake: str = "auto", host: str = AUTO) -> Encoding:
     CannotExpress with the reason; nothing has been opened for writing by then.
     """
     _refuse_running_length(model.main_rope)
-    known = homes(model.arch.name)
-    asked = [home.arch for home in known if _is_asked(home, host)]
-    if not asked:
-        raise CannotExpress(_no_home(model, host, known))
-    found = next(_encodings(model, bake, asked), None)
+    archs, others = choose(model, host)
+    found = next(_encodings(model, bake, archs), None)
     if found is not None:
         return found
-    others = [home.arch for home in known if home.arch not in asked]
-    other = next(_encodings(model, bake, others), None)
-    refusal = _refusal(model, bake, asked)
-    raise CannotExpress(refusal if other is None else f"{refusal}; or {_offer(other)}")
-
-
-def _is_asked(home: Home, host: str) -> bool:
-    return home.arch.name == host or host == ANY or (host == AUTO and not home.asked)
+    refusal, other = _refusal(model, bake, archs), next(_encodings(model, bake, others), None)
+    raise CannotExpress(refusal if other is None else f"{refusal}; or {offer(model, other.arch)}")
 
 
 def _encodings(model: Model, bake: str, archs: Iterable[Arch]) -> Iterator[Encoding]:
@@ -78,83 +64,15 @@ def _encodings(model: Model, bake: str, archs: Iterable[Arch]) -> Iterator[Encod
                     yield encoding
 
 
-def _no_home(model: Model, host: str, known: list[Home]) -> str:
-    """Why nothing is left of the architectures that the family can live in."""
-    family = model.arch.name
-    if host == AUTO:
-        offer = _cost(known[0].arch.name, ANY) if known else ""
-        return f"llama.cpp has no architecture of its own for {family}" + (
-            f": give {offer}" if offer else "; take `ropeconv onnx` or `ropeconv safetensors`"
-        )
-    names = ", ".join(home.arch.name for home in known) or "none"
-    return f"--host {host}: no architecture that runs {family} ({names})"
-
-
-def _offer(encoding: Encoding) -> str:
-    return _cost(encoding.arch.name, encoding.arch.name)
-
-
-def _cost(arch: str, option: str) -> str:
-    return (
-        f"--host {option} for {arch}, which computes the same (llama.cpp must know {arch}, and "
-        f"adapters and tools that go by an architecture's name will not know the file)"
-    )
-
-
-@dataclass(frozen=True)
-class Proposal:
-    """One way to say a rotary embedding. why: one clause. magnitude: R, left out where it is 1.
-
-    scaling: keys under `rope.scaling`.
-    """
-
-    why: str
-    base: float
-    magnitude: float
-    scaling: Mapping[str, float | str]
-    tables: Mapping[str, Table]
-
-    @property
-    def keys(self) -> list[KeyValue]:
-        """Without the architecture's name."""
-        found = [float32("rope.freq_base", self.base)]
-        for name, value in self.scaling.items():
-            key = f"rope.scaling.{name}"
-            found.append(string(key, value) if isinstance(value, str) else float32(key, value))
-        if not math.isclose(self.magnitude, 1.0, rel_tol=1e-9):
-            found.append(float32("rope.scaling.attn_factor", self.magnitude))
-        return found
-
-
 def _candidates(model: Model, arch: Arch) -> Iterator[Encoding]:
     rope, solved = model.main_rope, model.main_frequencies
     common = _common(model, arch)
-    moved = "" if model.arch.name in arch.families else f", as architecture {arch.name}"
-    if arch.loader.whole_head:
-        solved = _widened(rope, solved)
-    for proposal in (*_by_metadata(rope, solved), *_by_tables(rope, solved, arch.loader)):
+    moved = moved_to(model, arch)
+    for proposal in proposals(rope, solved, arch.loader):
         keys = tuple(key.under(arch.name) for key in (*common, *proposal.keys))
         how = "tables" if proposal.tables else "metadata"
-        carried = Carried(how, proposal.why + (moved if proposal.tables else ""))
+        carried = Carried(how, proposal.why + moved)
         yield Encoding(arch, keys, proposal.tables, carried)
-
-
-def _widened(rope: Rope, solved: Frequencies) -> Frequencies:
-    """The frequencies for a graph that turns whole heads: the pairs beyond the rotary ones stand
-    still.
-    """
-    still = rope.head_dim // 2 - len(solved.inv_freq)
-    if not still:
-        return solved
-    unscaled = find_kind("default").parameters()
-    whole = replace(rope, kind="default", parameters=unscaled, partial_rotary_factor=1.0)
-    long = solved.long_inv_freq
-    return replace(
-        solved,
-        base_inv_freq=solve(whole).inv_freq,
-        inv_freq=np.pad(solved.inv_freq, (0, still)),
-        long_inv_freq=None if long is None else np.pad(long, (0, still)),
-    )
 
 
 def _common(model: Model, arch: Arch) -> list[KeyValue]:
@@ -171,58 +89,6 @@ def _common(model: Model, arch: Arch) -> list[KeyValue]:
     if arch.loader.sliding == OWN_BASE and sliding is not None:
         keys.append(float32("rope.freq_base_swa", sliding.theta))
     return keys
-
-
-def _by_metadata(rope: Rope, solved: Frequencies) -> Iterator[Proposal]:
-    """Proposals that need no table."""
-    m, long = solved.attention_factor, solved.long_inv_freq
-    if long is not None and not np.allclose(long, solved.inv_freq, rtol=RTOL):
-        return
-    yield Proposal("the base says it all", _implied_base(rope, solved), m, {}, {})
-    rho = solved.rho[np.isfinite(solved.rho)]
-    if np.ptp(rho) <= RTOL * rho[0]:
-        linear: dict[str, float | str] = {"type": "linear", "factor": float(rho[0])}
-        yield Proposal("llama.cpp's linear scaling", rope.theta, m, linear, {})
-    factor = getattr(rope.parameters, "factor", None)
-    if rope.kind == "yarn" and factor and factor > 1:
-        # ggml multiplies by 1 + 0.1 ln(factor) of its own accord; R holds what is left of m
-        rest = m / (1 + 0.1 * math.log(factor))
-        yarn: dict[str, float | str] = {"type": "yarn", "factor": float(factor)}
-        yield Proposal("llama.cpp's YaRN", rope.theta, rest, yarn, {})
-
-
-def _implied_base(rope: Rope, solved: Frequencies) -> float:
-    """The base whose powers the frequencies are, if they are.
-
-    From the slowest pair: inv_freq = b ** -((d-2)/d).
-    """
-    d = 2 * len(solved.inv_freq)
-    slowest = float(solved.inv_freq[-1])
-    if np.allclose(solved.rho, 1.0, rtol=1e-12) or d <= 2 or slowest <= 0:
-        return rope.theta
-    return float(slowest ** (-d / (d - 2)))
-
-
-def _by_tables(rope: Rope, solved: Frequencies, loader: Loader) -> Iterator[Proposal]:
-    """Proposals with a divisor for each pair."""
-    m, long_rho = solved.attention_factor, solved.long_rho
-    short = _table(solved.rho)
-    if long_rho is not None and loader.takes(LONG, SHORT, scaling="longrope"):
-        why = "short and long divisors, switched by allocated context"
-        both = {LONG: _table(long_rho), SHORT: short}
-        yield Proposal(why, rope.theta, m, {"type": "longrope"}, both)
-    if long_rho is not None and not np.allclose(long_rho, solved.rho, rtol=RTOL):
-        return
-    why = "a divisor for each rotary pair"
-    if loader.takes(FREQS):
-        yield Proposal(why, rope.theta, m, {}, {FREQS: short})
-    elif loader.takes(LONG, SHORT):
-        same = {LONG: short, SHORT: short}
-        yield Proposal(f"{why}, the same short and long", rope.theta, m, {}, same)
-
-
-def _table(rho: NDArray[np.float64]) -> Table:
-    return np.where(np.isfinite(rho), rho, STILL).astype(np.float32)
 
 
 def _reproduces(model: Model, encoding: Encoding) -> bool:
@@ -279,11 +145,11 @@ def _refuse_running_length(rope: Rope) -> None:
 
 
 def _refusal(model: Model, bake: str, archs: list[Arch]) -> str:
-    for arch in archs:
-        reason = obstacle(model, arch)
-        if reason is not None:
-            return reason
-    rope, name = model.main_rope, archs[0].name
+    reasons = {arch.name: obstacle(model, arch) for arch in archs}
+    name = next((name for name, reason in reasons.items() if reason is None), None)
+    if name is None:
+        return str(reasons[archs[0].name])
+    rope = model.main_rope
     only = "" if bake == "auto" else f" as {bake}"
     sliding = model.ropes.get(SLIDING)
     if sliding is not None and sliding.kind != "default":

@@ -25,6 +25,12 @@ class Options(target.Options):
         metavar="NAME",
         help="Pre-tokenizer name, where tokenizer.json is not recognised.",
     )
+    host: str = option(
+        "auto",
+        metavar="NAME",
+        help="Architecture of the file. auto: the model's own, or llama where that computes the "
+        "same; any: others that compute the same too, which fewer tools know.",
+    )
     name: str | None = option(
         None,
         metavar="TEXT",

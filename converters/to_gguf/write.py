@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from converters.to_gguf.archs import find_arch
+from converters.to_gguf.archs._arch import Arch
 from converters.to_gguf.carry import Encoding, encode
 from converters.to_gguf.file.container import RawKey
 from converters.to_gguf.file.keys import KeyValue, string, uint32
@@ -45,7 +46,7 @@ def emit(
     OutputError before any file is opened for writing; CheckpointError for a weight that is not a
     number, with nothing left behind.
     """
-    encoding = encode(model, options.bake)
+    encoding = encode(model, options.bake, options.host)
     kind = _file_type(model, options)
     naming, general = describe(model, name=options.name)
     tensors = plan(model, encoding, kind)
@@ -134,12 +135,14 @@ def _keys(
 def _kept_keys(model: Model, encoding: Encoding, replaced: set[str]) -> list[KeyValue | RawKey]:
     """A GGUF source's keys byte for byte, but for the rotary ones.
 
-    Where the architecture changes, under the new one's name.
+    Where the architecture changes, under the new one's name, and as that one needs them.
     """
     old, new = find_arch(model.checkpoint.metadata).name, encoding.arch.name
     rotary = (f"{old}.rope.", f"{old}.context_length")
     kept: list[KeyValue | RawKey] = []
-    for name, key in raw_keys(read_headers(model.checkpoint.path)).items():
+    source = raw_keys(read_headers(model.checkpoint.path))
+    renamed = _Renamed(model, encoding.arch)
+    for name, key in source.items():
         if name.startswith(rotary) or name in replaced or name in (PROVENANCE, "general.alignment"):
             continue
         if old == new:
@@ -147,10 +150,45 @@ def _kept_keys(model: Model, encoding: Encoding, replaced: set[str]) -> list[Key
         elif name == "general.architecture":
             kept.append(string(name, new))
         else:
-            own = name.startswith(f"{old}.")
-            renamed = f"{new}{name.removeprefix(old)}" if own else name
-            kept.append(replace(key.keyvalue, key=renamed))
-    return kept
+            kept += renamed.key(key.keyvalue)
+    return kept if old == new else [*kept, *renamed.missing(source)]
+
+
+class _Renamed:
+    """A source's keys as another architecture needs them."""
+
+    def __init__(self, model: Model, arch: Arch) -> None:
+        self._old = find_arch(model.checkpoint.metadata)
+        self._new = arch
+        self._were = {key.key: key.value for key in hyperparameters(model, self._old)}
+        self._are = {key.key: key for key in hyperparameters(model, arch)}
+
+    def _name(self, name: str) -> str:
+        old = f"{self._old.name}."
+        return f"{self._new.name}.{name.removeprefix(old)}" if name.startswith(old) else name
+
+    def key(self, key: KeyValue) -> list[KeyValue]:
+        """The key under its new name; the new one's own where it says another value there; nothing
+        where it has no such key.
+        """
+        name = self._name(key.key)
+        wanted = self._are.get(name)
+        if wanted is None:
+            return [] if key.key in self._were else [replace(key, key=name)]
+        same = wanted.value == self._were.get(key.key, key.value)
+        return [replace(key, key=name) if same else wanted]
+
+    def missing(self, source: Collection[str]) -> list[KeyValue]:
+        """Keys that the source has not: but those that say what loaders assume where it is silent
+        too.
+        """
+        there = {self._name(name) for name in source}
+        silent = {self._name(name): value for name, value in self._were.items()}
+        return [
+            key
+            for name, key in self._are.items()
+            if name not in there and silent.get(name) != key.value
+        ]
 
 
 def _details(parts: Sequence[Part], encoding: Encoding) -> dict[str, Any]:

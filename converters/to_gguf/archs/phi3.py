@@ -12,6 +12,7 @@ from ropeconv.arch.blocks.weight import Role
 ARCH = Arch(
     name="phi3",
     families=("phi3",),
+    on_request=("granite_swa",),
     runs=ENDS | {PreNorm, Attention, FusedGatedMlp},
     biases=QKV,
     names={Role.GATE_UP: "blk.{n}.ffn_up"},

@@ -1,4 +1,6 @@
-"""Qwen2 and Qwen2.5: no table has a place, but in llama, which computes the same."""
+"""Qwen2 and Qwen2.5: no table has a place, but in llama, which computes the same; no window, but on
+request elsewhere.
+"""
 
 from converters.to_gguf.archs._arch import LLAMA_BLOCKS, QKV, Arch
 from converters.to_gguf.quant.exceptions import Exceptions
@@ -7,6 +9,7 @@ ARCH = Arch(
     name="qwen2",
     families=("qwen2",),
     hosts=("llama",),
+    on_request=("granite_swa",),
     runs=LLAMA_BLOCKS,
     biases=QKV,
     square=True,

@@ -46,6 +46,7 @@ def _read_fixed(stated: Stated) -> Mapping[str, Any]:
 ARCH = Arch(
     name="qwen3moe",
     families=("qwen3_moe",),
+    on_request=("step35",),
     runs=ENDS | {PreNorm, Attention, MixtureOfExperts},
     biases=QKV,
     traits=frozenset({Trait.HEAD_NORMS}),

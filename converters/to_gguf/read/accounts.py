@@ -55,7 +55,7 @@ def unexpected(metadata: Mapping[str, Any], model: Model) -> list[str]:
     findings = []
     for key, value in metadata.items():
         if key in written:
-            found = _stated(metadata, key)
+            found = _stated(metadata, key, written[key])
             if not _same(found, written[key]):
                 wanted = _told(written[key])
                 findings.append(f"{key} is {_told(found)}, the model's is {wanted}")
@@ -67,10 +67,14 @@ def unexpected(metadata: Mapping[str, Any], model: Model) -> list[str]:
     return findings
 
 
-def _stated(metadata: Mapping[str, Any], key: str) -> Any:
+def _stated(metadata: Mapping[str, Any], key: str, wanted: Any) -> Any:
     """A key's value, the layers with a window as one flag a layer."""
-    # a whole number stands for "every n-th"
-    return sliding_layers(metadata) if key.endswith(PATTERN) else metadata[key]
+    value = metadata[key]
+    if not key.endswith(PATTERN):
+        return value
+    # a whole number stands for "every n-th"; flags beyond the layers say nothing
+    counted = isinstance(value, int) and not isinstance(value, bool)
+    return sliding_layers(metadata) if counted else [bool(flag) for flag in value][: len(wanted)]
 
 
 def _same(found: Any, wanted: Any) -> bool:
