@@ -16,7 +16,9 @@ from tests.methods import METHODS, L
 
 
 def ways(model: Model) -> Iterator[str]:
-    """What decides how a rotary embedding acts: a method may be right in one and wrong in another."""
+    """What decides how a rotary embedding acts: a method may be right in one and wrong in another
+    one.
+    """
     spelling = model.arch.rope
     yield from model.stack.kinds
     yield model.stack.attention.pairing.value
