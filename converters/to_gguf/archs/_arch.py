@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,10 +56,11 @@ NAMES: Mapping[Role, str] = {
 
 @dataclass(frozen=True)
 class Stated:
-    """The keys of a file, by their names under its architecture's."""
+    """The keys of a file, by their names under its architecture's, and its tensors' names."""
 
     arch: Arch
     metadata: Mapping[str, Any]
+    tensors: Collection[str]
 
     def get(self, key: str, default: Any = None) -> Any:
         """A key's value."""
