@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bench.faults import gguf_faults as g
@@ -43,6 +43,11 @@ def _off(more: float) -> Callable[[Any], Any]:
 
 def _times(factor: float) -> Callable[[Any], Any]:
     return lambda value: type(value)(value * factor)
+
+
+def _beside_a_small_model(*faults: Fault) -> tuple[Fault, ...]:
+    """Texts and ids are the same beside any model."""
+    return tuple(replace(fault, model="llama") for fault in faults)
 
 
 def _is(value: Any) -> Callable[[Any], Any]:
@@ -139,15 +144,8 @@ ROTARY = (
         "table wrong after its first 4096 rows", None, o.shift_later_rows, options={"onnx": TABLES}
     ),
     Fault("table wrong at one far row", None, o.change_far_row, options={"onnx": TABLES}),
-    Fault(
-        "context length doubled",
-        g.multiply("context_length", 2),
-        t.value(CONFIG, "max_position_embeddings", _times(2)),
-    ),
-    Fault("config.json: factor", None, t.value(CONFIG, "rope_parameters.factor", _times(2))),
 )
-TOKENS = (
-    Fault("one merge swapped", g.swap_merges, t.swap_merges),
+TEXTS = _beside_a_small_model(
     Fault("chat template: one character", g.change_template, t.change_template),
     Fault(
         "bos flag",
@@ -160,7 +158,14 @@ TOKENS = (
         t.value("generation_config.json", "eos_token_id", _is(1)),
     ),
 )
-CLIENTS = (
+TOKENS = (Fault("one merge swapped", g.swap_merges, t.swap_merges), *TEXTS)
+CLIENTS = _beside_a_small_model(
+    Fault(
+        "context length doubled",
+        g.multiply("context_length", 2),
+        t.value(CONFIG, "max_position_embeddings", _times(2)),
+    ),
+    Fault("config.json: factor", None, t.value(CONFIG, "rope_parameters.factor", _times(2))),
     Fault("genai_config: context_length", None, t.value(GENAI, "model.context_length", _times(2))),
     Fault("genai_config: max_length", None, t.value(GENAI, "search.max_length", _times(2))),
     Fault("genai_config: eos id", None, t.value(GENAI, "model.eos_token_id", _is(1))),
