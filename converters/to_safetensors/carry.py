@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ropeconv.config.rope_parameters import write_rope_parameters
+from ropeconv.config.patch import spell_ropes
 from ropeconv.errors import CannotExpress, RopeConfigError
 from ropeconv.model import Model, main_of
 from ropeconv.rope.build import find_kind
@@ -46,7 +46,7 @@ def carry(model: Model, bake: str = "auto") -> Spelling:
         carried = Carried("metadata", "the base says it all")
     else:
         carried = Carried("metadata", f"transformers' own {name}")
-    return Spelling(ropes, write_rope_parameters(ropes, nested=model.arch.rope.nested), carried)
+    return Spelling(ropes, spell_ropes(model, ropes), carried)
 
 
 def _spell(rope: Rope, model: Model, bake: str) -> Rope:

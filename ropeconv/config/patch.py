@@ -23,6 +23,13 @@ def huggingface_patch(model: Model) -> dict[str, Any]:
     ropes = {
         layer: _acceptable(rope, model.arch.rope.rope_types) for layer, rope in model.ropes.items()
     }
+    return spell_ropes(model, ropes)
+
+
+def spell_ropes(model: Model, ropes: Mapping[str, Rope | None]) -> dict[str, Any]:
+    """The config.json keys of `ropes` by layer kind, as the model's class reads them, beside what
+    other parts of the model read in the same dict.
+    """
     spelling = model.arch.rope
     patch = write_rope_parameters(ropes, nested=spelling.nested)
     if patch and spelling.kept:

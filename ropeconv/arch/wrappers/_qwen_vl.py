@@ -22,9 +22,10 @@ MROPE = frozenset({"mrope_section", "mrope_interleaved"})
 ROPE_TYPES = {"mrope": "default"}
 # Qwen2-VL and 2.5-VL come with the text model's tensors and keys where a plain checkpoint has them
 PLAIN_PLACES = {**PLACES, "model.": "model."}
-# of both text classes where Qwen2's has others
+# of both text classes, where Qwen2's has others or the family wants them stated
 QWEN2_DEFAULTS = {
     "rope_theta": 1_000_000.0,
+    "hidden_act": "silu",
     "rms_norm_eps": 1e-5,
     "num_key_value_heads": 8,
     "max_window_layers": 80,

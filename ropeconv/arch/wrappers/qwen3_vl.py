@@ -11,6 +11,8 @@ WRAPPER = Wrapper(
     keys=KEYS,
     defaults={
         "rope_theta": 500_000.0,
+        "hidden_act": "silu",
+        "rms_norm_eps": 1e-6,
         "num_key_value_heads": 32,
         "max_position_embeddings": 128_000,
     },
