@@ -24,11 +24,11 @@ from ropeconv.proof.report import (
     lost_words,
 )
 from ropeconv.proof.sides import Forward
-from ropeconv.proof.structure import Expected
+from ropeconv.proof.structure import Expected, second_output
 from ropeconv.proof.tokens.compare import compare_tokens
 from ropeconv.proof.tokens.texts import SCRIPT_SAMPLES
 from ropeconv.proof.tokens.tokenizing import Tokenizing
-from ropeconv.proof.weights import compare_weights
+from ropeconv.proof.weights.compare import compare_weights
 from ropeconv.target import Target
 
 Progress = Callable[[str, int, int], None]
@@ -81,10 +81,15 @@ def weight_rung(
             progress("weights", done, total)
 
     model = expected.model
+    source, weights = model.checkpoint.tensors, model.weights
+    output, table = second_output(artefact, model), model.stack.embedding.weight.template
+    if output is not None:
+        source = {**source, output: source[table]}
+        weights = {**weights, output: weights[table]}
     result = compare_weights(
         artefact.checkpoint.tensors,
-        model.checkpoint.tensors,
-        model.weights,
+        source,
+        weights,
         limits=target.block_limits,
         progress=report,
     )

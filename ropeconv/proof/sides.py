@@ -20,7 +20,7 @@ from ropeconv.kit.float_types import FLOATS
 from ropeconv.model import Tensor
 from ropeconv.proof.reference.arithmetic import COSTS, Arithmetic
 from ropeconv.proof.reference.layerwise import LayerwiseReference, Scattered
-from ropeconv.proof.structure import Expected
+from ropeconv.proof.structure import Expected, second_output
 
 PLAIN = "PyTorch"
 OWN = "PyTorch with the file's own weights"
@@ -63,20 +63,25 @@ def find_sides(
     source's. gates: the target's for the artefact's type.
     """
     mine, theirs = artefact.checkpoint.tensors, expected.model.checkpoint.tensors
+    output, config = second_output(artefact, expected.model), expected.config
+    if output is not None:
+        theirs = {**theirs, output: theirs[expected.model.stack.embedding.weight.template]}
+        config = {**config, "tie_word_embeddings": False}
     floor = COSTS[arithmetic.dtype]
     gates = gates if floor is None else gates.floored(floor)
 
     def side(name: str, tensors: Mapping[str, Tensor], limits: Gates, *, judged: bool) -> Side:
         reference = LayerwiseReference(
             tensors,
-            expected.config,
+            config,
             source=expected.model.checkpoint.path,
             device=arithmetic.device,
             dtype=arithmetic.dtype,
         )
         return Side(name, reference, limits, gates.exact, judged)
 
-    kinds = {name: mine[name].dtype for name in expected.model.weights if name in mine}
+    read = [*expected.model.weights, *([] if output is None else [output])]
+    kinds = {name: mine[name].dtype for name in read if name in mine}
     blocks = [name for name, kind in kinds.items() if kind not in FLOATS]
     if not blocks or gates.own is None:
         return [side(PLAIN, theirs, gates, judged=True)]

@@ -215,7 +215,8 @@ def _size_findings(found: Model, expected: Expected) -> list[str]:
     shapes.
     """
     mine, theirs = found.sizes.values(), expected.model.sizes.values()
-    apart = JUDGED_BY_TENSORS | JUDGED_BY_LAYERS
+    forms = {name for name, key in expected.model.arch.keys.items() if key.form}
+    apart = JUDGED_BY_TENSORS | JUDGED_BY_LAYERS | forms
     stated = [name for name in theirs if name in mine and name not in apart]
     pairs = [(name, mine[name], theirs[name]) for name in stated]
     window = expected.model.stack.window
@@ -237,17 +238,29 @@ def _equal(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
+def second_output(artefact: Artefact, model: Model) -> str | None:
+    """The output matrix that an artefact of a tied model has beside the token embedding, by name:
+    some runtimes need one, and it may be rounded otherwise.
+    """
+    name = model.stack.head.output.weight.template
+    return name if model.stack.tied and name in artefact.checkpoint.tensors else None
+
+
 def _tensor_findings(artefact: Artefact, model: Model) -> list[str]:
     """Every tensor that the forward pass reads, of the right shape, and no other."""
     tensors = artefact.checkpoint.tensors
-    missing = [name for name in model.weights if name not in tensors]
-    stray = [name for name in tensors if name not in model.weights]
+    wanted = {name: model.tensor(name).shape for name in model.weights}
+    output = second_output(artefact, model)
+    if output is not None:
+        wanted[output] = wanted[model.stack.embedding.weight.template]
+    missing = [name for name in wanted if name not in tensors]
+    stray = [name for name in tensors if name not in wanted]
     findings = [f"tensor {name} is missing ({len(missing)} in all)" for name in missing[:1]]
     findings += [
         f"tensor {name} belongs to no part of the model ({len(stray)} in all)" for name in stray[:1]
     ]
-    for name in model.weights:
-        if name in tensors and tuple(tensors[name].shape) != tuple(model.tensor(name).shape):
-            found, wanted = tuple(tensors[name].shape), tuple(model.tensor(name).shape)
-            findings.append(f"tensor {name} has shape {found}, the source's {wanted}")
+    for name, shape in wanted.items():
+        if name in tensors and tuple(tensors[name].shape) != tuple(shape):
+            found = tuple(tensors[name].shape)
+            findings.append(f"tensor {name} has shape {found}, the source's {tuple(shape)}")
     return findings
