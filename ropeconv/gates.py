@@ -11,15 +11,40 @@ ANGLES_PART = 4096
 
 
 @dataclass(frozen=True)
-class BlockLimits:
-    """Limits of one block type: relative RMS error over a tensor and in any one block of it, and
-    slope - 1 of the best line over the tensor.
+class Steps:
+    """The arithmetic of a block type, and how far its rounding may lie from the numbers.
 
-    worst: RMS error of a block against that block's own numbers; one that is lost has 1, one that
-    is negated 2. block: values of a row that are judged as one. The slope <q, w> / <w, w> of the
-    stored numbers q against the source's w is moved by a wrong scale as much as that is wrong.
-    projected: every scale is the best in least squares for its codes, which makes the slope
-    1 - rms^2; the interval is of what is left of it, whatever the block size.
+    block: neighbours of a row that share a scale. levels: steps of that scale between the ends of
+    its codes, which are SYMMETRIC (as far below 0 as above), THROUGH_ZERO or ANYWHERE. rms: RMS
+    error of a block, in steps. group: neighbours whose scales are multiples of one float16;
+    shared: what the rounding of these adds, in steps of the largest of the group. reach: the
+    largest multiple of that float16 that a value can be; 0 where scales are float32. The steps are
+    those that the source's numbers ask for, so that no wrong scale widens its own limit.
+    """
+
+    block: int
+    levels: int
+    ends: str
+    rms: float
+    group: int = 0
+    shared: float = 0.0
+    reach: int = 0
+
+
+SYMMETRIC, THROUGH_ZERO, ANYWHERE = "symmetric", "through zero", "anywhere"
+
+
+@dataclass(frozen=True)
+class BlockLimits:
+    """Limits of one block type: relative RMS error over a tensor and in any one stretch of it,
+    slope - 1 of the best line over the tensor, and the error of every block in its own steps.
+
+    worst: RMS error of a stretch against that stretch's own numbers; one that is lost has 1, one
+    that is negated 2. block: values of a row in a stretch. The slope <q, w> / <w, w> of the stored
+    numbers q against the source's w is moved by a wrong scale as much as that is wrong. projected:
+    every scale is the best in least squares for its codes, which makes the slope 1 - rms^2; the
+    interval is of what is left of it, whatever the block size. steps: None where a type's blocks
+    are too coarse to tell one that is lost.
     """
 
     rms: float
@@ -28,6 +53,7 @@ class BlockLimits:
     worst: float
     block: int = 32
     projected: bool = False
+    steps: Steps | None = None
 
 
 @dataclass(frozen=True)

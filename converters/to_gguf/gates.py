@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from converters.to_gguf.quant.steps import STEPS
 from ropeconv.arch.blocks.moe import MixtureOfExperts
 from ropeconv.arch.stack import Stack
 from ropeconv.errors import CannotExpress
@@ -17,7 +18,7 @@ from ropeconv.kit.float_types import FLOATS
 # come out up to 1.9 % larger) and Q2_K (-2.2 % to -0.9 % by distribution), where 1 % can pass and
 # 3 % cannot. The last numbers are for single blocks: above what one outlier among small numbers can
 # do to a block, and half or less of what a lost one is (but Q2_K, nine tenths).
-BLOCK_LIMITS: Mapping[str, BlockLimits] = {
+_WHOLE: Mapping[str, BlockLimits] = {
     "Q8_0": BlockLimits(0.02, -0.001, 0.001, 0.03),
     "Q6_K": BlockLimits(0.05, -0.002, 0.001, 0.08, 256),
     "Q5_K": BlockLimits(0.08, -0.004, 0.0015, 0.11, 256),
@@ -31,6 +32,7 @@ BLOCK_LIMITS: Mapping[str, BlockLimits] = {
     "Q3_K": BlockLimits(0.30, -0.0125, -0.001, 0.5, 256),
     "Q2_K": BlockLimits(0.50, -0.026, -0.004, 0.9, 256),
 }
+BLOCK_LIMITS = {kind: replace(limit, steps=STEPS.get(kind)) for kind, limit in _WHOLE.items()}
 
 # Measured on SmolLM2-135M (weights on a 4-bit grid), PI x 4, 2048 tokens of pydoc_data.topics,
 # worst of four bands; the limit is 3 to 14 times that, for other models and shorter bands. F32 has

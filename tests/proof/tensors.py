@@ -10,7 +10,7 @@ import numpy as np
 from ropeconv import registry
 from ropeconv.arch.blocks.weight import Role, Weight
 from ropeconv.arch.stack import Place
-from ropeconv.proof.weights import compare_weights
+from ropeconv.proof.weights.compare import compare_weights
 
 LIMITS = {k: v for target in registry.targets().values() for k, v in target.block_limits.items()}
 MATRIX = Weight(Role.Q, "w", (64, 64))

@@ -1,0 +1,1 @@
+"""Rung: every tensor of the artefact against the source's."""
