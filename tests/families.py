@@ -143,21 +143,23 @@ TINY: dict[str, Tiny] = {
     ),
     "granite_swa": Tiny(LLAMA | MULTIPLIERS | {"num_hidden_layers": 4, "sliding_window": 64}),
     "hyperclovax": Tiny(LLAMA | MULTIPLIERS | HEADS | {"use_post_norm": False}),
-    "nemotron": Tiny(LLAMA | HEADS, partial=0.5),
+    "nemotron": Tiny(LLAMA | {"head_dim": 32}, partial=0.5),
     "arcee": Tiny(LLAMA),
     "jais2": Tiny(LLAMA | HEADS),
     "apertus": Tiny(LLAMA),
-    "phi": Tiny(LLAMA, gelu=True, partial=0.5),
+    "phi": Tiny(LLAMA, grid={"hidden_size": 128}, gelu=True, partial=0.5),
     "starcoder2": Tiny(LLAMA, gelu=True),
     "falcon": Tiny(
         {"hidden_size": 64, "num_attention_heads": 4, "num_kv_heads": 2, "bias": False}
         | {"new_decoder_architecture": True, "ffn_hidden_size": 256},
         gelu=True,
     ),
-    "stablelm": Tiny(LLAMA, partial=0.25),
+    "stablelm": Tiny(LLAMA, grid={"hidden_size": 256}, partial=0.25),
     "olmo": Tiny(LLAMA),
     "persimmon": Tiny(
-        {"hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4}, partial=0.5
+        {"hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4},
+        grid={"hidden_size": 128},
+        partial=0.5,
     ),
 }
 FAMILIES = sorted(TINY)
