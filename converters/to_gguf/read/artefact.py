@@ -14,6 +14,7 @@ from converters.to_gguf.quant.types import FILE_TYPES, PLAIN
 from converters.to_gguf.read.accounts import unexpected
 from converters.to_gguf.read.as_run import logits_as_run, text_logits
 from converters.to_gguf.read.checkpoint import open_checkpoint
+from converters.to_gguf.read.common_keys import unexpected_common
 from converters.to_gguf.read.probes import make_probes
 from converters.to_gguf.read.problems import problems
 from converters.to_gguf.read.tensors import GgufTensor, open_tensors, read_metadata
@@ -30,6 +31,7 @@ from converters.to_gguf.tokenizer.token_table import (
     USER_DEFINED,
 )
 from ropeconv.artefact import Artefact, Raw
+from ropeconv.model import Model
 from ropeconv.rope.spec import Frequencies
 
 MERGES = "tokenizer.ggml.merges"
@@ -76,7 +78,7 @@ def open_artefact(path: Path) -> Artefact:
         ends=partial(_ends, path, metadata),
         chat_templates=_chat_templates(metadata),
         merges=partial(list, metadata[MERGES]) if MERGES in metadata else None,
-        unexpected=partial(unexpected, metadata),
+        unexpected=partial(_unexpected, metadata),
         twin=Twin(path) if blocks else None,
         as_run=partial(logits_as_run, path, metadata),
     )
@@ -93,6 +95,10 @@ def _frequencies(
     metadata: Mapping[str, Any], tensors: Mapping[str, GgufTensor]
 ) -> dict[str, Frequencies | None]:
     return dict(frequencies(metadata, tensors))
+
+
+def _unexpected(metadata: Mapping[str, Any], model: Model) -> list[str]:
+    return [*unexpected(metadata, model), *unexpected_common(metadata, model)]
 
 
 def _switch(solved: Mapping[str, Frequencies | None]) -> int | None:

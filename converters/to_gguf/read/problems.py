@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from converters.to_gguf.archs import find_arch
+from converters.to_gguf.quant.ggml import fits_blocks
+from converters.to_gguf.quant.mix import NARROWER
 from converters.to_gguf.quant.types import FILE_TYPES, PLAIN
 from converters.to_gguf.rope.loader import TABLES
 from ropeconv.arch.blocks.moe import MixtureOfExperts
@@ -46,7 +48,8 @@ def _token_problems(metadata: Mapping[str, Any], tensors: Mapping[str, Tensor]) 
 def _type_problems(metadata: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> list[str]:
     """Whether the file type, which chooses the limits, is the matrices'.
 
-    A block type may fall back to others by width.
+    A type of blocks is that of most of them, or what llama.cpp falls back to where rows do not fill
+    its blocks.
     """
     number = metadata.get("general.file_type")
     claimed = next((row for row in FILE_TYPES.values() if row.number == number), None)
@@ -54,7 +57,12 @@ def _type_problems(metadata: Mapping[str, Any], tensors: Mapping[str, Tensor]) -
     if claimed is None or not stored:
         return []
     blocks = any(dtype not in PLAIN for dtype in stored)
-    if blocks == claimed.quantised and (blocks or claimed.base in stored):
+    narrower = NARROWER.get(claimed.base, claimed.base)
+    widths = {tensor.shape[-1] for tensor in tensors.values() if len(tensor.shape) > 1}
+    usual = {claimed.base, narrower}
+    if not any(fits_blocks(narrower, width) for width in widths):
+        usual.add("F16")
+    if blocks == claimed.quantised and usual.intersection(stored):
         return []
     return [f"general.file_type says {claimed.name}, the tensors are {', '.join(stored)}"]
 
