@@ -29,7 +29,8 @@ class RopeSpelling:
     beside `type` that the class of that major takes, no more and no fewer. translate: (a stated
     dict, theta beside it, rotary size) -> what the class makes of it, in the words of other
     classes. kept: keys of the dict that other parts of the model read, and that a rewritten one
-    keeps.
+    keeps. unstated: the dict that the class takes where a config has none. default_context: the
+    context that it takes where a config has no length, tokens; None = one must be stated.
     """
 
     default_theta: Mapping[str, float] = field(default_factory=lambda: {FULL: 10000.0})
@@ -45,6 +46,8 @@ class RopeSpelling:
         found
     )
     kept: tuple[str, ...] = ()
+    unstated: Mapping[str, Any] = field(default_factory=lambda: {"rope_type": "default"})
+    default_context: int | None = None
 
     @property
     def yarn_is_longrope(self) -> bool:

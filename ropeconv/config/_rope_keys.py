@@ -112,11 +112,12 @@ def read_dict(config: Mapping[str, Any], key: str) -> Mapping[str, Any] | None:
 
 
 def per_layer_dicts(
-    config: Mapping[str, Any], layer: str, *, kinds: Sequence[str], nested: bool
+    config: Mapping[str, Any], layer: str, *, kinds: Sequence[str], spelling: RopeSpelling
 ) -> list[tuple[str, Mapping[str, Any]]]:
     """[(where, dict)]: everything config.json says of `layer`'s rope, one entry a generation, at
     least one.
     """
+    nested = spelling.nested
     newer, older = read_dict(config, "rope_parameters"), read_dict(config, "rope_scaling")
     found: list[tuple[str, Mapping[str, Any]]] = []
     if newer is not None:
@@ -126,7 +127,7 @@ def per_layer_dicts(
         # layers only.
         merged = {**found[0][1], **older} if nested and found else older
         found.append(("rope_scaling", merged))
-    return found or [("config.json", {"rope_type": "default"})]
+    return found or [("config.json without rope_parameters", spelling.unstated)]
 
 
 def _newer(

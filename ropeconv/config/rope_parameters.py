@@ -45,12 +45,12 @@ def read_ropes(
 
     def read_layer(layer: str) -> Rope:
         found: list[tuple[str, Rope]] = []
-        for where, stated in per_layer_dicts(config, layer, kinds=kinds, nested=spelling.nested):
+        for where, stated in per_layer_dicts(config, layer, kinds=kinds, spelling=spelling):
             beside = top.theta({}, layer, where=where)
             values = spelling.translate(stated, beside, rotary_sizes[layer])
             kind = find_rope_type(values, where=where, yarn_is_longrope=spelling.yarn_is_longrope)
             trained, context, known = _contexts(
-                config, values, kind, where=where, nested=spelling.nested, argument=original_context
+                config, values, kind, where=where, spelling=spelling, argument=original_context
             )
             rope = parse_rope(
                 values,
@@ -77,7 +77,7 @@ def _contexts(
     kind: ScalingKind,
     *,
     where: str,
-    nested: bool,
+    spelling: RopeSpelling,
     argument: int | None,
 ) -> tuple[int, int, bool]:
     """(L, L', whether L was said as such) in tokens: what transformers computes with where the
@@ -86,11 +86,16 @@ def _contexts(
     for place, holder in (("config.json", config), (where, values)):
         if ORIGINAL in holder:
             _checks.whole(f"{place} {ORIGINAL}", holder[ORIGINAL])
-    limit = config.get("max_position_embeddings")
+    limit = config.get("max_position_embeddings", spelling.default_context)
     if limit is not None:
         limit = _checks.whole("config.json max_position_embeddings", limit)
     stated = _stated_context(
-        config.get(ORIGINAL), values.get(ORIGINAL), kind, where=where, nested=nested, limit=limit
+        config.get(ORIGINAL),
+        values.get(ORIGINAL),
+        kind,
+        where=where,
+        nested=spelling.nested,
+        limit=limit,
     )
     if argument is not None:
         _check_argument(argument, stated=stated, limit=limit)

@@ -166,9 +166,8 @@ def _own_sizes(stated: Stated) -> dict[str, Any]:
 
 
 def _activation(family: Architecture) -> Any:
-    """The one that the family's graph is made for; no key of a file says it."""
-    covered = family.keys["activation"].covers
-    return None if covered is None else covered[0]
+    """The one that the family's models have; no key of a file says it."""
+    return family.keys["activation"].usual
 
 
 def _config(

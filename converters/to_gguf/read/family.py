@@ -9,7 +9,7 @@ from converters.to_gguf.archs import guests
 from converters.to_gguf.archs._arch import Arch, Stated
 from converters.to_gguf.file.metadata import read_provenance
 from ropeconv import registry
-from ropeconv.arch.blocks.keys import REQUIRED, Sizes
+from ropeconv.arch.blocks.keys import Sizes
 from ropeconv.arch.family import Architecture
 from ropeconv.arch.layers import FULL
 from ropeconv.errors import CheckpointError
@@ -54,17 +54,14 @@ def _says(stated: Stated, family: Architecture) -> bool:
 
 
 def complete(family: Architecture, stated: Mapping[str, Any]) -> Sizes:
-    """Every size of the family: the file's, else what the family's graph is made for."""
+    """Every size of the family: the file's, else what the family's models have."""
     values: dict[str, Any] = {}
     for name, key in family.keys.items():
         if name in stated:
             values[name] = stated[name]
-        elif key.covers:
-            values[name] = key.covers[0]
-        elif key.derived is not None:
-            values[name] = key.derived(Sizes(values))
         else:
-            values[name] = None if key.default is REQUIRED else key.default
+            derived = key.derived
+            values[name] = key.usual if derived is None else derived(Sizes(values))
     return Sizes(values)
 
 

@@ -79,7 +79,8 @@ class Key:
     is always derived. default: the
     value when no key is there, as transformers' config class has it. derived: (sizes read so far)
     -> the value when no key is there or it is null. check: what the value must be. covers: the
-    values that the family's blocks compute; None = all that pass the check.
+    values that the family's blocks compute; None = all that pass the check. form: it says how
+    others are spelled, and nothing that they do not.
     """
 
     names: tuple[str, ...]
@@ -87,11 +88,21 @@ class Key:
     derived: Callable[[Sizes], Any] | None = None
     check: Check | None = None
     covers: tuple[Any, ...] | None = None
+    form: bool = False
 
     @property
     def is_flag(self) -> bool:
         """Whether it switches something on or off."""
         return self.check is flag
+
+    @property
+    def usual(self) -> Any:
+        """What is taken where a format cannot say it: the class's default, else the first of
+        `covers`.
+        """
+        if self.default is not REQUIRED:
+            return self.default
+        return self.covers[0] if self.covers else None
 
     def read(self, config: Mapping[str, Any], sizes: Sizes) -> Any:
         """The value in `config`; REQUIRED when there is none and none can be had."""

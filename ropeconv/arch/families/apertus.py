@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from ropeconv.arch.blocks.keys import Key, Sizes, switch
+from ropeconv.arch.blocks.keys import Key, Sizes, fixed, switch
 from ropeconv.arch.blocks.mlp import PlainMlp, plain_mlp
 from ropeconv.arch.blocks.norm import rms_norm
 from ropeconv.arch.blocks.residual import PreNorm
@@ -18,6 +18,15 @@ from ropeconv.arch.layers import FULL
 from ropeconv.arch.stack import Layer
 
 XIELU = ("xielu",)
+# of a config without rope_parameters, whatever its rope_theta
+UNSTATED = {
+    "rope_type": "llama3",
+    "rope_theta": 12_000_000.0,
+    "factor": 8.0,
+    "original_max_position_embeddings": 8192,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+}
 
 
 def _mlp(s: Sizes) -> PlainMlp:
@@ -37,6 +46,10 @@ ARCH = Architecture(
         **with_defaults(norm_eps=1e-5),
         "activation": Key(("hidden_act",), "xielu", covers=XIELU),
         "attention_bias": switch("attention_bias", default=False),
+        # what published configs say beside, and the class computes whatever they say
+        "qk_norm": fixed("qk_norm", True),
+        "post_norm": fixed("post_norm", False),
+        "mlp_bias": fixed("mlp_bias", False),
     },
     layer=lambda s, kind, _: Layer(
         kind,
@@ -47,6 +60,6 @@ ARCH = Architecture(
         with_head_norms(self_attention(s, bias=s.attention_bias, output_bias=s.attention_bias), s),
         _mlp(s),
     ),
-    rope=RopeSpelling(default_theta={FULL: 12_000_000.0}),
+    rope=RopeSpelling(default_theta={FULL: 12_000_000.0}, unstated=UNSTATED),
     source="transformers models/apertus/modeling_apertus.py",
 )

@@ -12,6 +12,16 @@ from ropeconv.arch.families._standard import (
 from ropeconv.arch.family import Architecture, RopeSpelling
 from ropeconv.arch.stack import Layer
 
+# of a config without rope_parameters, whatever its rope_theta
+UNSTATED = {
+    "rope_type": "llama3",
+    "rope_theta": 1_000_000.0,
+    "factor": 16.0,
+    "original_max_position_embeddings": 8192,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+}
+
 ARCH = Architecture(
     name="cwm",
     classes=("CwmForCausalLM",),
@@ -27,6 +37,6 @@ ARCH = Architecture(
         self_attention(s, window=window(s, kind)),
         gated(s),
     ),
-    rope=RopeSpelling(default_theta={layers.FULL: 1_000_000.0}),
+    rope=RopeSpelling(default_theta={layers.FULL: 1_000_000.0}, unstated=UNSTATED),
     source="transformers models/cwm/modeling_cwm.py",
 )

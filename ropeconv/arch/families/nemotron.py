@@ -1,7 +1,7 @@
 """Nemotron and Minitron: LayerNorm (1 + weight), an MLP without a gate; half of a head rotates."""
 
 from ropeconv.arch.blocks.head import head
-from ropeconv.arch.blocks.keys import Key, epsilon, switch
+from ropeconv.arch.blocks.keys import Key, epsilon, fixed, switch, whole
 from ropeconv.arch.blocks.mlp import RELU2, plain_mlp
 from ropeconv.arch.blocks.norm import layer_norm
 from ropeconv.arch.blocks.residual import PreNorm
@@ -15,10 +15,13 @@ ARCH = Architecture(
     classes=("NemotronForCausalLM",),
     keys={
         **KEYS,
+        "num_kv_heads": Key(("num_key_value_heads",), check=whole),  # the class fills in none
         "norm_eps": Key(("norm_eps",), 1e-5, check=epsilon),
         "activation": Key(("hidden_act",), "relu2", covers=RELU2),
         "attention_bias": switch("attention_bias", default=False),
         "mlp_bias": switch("mlp_bias", default=False),
+        # what the first converters wrote, and the class does not read
+        "layer_norm_eps": fixed("layer_norm_eps", 1e-5),
     },
     layer=lambda s, kind, _: Layer(
         kind,
@@ -31,7 +34,7 @@ ARCH = Architecture(
     ),
     head=lambda s: head(s, norm=layer_norm(Role.OUTPUT_NORM, "model.norm", s, offset=1.0)),
     rope=RopeSpelling(default_partial=0.5, takes_partial=True),
-    ignores=frozenset({"norm_type"}),
+    ignores=frozenset({"norm_type", "unk_token_id"}),
     drops=(INV_FREQ,),
     source="transformers models/nemotron/modeling_nemotron.py",
 )

@@ -1,6 +1,8 @@
 """OLMo 1: LayerNorms without tensors; q, k and v are clamped where the config says so."""
 
+import math
 from dataclasses import replace
+from typing import Any
 
 from ropeconv.arch.blocks.head import head
 from ropeconv.arch.blocks.keys import Key, Sizes, switch
@@ -14,6 +16,12 @@ from ropeconv.arch.stack import Layer
 EPSILON = 1e-5  # fixed in the class
 
 
+def _bound(value: Any) -> str | None:
+    """What q, k and v are held within."""
+    good = isinstance(value, float | int) and not isinstance(value, bool) and 0 < value < math.inf
+    return None if value is None or good else f"must be a positive number or null, not {value!r}"
+
+
 def _norm(role: Role, s: Sizes) -> BareLayerNorm:
     return BareLayerNorm(role, s.hidden_size, EPSILON)
 
@@ -24,7 +32,7 @@ ARCH = Architecture(
     keys={
         **with_defaults(activation="silu"),
         "norm_eps": Key((), EPSILON),
-        "clip_qkv": Key(("clip_qkv",), None),
+        "clip_qkv": Key(("clip_qkv",), None, check=_bound),
         "attention_bias": switch("attention_bias", default=False),
     },
     layer=lambda s, kind, _: Layer(

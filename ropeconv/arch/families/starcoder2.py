@@ -13,6 +13,17 @@ from ropeconv.arch.families._standard import LAYER, self_attention, window, with
 from ropeconv.arch.family import Architecture
 from ropeconv.arch.stack import Layer
 
+# published configs keep them beside the keys of today, and the class reads none
+OF_STARCODER_1 = (
+    "activation_function",
+    "attention_softmax_in_fp32",
+    "layer_norm_epsilon",
+    "mlp_type",
+    "norm_type",
+    "scale_attention_softmax_in_fp32",
+    "scale_attn_weights",
+)
+
 ARCH = Architecture(
     name="starcoder2",
     classes=("Starcoder2ForCausalLM",),
@@ -34,6 +45,6 @@ ARCH = Architecture(
         plain_mlp(s, f"{LAYER}.mlp", up="c_fc", down="c_proj", bias=s.use_bias),
     ),
     head=lambda s: head(s, norm=layer_norm(Role.OUTPUT_NORM, "model.norm", s)),
-    ignores=frozenset({"embedding_dropout", "residual_dropout", "mlp_type", "norm_type"}),
+    ignores=frozenset({"embedding_dropout", "residual_dropout", *OF_STARCODER_1}),
     source="transformers models/starcoder2/modeling_starcoder2.py",
 )
