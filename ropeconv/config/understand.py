@@ -94,9 +94,9 @@ def _check_tie(tensors: Mapping[str, Tensor], stack: Stack) -> None:
 
 
 def _check_dtype(name: str, tensor: Tensor) -> None:
-    # block types count as numbers: ggml's, and int4 and int8 of an ONNX folder that is read back
-    plain = {"F32", "F16", "BF16", "int4", "int8"}
-    if tensor.dtype in plain or tensor.dtype.startswith(("Q", "IQ")):
+    # block types count as numbers: ggml's, and those of an ONNX folder that is read back
+    plain = {"F32", "F16", "BF16"}
+    if tensor.dtype in plain or tensor.dtype.startswith(("Q", "IQ", "int")):
         return
     raise CheckpointError(
         f"tensor {name} is stored as {tensor.dtype}; ropeconv reads float32, float16 and bfloat16"

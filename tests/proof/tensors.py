@@ -69,3 +69,10 @@ def quantize(values: np.ndarray, kind: str) -> np.ndarray:
         == out.nbytes
     )
     return out
+
+
+def in_ggml(values: np.ndarray, kind: str) -> np.ndarray:
+    """(n, c) numbers as a ggml type holds them."""
+    from gguf import GGMLQuantizationType, quants
+
+    return np.array(quants.dequantize(quantize(values, kind), GGMLQuantizationType[kind]))

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import Any
 
 from ropeconv import registry
 from ropeconv.errors import CannotExpress, RopeconvError, unknown_name
-from ropeconv.gates import BlockLimits, Gates
+from ropeconv.gates import SYMMETRIC, THROUGH_ZERO, BlockLimits, Gates, Steps
 
-SMALLEST, LARGEST = 16, 256  # block sizes that MatMulNBits has kernels for
+SIZES = (16, 32, 64, 128, 256)  # of blocks that MatMulNBits has kernels for
+SMALLEST, LARGEST = SIZES[0], SIZES[-1]
 INT8_ACTIVATIONS = 4  # accuracy level
 LEVELS = {0: "as the runtime likes", 1: "float32", 2: "float16", 3: "bfloat16", 4: "int8"}
 
@@ -31,6 +33,11 @@ class Blocks:
     bits: int
     size: int
     symmetric: bool
+
+    @property
+    def name(self) -> str:
+        """What the proof calls a tensor in them: "int4/32", "int8/64 symmetric"."""
+        return f"int{self.bits}/{self.size}{' symmetric' * self.symmetric}"
 
     def count(self, columns: int) -> int:
         """Blocks in a row; the last one may be filled in part."""
@@ -97,6 +104,23 @@ BYTES = Blocks(8, 32, symmetric=True)
 HALVES = Blocks(4, 32, symmetric=False)
 _HEADS = {blocks.bits: blocks for blocks in (BYTES, HALVES)}
 _PARTS = ("linear", "embedding", "head")
+
+
+def block_limits(bits: int, *, rms: float, worst: float) -> dict[str, BlockLimits]:
+    """Of blocks of every size, by name: rms over a tensor, worst over a block, and in its steps.
+
+    Measured as ggml's types are (converters/to_gguf/quant/steps.py): the worst block is off by 0.53
+    steps, a block of zeros by 0.5 (256 values and one outlier) and more, a zero point by 1.
+    """
+    found = {}
+    for size, symmetric in product(SIZES, (False, True)):
+        blocks = Blocks(bits, size, symmetric=symmetric)
+        ends = SYMMETRIC if symmetric else THROUGH_ZERO
+        steps = Steps(size, 2**bits - (not symmetric), ends, 0.65)
+        found[blocks.name] = BlockLimits(
+            rms, -0.001, 0.001, worst, size, projected=True, steps=steps
+        )
+    return found
 
 
 def weight_types() -> Mapping[str, WeightType]:

@@ -7,8 +7,8 @@ folder): 0.24 under an 8-bit head (98.4 MiB), 0.34 under a 4-bit head of the sam
 --head-bits 8 where size matters less.
 """
 
-from converters.to_onnx.quant._types import HALVES, WeightType
-from ropeconv.gates import BlockLimits, Gates
+from converters.to_onnx.quant._types import HALVES, WeightType, block_limits
+from ropeconv.gates import Gates
 
 TYPE = WeightType(
     "int4",
@@ -16,7 +16,7 @@ TYPE = WeightType(
     # measured: NMSE 0.59, KL 0.39, top-1 0.516, loss 0.47
     gates=Gates(2.0, 0.8, 0.45, 1.0),
     # blocks of 16 to 256, with and without zero points: rms 0.05 to 0.29, rest 1e-5
-    limits={"int4": BlockLimits(0.32, -0.001, 0.001, 0.6, 256, projected=True)},
+    limits=block_limits(4, rms=0.32, worst=0.6),
     linear=HALVES,
     embedding=HALVES,
     head=HALVES,

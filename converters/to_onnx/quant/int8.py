@@ -1,7 +1,7 @@
 """8 bits in blocks of 32 without zero points, everywhere: KL divergence 0.006 on SmolLM2-135M."""
 
-from converters.to_onnx.quant._types import BYTES, WeightType
-from ropeconv.gates import BlockLimits, Gates
+from converters.to_onnx.quant._types import BYTES, WeightType, block_limits
+from ropeconv.gates import Gates
 
 TYPE = WeightType(
     "int8",
@@ -12,7 +12,7 @@ TYPE = WeightType(
     # of which 8 are chosen in 12 layers of a random model, NMSE 6e-4, KL 4e-4, top-1 0.938
     mixtures=Gates(5e-3, 3e-3, 0.85, 0.02),
     # blocks of 16 to 256: rms 0.003 to 0.024, rest 1e-5
-    limits={"int8": BlockLimits(0.03, -0.001, 0.001, 0.07, 256, projected=True)},
+    limits=block_limits(8, rms=0.03, worst=0.07),
     linear=BYTES,
     embedding=BYTES,
     head=BYTES,

@@ -79,8 +79,8 @@ class BlockTensor:
 
     @property
     def dtype(self) -> str:
-        """The name under which the proof has its limits: int4, int8."""
-        return f"int{self.blocks.bits}"
+        """The name under which the proof has its limits."""
+        return self.blocks.name
 
     def rows(self, start: int, stop: int) -> Rows:
         """The numbers that onnxruntime multiplies by."""
