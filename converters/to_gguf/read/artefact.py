@@ -9,6 +9,7 @@ from typing import Any
 
 from converters.to_gguf import run
 from converters.to_gguf.archs import find_arch
+from converters.to_gguf.archs._arch import Stated
 from converters.to_gguf.file.metadata import read_provenance
 from converters.to_gguf.quant.types import FILE_TYPES, PLAIN
 from converters.to_gguf.read.accounts import unexpected
@@ -19,6 +20,7 @@ from converters.to_gguf.read.probes import make_probes
 from converters.to_gguf.read.problems import problems
 from converters.to_gguf.read.tensors import GgufTensor, open_tensors, read_metadata
 from converters.to_gguf.read.twin import Twin
+from converters.to_gguf.rope.rope_parameters import narrowed, rotary_size
 from converters.to_gguf.rope.run_rope import frequencies
 from converters.to_gguf.rope.settings import rope_problems
 from converters.to_gguf.tokenizer.special_tokens import ENDS
@@ -30,8 +32,9 @@ from converters.to_gguf.tokenizer.token_table import (
     UNUSED,
     USER_DEFINED,
 )
+from ropeconv import registry
 from ropeconv.artefact import Artefact, Raw
-from ropeconv.model import Model
+from ropeconv.model import Checkpoint, Model
 from ropeconv.rope.spec import Frequencies
 
 MERGES = "tokenizer.ggml.merges"
@@ -53,9 +56,10 @@ def open_artefact(path: Path) -> Artefact:
     checkpoint = open_checkpoint(path)
     path = checkpoint.path
     metadata, tensors = checkpoint.metadata, open_tensors(path)
-    arch = find_arch(metadata).name
+    stated = Stated(find_arch(metadata), metadata, tensors.keys())
+    arch = stated.arch.name
     wrong = [*rope_problems(metadata, tensors), *problems(metadata, tensors)]
-    solved = {} if wrong else _frequencies(metadata, tensors)
+    solved = {} if wrong else _rotary_frequencies(stated, tensors, checkpoint)
     context = int(metadata[f"{arch}.context_length"])
     trained = int(metadata.get(f"{arch}.rope.scaling.original_context_length", context))
     blocks = any(tensor.dtype not in PLAIN for tensor in tensors.values())
@@ -95,6 +99,16 @@ def _frequencies(
     metadata: Mapping[str, Any], tensors: Mapping[str, GgufTensor]
 ) -> dict[str, Frequencies | None]:
     return dict(frequencies(metadata, tensors))
+
+
+def _rotary_frequencies(
+    stated: Stated, tensors: Mapping[str, GgufTensor], checkpoint: Checkpoint
+) -> dict[str, Frequencies | None]:
+    """Of the pairs that rotate in the family, where the graph turns whole heads."""
+    family = registry.architectures()[checkpoint.config["model_type"]]
+    pairs = rotary_size(stated, tensors, family.rope) // 2
+    found = _frequencies(stated.metadata, tensors)
+    return {kind: one and narrowed(one, stated, pairs) for kind, one in found.items()}
 
 
 def _unexpected(metadata: Mapping[str, Any], model: Model) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,9 @@ from ropeconv.arch.family import RopeSpelling
 from ropeconv.arch.layers import FULL, SLIDING
 from ropeconv.errors import CheckpointError
 from ropeconv.model import Tensor, main_of
+from ropeconv.rope.build import find_kind
+from ropeconv.rope.solve import solve
+from ropeconv.rope.spec import Frequencies, Rope
 
 TRAINED = "original_max_position_embeddings"
 
@@ -32,9 +36,10 @@ def rope_config(
         )
     trained = stated.get("rope.scaling.original_context_length", context)
     rotary_dim = rotary_size(stated, tensors, spelling)
-    scaling = _scaling(stated, tensors, trained=trained, context=context, pairs=rotary_dim // 2)
+    pairs = rotary_dim // 2
+    scaling = _scaling(stated, tensors, trained=trained, context=context, pairs=pairs)
     if spelling.rope_types is not None and scaling["rope_type"] not in spelling.rope_types:
-        scaling = _as_divisors(stated, tensors, trained=trained, context=context)
+        scaling = _as_divisors(stated, tensors, trained=trained, context=context, pairs=pairs)
     full = {"rope_theta": shortest(stated.get("rope.freq_base", DEFAULT_BASE)), **scaling}
     if spelling.takes_partial:
         full["partial_rotary_factor"] = rotary_dim / head_dim
@@ -59,6 +64,21 @@ def rotary_size(stated: Stated, tensors: Mapping[str, Tensor], spelling: RopeSpe
     return 2 * int(np.sum(read_table(tensors[FREQS]) < STILL))
 
 
+def narrowed(found: Frequencies, stated: Stated, pairs: int) -> Frequencies:
+    """The first `pairs` of what a graph turns, where the others stand still."""
+    if len(found.inv_freq) == pairs:
+        return found
+    theta = float(stated.get("rope.freq_base", DEFAULT_BASE))
+    part = Rope("default", theta, 2 * pairs, 1, 1, find_kind("default").parameters())
+    long = found.long_inv_freq
+    return replace(
+        found,
+        base_inv_freq=solve(part).inv_freq,
+        inv_freq=found.inv_freq[:pairs],
+        long_inv_freq=None if long is None else long[:pairs],
+    )
+
+
 def shortest(value: float) -> float:
     """The decimal that was meant by a float32: 100000.0, 1e-05."""
     from numpy import float32
@@ -70,7 +90,7 @@ def _scaling(
     stated: Stated, tensors: Mapping[str, Tensor], *, trained: int, context: int, pairs: int
 ) -> dict[str, Any]:
     if any(name in tensors for name in TABLES):
-        return _as_divisors(stated, tensors, trained=trained, context=context)
+        return _as_divisors(stated, tensors, trained=trained, context=context, pairs=pairs)
     kind = stated.get("rope.scaling.type", DEFAULT_TYPE)
     factor = stated.get("rope.scaling.factor", stated.get("rope.scale_linear", 1.0))
     factor = float(factor or 1.0)
@@ -106,14 +126,15 @@ def _longrope(
 
 
 def _as_divisors(
-    stated: Stated, tensors: Mapping[str, Tensor], *, trained: int, context: int
+    stated: Stated, tensors: Mapping[str, Tensor], *, trained: int, context: int, pairs: int
 ) -> dict[str, Any]:
     """LongRoPE with the numbers that llama.cpp computes from tables, type and factor together.
 
     A table that the loader refuses counts too: the doctor reports the file and mends it from this
     reading.
     """
-    solved = main_of(frequencies(stated.metadata, tensors, lenient=True))
+    found = main_of(frequencies(stated.metadata, tensors, lenient=True))
+    solved = narrowed(found, stated, pairs)
     short = [float(value) for value in solved.rho]
     long = short if solved.long_rho is None else [float(value) for value in solved.long_rho]
     magnitude = solved.attention_factor
