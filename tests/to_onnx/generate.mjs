@@ -1,5 +1,5 @@
 // Greedy ids by transformers.js. usage: node generate.mjs '[{"folder": F, "prompts": [P, ...], "tokens": N}, ...]', run in
-// the folder where @huggingface/transformers is installed; prints [{"prompt": [ids, ...], "ids": [ids, ...]}, ...].
+// the folder where @huggingface/transformers is installed; prints [{"prompt": [ids, ...], "ids": [ids, ...]} or {"error": text}, ...].
 import { createRequire } from "node:module";
 import path from "node:path";
 import { pathToFileURL } from "node:url";
@@ -26,5 +26,7 @@ async function generate({ folder, prompts, tokens }) {
 }
 
 const results = [];
-for (const job of JSON.parse(process.argv[2])) results.push(await generate(job));
+for (const job of JSON.parse(process.argv[2])) {
+  results.push(await generate(job).catch((error) => ({ error: String(error) })));
+}
 console.log(JSON.stringify(results));

@@ -14,7 +14,7 @@ from converters.to_onnx.write import emit
 from ropeconv.extend import ScalingRequest
 from ropeconv.prepare import prepare
 from ropeconv.target import Emitted
-from tests.families import random_ids
+from tests.families import nmse, random_ids
 
 PI = ScalingRequest(kind="linear", factor=4)
 
@@ -96,6 +96,30 @@ def relative(got: np.ndarray, wanted: np.ndarray) -> float:
     """Largest difference over the largest logit; infinite for what is not a number."""
     worst = float(np.abs(got - wanted).max() / np.abs(wanted).max())
     return worst if np.isfinite(worst) else float("inf")
+
+
+def differences(out: Path, model: Any, *, length: int = 64) -> float:
+    """The largest NMSE: padded rows decoded on, one text at once and in parts, scattered places.
+
+    length: tokens of the scattered one; the text has twice as many.
+    """
+    ids, positions, mask = padded_batch()
+    real = mask.astype(bool)
+    got = in_onnxruntime(out, ids, positions=positions, mask=mask, cuts=(36, 37, 38, 39))
+    wanted = in_transformers(model, ids, positions=positions, mask=mask)
+    text = np.array([random_ids(2 * length)])
+    alone = in_transformers(model, text)
+    places = np.sort(np.random.default_rng(0).choice(4 * length, length, replace=False))[None]
+    apart = text[:, :length]
+    return max(
+        nmse(got[real], wanted[real]),
+        nmse(in_onnxruntime(out, text), alone),
+        nmse(in_onnxruntime(out, text, cuts=(length, 2 * length - 1)), alone),
+        nmse(
+            in_onnxruntime(out, apart, positions=places),
+            in_transformers(model, apart, positions=places),
+        ),
+    )
 
 
 def load(source: Path, **changes: Any) -> Any:

@@ -5,24 +5,20 @@ no longer do once the graph has lost it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from converters.to_onnx.options import Options
-from converters.to_onnx.write import emit
-from ropeconv.errors import RopeconvError
-from ropeconv.prepare import prepare
-from tests.checkpoints import save_checkpoint, with_config
-from tests.families import nmse, random_ids
+from tests.checkpoints import save_checkpoint
+from tests.families import nmse
 from tests.to_onnx import graph_faults as faults
 from tests.to_onnx.graph_faults import Fault
 from tests.to_onnx.onnx_folders import (
     convert,
-    in_onnxruntime,
+    differences,
     in_transformers,
     load,
     padded_batch,
@@ -131,28 +127,6 @@ CASES: dict[str, Case] = {
 }
 
 
-def differences(out: Path, model: Any) -> float:
-    """The largest NMSE: padded rows decoded on, one text at once and in parts, scattered places."""
-    ids, positions, mask = padded_batch()
-    real = mask.astype(bool)
-    cuts = (36, 37, 38, 39)
-    got = in_onnxruntime(out, ids, positions=positions, mask=mask, cuts=cuts)
-    wanted = in_transformers(model, ids, positions=positions, mask=mask)
-    text = np.array([random_ids(2 * L)])
-    alone = in_transformers(model, text)
-    places = np.sort(np.random.default_rng(0).choice(4 * L, L, replace=False))[None]
-    apart = text[:, :L]
-    return max(
-        nmse(got[real], wanted[real]),
-        nmse(in_onnxruntime(out, text), alone),
-        nmse(in_onnxruntime(out, text, cuts=(L, 2 * L - 1)), alone),
-        nmse(
-            in_onnxruntime(out, apart, positions=places),
-            in_transformers(model, apart, positions=places),
-        ),
-    )
-
-
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """(name of a case) -> its checkpoint and transformers' model."""
@@ -223,58 +197,3 @@ def test_onnx_s_own_evaluator_computes_it_too(name: str, made: Any, tmp_path: Pa
     got, real = in_evaluator(tmp_path / "out", ids, positions, mask), mask.astype(bool)
     wanted = in_transformers(model, ids, positions=positions, mask=mask)
     assert nmse(got[real], wanted[real]) <= LIMIT
-
-
-def capped_attention(cap: float) -> Any:
-    """Attention as granite_swa's class has it, scores held below `cap` before mask and sinks."""
-    import torch
-
-    def attend(
-        module: Any, query: Any, key: Any, value: Any, mask: Any, scaling: float, **_: Any
-    ) -> tuple[Any, None]:
-        groups = query.shape[1] // key.shape[1]
-        key, value = (each.repeat_interleave(groups, dim=1) for each in (key, value))
-        scores = torch.tanh(query @ key.transpose(2, 3) * scaling / cap) * cap + mask
-        sinks = module.sinks.reshape(1, -1, 1, 1).expand(*scores.shape[:3], 1)
-        shares = torch.cat([scores, sinks], dim=-1).softmax(dim=-1)[..., :-1]
-        return (shares @ value).transpose(1, 2).contiguous(), None
-
-    return attend
-
-
-@pytest.mark.parametrize("profile", PROFILES)
-def test_windows_sinks_caps_and_scales_together(profile: str, tmp_path: Path) -> None:
-    """No family has them all; transformers computes them by an attention that is its user's."""
-    from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.masking_utils import eager_mask
-
-    cap = 1.5
-    AttentionInterface.register("capped", capped_attention(cap))
-    AttentionMaskInterface.register("capped", eager_mask)
-    source = save_checkpoint(tmp_path / "model", "granite_swa", context=L, sliding_window=24)
-    reference = load(source)
-    reference.set_attn_implementation("capped")
-    plain = prepare(source, None)
-    layers = tuple(
-        replace(layer, mixer=replace(layer.mixer, softcap=cap)) for layer in plain.stack.layers
-    )
-    capped = replace(plain, stack=replace(plain.stack, layers=layers))
-    for model, close in ((capped, True), (plain, False)):
-        emit(model, tmp_path / "out", options=Options(force=True, profile=profile))
-        found = differences(tmp_path / "out", reference)
-        assert found <= LIMIT if close else found > SEEN
-
-
-@pytest.mark.parametrize("profile", PROFILES)
-@pytest.mark.parametrize("key", ["attention_multiplier", "attn_logit_softcapping"])
-@pytest.mark.parametrize("value", [0.0, -0.5])
-def test_numbers_that_the_operators_take_for_none_are_refused(
-    key: str, value: float, profile: str, tmp_path: Path
-) -> None:
-    family = {"attention_multiplier": "granite"}.get(key, "gemma2")
-    source = save_checkpoint(tmp_path / "model", family, context=L)
-    bad = with_config(source, tmp_path / "bad", **{key: value})
-    with pytest.raises(RopeconvError, match=r"positive|other than 0") as refusal:
-        convert(bad, tmp_path / "out", None, profile=profile)
-    assert "\n" not in str(refusal.value)
-    assert not (tmp_path / "out").exists()
