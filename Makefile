@@ -12,7 +12,7 @@ QUICK := not (llama or torch or node or real or gpu)
 # What shows that an older runtime computes the same: minutes.
 LOWEST := not (cell or node or real or gpu)
 
-.PHONY: sample check test grid gpu lowest wheel bench clients format clean
+.PHONY: sample check test grid faults gpu lowest wheel bench clients format clean
 
 # The main job on a real model: SmolLM2 made 4 times longer, written as GGUF, verified.
 sample: $(VENV)/.sample
@@ -35,6 +35,11 @@ test: $(VENV)/.sample clients build/transformers4/.installed
 # Every cell of the grids, written to docs/grid.md; README's table is cut from it.
 grid: $(VENV)/.installed build/transformers4/.installed
 	pytest tests/to_gguf/test_grid.py tests/to_safetensors/test_grid.py tests/to_onnx/test_grid_onnx.py --grid docs/grid.md
+
+# Which planted faults verify sees, type by type, written to docs/faults.md; then that sound files pass: half an hour.
+faults: $(VENV)/.sample
+	python -m bench.faults
+	python -m bench.faults.sound
 
 # What needs a CUDA device.
 gpu: $(VENV)/.sample
