@@ -201,7 +201,7 @@ def _types(model: Model, arch: Arch, placed: list[Plan], file_type: FileType) ->
         [(p.name, p.tensor.shape) for p in placed],
         file_type,
         arch=arch,
-        n_layer=len(model.stack.layers),
+        n_layer=len(model.stack.layers) + arch.spare_layers(model.stack),
         n_head=attention.num_heads,
         n_head_kv=attention.num_kv_heads,
         n_expert=_experts(model.stack),

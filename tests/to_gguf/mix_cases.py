@@ -41,6 +41,9 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
     "gptneox": (FUSED, NORMS, FUSED),
     "qwen3moe": ((*ATTENTION, *EXPERTS), (*NORMS, "attn_q_norm", "attn_k_norm"), ()),
     "qwen2moe": ((*ATTENTION, *EXPERTS, *SHARED), NORMS, ()),
+    "falcon": (FUSED, NORMS, ("attn_norm",)),
+    "olmo": (SPLIT, (), ()),
+    "jais2": ((*ATTENTION, "ffn_up", "ffn_down"), NORMS, SPLIT[:4]),
     "granite_swa": (
         (*ATTENTION, "ffn_gate_up_exps", "ffn_down_exps", "ffn_up_shexp", "ffn_down_shexp"),
         NORMS,
@@ -134,6 +137,10 @@ CASES = (
     Case("qwen2moe", 16, experts=60, ff=512),
     Case("glm4moe", 16, experts=8, kv_heads=2, dense_first=3),
     Case("granite_swa", 16, experts=8, kv_heads=2),
+    Case("falcon", 32, kv_heads=1),
+    Case("falcon", 16, cols=96, tied=True),
+    Case("olmo", 80, only=RULED),
+    Case("jais2", 68, only=RULED),
 )
 GRID = [(case, name) for case in CASES for name in FILE_TYPES]
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from converters.to_gguf.archs import architectures
 from converters.to_gguf.quant import mix
 from converters.to_gguf.quant.exceptions import NO_EXCEPTIONS, Exceptions
 from converters.to_gguf.quant.ggml import quantize_rows
@@ -177,10 +178,29 @@ def test_model_rules_are_needed(
     assert any(unlike(choose(case, name), reference(case, name)[0]) for case, name in GRID)
 
 
-ARCH_FAULTS = {
+FALCON = architectures()["falcon"].mix
+
+
+def without(exceptions: Exceptions, role: str, name: str) -> Exceptions:
+    """The exceptions with the common lines for one role and file type."""
+    table = exceptions.mix[role] | {name: mix.MIX[role].get(name, ())}
+    return replace(exceptions, mix=exceptions.mix | {role: table})
+
+
+ARCH_FAULTS: dict[str, tuple[str, Exceptions]] = {
     "qwen2 has no 70B": ("qwen2", NO_EXCEPTIONS),
     "llama has no 70B": ("llama", NO_EXCEPTIONS),
     "the 65B too": ("llama", Exceptions(seventy_b_layers=80)),
+    "olmo has no 70B": ("olmo", NO_EXCEPTIONS),
+    "jais2 has no 70B": ("jais2", NO_EXCEPTIONS),
+    "falcon is as others": ("falcon", NO_EXCEPTIONS),
+    "falcon's output is as others'": ("falcon", replace(FALCON, output=None)),
+    **{
+        f"falcon's {role} in {name} is as others'": ("falcon", without(FALCON, role, name))
+        for role, table in FALCON.mix.items()
+        for name in table
+        if table[name] != mix.MIX[role].get(name, ())
+    },
 }
 
 

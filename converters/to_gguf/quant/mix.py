@@ -10,28 +10,22 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from converters.to_gguf.quant.exceptions import Exceptions
 from converters.to_gguf.quant.ggml import fits_blocks
+from converters.to_gguf.quant.places import (
+    Lines,
+    Place,
+    anywhere,
+    first,
+    first_part,
+    outer_and_every_third,
+    shared_by_4,
+)
 from converters.to_gguf.quant.types import FILE_TYPES, FileType
 from ropeconv.errors import CannotExpress, CheckpointError
-
-
-@dataclass(frozen=True)
-class Place:
-    """What a rule may look at: the tensor is the `index`-th of `total` that play its role.
-
-    Down projections of a model with experts are counted by layer, however many of them a layer has.
-    """
-
-    role: str
-    index: int
-    total: int
-    queries_per_key: int  # attention heads that share one key-value head
-    n_expert: int = 0  # experts of a layer, 0 in a dense model
 
 
 class Named(Protocol):
@@ -46,38 +40,7 @@ class Named(Protocol):
         """Where other rules hold for it."""
 
 
-Where = Callable[[Place], bool]
-Lines = tuple[tuple[Where, str], ...]
-
-
-def anywhere(_: Place) -> bool:
-    """Every tensor of the role."""
-    return True
-
-
-def shared_by_4(place: Place) -> bool:
-    """Grouped-query attention with at least four query heads on a key-value head."""
-    return place.queries_per_key >= 4
-
-
-def outer_and_every_third(place: Place) -> bool:
-    """The first eighth, the last eighth, and every third between (`use_more_bits`)."""
-    eighth = place.total // 8
-    outer = place.index < eighth or place.index >= 7 * place.total // 8
-    return outer or (place.index - eighth) % 3 == 2
-
-
-def first(count: int) -> Where:
-    """The first `count` tensors of the role."""
-    return lambda place: place.index < count
-
-
-def first_part(parts: int) -> Where:
-    """The first `1 / parts` of the tensors of the role, rounded down."""
-    return lambda place: place.index < place.total // parts
-
-
-MIX: dict[str, dict[str, Lines]] = {
+MIX: dict[str, Mapping[str, Lines]] = {
     "attn_v": {
         "Q2_K": ((shared_by_4, "Q4_K"), (anywhere, "Q3_K")),
         "Q3_K_M": ((first(2), "Q5_K"), (anywhere, "Q4_K")),
@@ -108,7 +71,7 @@ MIX: dict[str, dict[str, Lines]] = {
 # In place of the table above for exactly eight experts: attention is a small part of their weights.
 EIGHT = 8
 RAISED = [row.name for row in FILE_TYPES.values() if row.quantised and row.base != "Q8_0"]
-MIX_OF_EIGHT: dict[str, dict[str, Lines]] = {
+MIX_OF_EIGHT: dict[str, Mapping[str, Lines]] = {
     "attn_k": dict.fromkeys(RAISED, ((anywhere, "Q8_0"),)),
     "attn_v": dict.fromkeys(RAISED, ((anywhere, "Q8_0"),)),
     "attn_output": dict.fromkeys(
@@ -198,7 +161,8 @@ def choose_types(
         sharing = n_head // n_head_kv if n_head_kv else 0
         places = _places(roles, n_layer=n_layer, sharing=sharing, n_expert=n_expert)
         for name, place in places.items():
-            types[name] = _pick(place, file_type, cols=shapes[name][-1], raised=raised)
+            cols = shapes[name][-1]
+            types[name] = _pick(place, file_type, cols=cols, raised=raised, own=arch.mix)
     return types
 
 
@@ -241,12 +205,16 @@ def _role(name: str, shape: tuple[int, ...]) -> str | None:
     return ROLES[stem]
 
 
-def _pick(place: Place, file_type: FileType, *, cols: int, raised: Mapping[str, str]) -> str:
+def _pick(
+    place: Place, file_type: FileType, *, cols: int, raised: Mapping[str, str], own: Exceptions
+) -> str:
     """The first line of the mix that holds for `place`, in a type that `cols` values can have."""
     if place.role == "output":
+        if own.output is not None:
+            return _fit(own.output, cols)
         keep = file_type.base == "Q8_0" or not fits_blocks(file_type.base, cols)
         return _fit("Q8_0" if keep else "Q6_K", cols)
-    mix = MIX | MIX_OF_EIGHT if place.n_expert == EIGHT else MIX
+    mix = MIX | (MIX_OF_EIGHT if place.n_expert == EIGHT else {}) | dict(own.mix)
     lines: Lines = mix.get(place.role, {}).get(file_type.name, ())
     picked = next((wanted for where, wanted in lines if where(place)), file_type.base)
     if place.role == "attn_v":
