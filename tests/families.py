@@ -143,7 +143,7 @@ TINY: dict[str, Tiny] = {
     ),
     "granite_swa": Tiny(LLAMA | MULTIPLIERS | {"num_hidden_layers": 4, "sliding_window": 64}),
     "hyperclovax": Tiny(LLAMA | MULTIPLIERS | HEADS | {"use_post_norm": False}),
-    "nemotron": Tiny(LLAMA | {"head_dim": 32}, partial=0.5),
+    "nemotron": Tiny(LLAMA, grid={"hidden_size": 128}, partial=0.5),
     "arcee": Tiny(LLAMA),
     "jais2": Tiny(LLAMA | HEADS),
     "apertus": Tiny(LLAMA),

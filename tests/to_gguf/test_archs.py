@@ -23,6 +23,7 @@ from tests.to_gguf.converting import convert, read_back
 from tests.to_gguf.gguf_edits import edit
 
 L = 256
+NOWHERE = {"persimmon"}  # llama.cpp has no architecture that computes it
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def test_a_family_has_one_home_and_no_obstacle_there(family: str, sources: dict[
     model = understand(open_checkpoint(sources[family]))
     found = homes(family)
     assert len([home for home in found if family in home.arch.families]) <= 1
-    assert found
+    assert bool(found) == (family not in NOWHERE)
     assert [obstacle(model, home.arch) for home in found if not home.asked][:1] in ([None], [])
 
 
@@ -53,7 +54,10 @@ def test_rows_cover_every_weight_once_and_are_undone_exactly(
             continue
         table = rows(model.stack, home.arch, rotary_dim=model.main_rope.rotary_dim)
         once = [source for row in table if not row.copy for source in row.sources]
-        assert sorted(once) == sorted(model.weights)
+        keys = [
+            name for name, place in model.weights.items() if place.weight.part in home.arch.learned
+        ]
+        assert sorted(once + keys) == sorted(model.weights)
         names = [name for row in table for name in row.names]
         assert len(set(names)) == len(names)
         for row in table:

@@ -42,12 +42,22 @@ REFUSED: dict[str, set[str]] = {
     "glm4": {"proportional"} | NO_TABLE,
     # one table, no pair of them
     "exaone4": {"longrope"},
-    # p-RoPE spreads exponents over the head; this one rotates a quarter
+    "arcee": {"longrope"},
+    "jais2": NO_TABLE,
+    "starcoder2": NO_TABLE,
+    "falcon": NO_TABLE,
+    "olmo": NO_TABLE,
+    # p-RoPE spreads exponents over the head; of these a part rotates
     "gpt_neox": {"proportional"} | NO_TABLE,
+    "nemotron": {"proportional"} | NO_TABLE,
+    "phi": {"proportional"} | NO_TABLE,
+    "stablelm": {"proportional"} | NO_TABLE,
+    # llama.cpp has no architecture for it
+    "persimmon": set(METHODS),
     # its sliding layers would take the magnitude too
     "gemma3_text": {"yarn attention_factor", "yarn mscale"} | NO_TABLE,
 }
-REASON = "dynamic|cannot carry|proportional"
+REASON = "dynamic|cannot carry|proportional|no architecture for persimmon"
 CELLS = [(family, method) for family in FAMILIES for method in METHODS]
 
 
