@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import click
 
 from ropeconv import commands, registry
+from ropeconv.errors import shown
 
 
 class Commands(click.Group):
@@ -90,7 +91,7 @@ def main(arguments: list[str] | None = None) -> Any:
 
 
 def _stop(text: str, code: int = 2) -> NoReturn:
-    click.echo(f"ropeconv: {text}", err=True)
+    click.echo(f"ropeconv: {shown(text)}", err=True)
     sys.exit(code)
 
 

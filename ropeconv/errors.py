@@ -10,11 +10,22 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+LONGEST = 1500  # characters of a message
+
+
+def shown(text: str) -> str:
+    """The text on one line of a sane length, whatever names and values of a file stand in it."""
+    plain = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:LONGEST])
+    return plain if len(text) <= LONGEST else f"{plain} ... ({len(text)} characters)"
+
 
 class RopeconvError(Exception):
-    """Base of every error that is the user's to mend."""
+    """Base of every error that is the user's to mend; its text is fit to be shown."""
 
     exit_code = 2
+
+    def __str__(self) -> str:
+        return shown(super().__str__())
 
 
 class ConfigError(RopeconvError):

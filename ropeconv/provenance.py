@@ -4,15 +4,16 @@ reference.
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 from ropeconv import __version__
 from ropeconv.artefact import Provenance
+from ropeconv.config._rope_keys import ROPE_KEYS
 from ropeconv.config.patch import huggingface_patch
 from ropeconv.errors import CheckpointError
+from ropeconv.kit.door import parse_json, read_file
 from ropeconv.model import Model
 
 ORIGIN_FILE = (
@@ -45,17 +46,23 @@ def read_origin(value: Any, *, where: str) -> Provenance:
     something else.
     """
     try:
-        return Provenance(
-            value["ropeconv"],
-            value["source"],
-            value["fingerprint"],
-            value["family"],
-            value["config"],
-        )
+        texts = [value[key] for key in ("ropeconv", "source", "fingerprint", "family")]
+        config = value["config"]
     except (KeyError, TypeError) as error:
         raise CheckpointError(
             f"{where}: provenance is unreadable ({error}); pass --reference"
         ) from error
+    if not all(isinstance(text, str) for text in texts) or not isinstance(config, dict):
+        raise CheckpointError(f"{where}: provenance is unreadable; pass --reference")
+    # everything else about the reference is its own config's to say
+    strange = sorted(key for key in config if key not in ROPE_KEYS)
+    if strange:
+        raise CheckpointError(
+            f"{where}: provenance speaks of {strange[0]}, which is no RoPE setting; the file was "
+            f"changed after it was written"
+        )
+    version, source, fingerprint, family = texts
+    return Provenance(version, source, fingerprint, family, config)
 
 
 def read_folder_origin(folder: Path) -> Provenance | None:
@@ -66,7 +73,7 @@ def read_folder_origin(folder: Path) -> Provenance | None:
     if not file.is_file():
         return None
     try:
-        value = json.loads(file.read_bytes())
+        value = parse_json(read_file(file, inside=folder))
     except ValueError as error:
         raise CheckpointError(
             f"{file}: provenance is unreadable ({error}); pass --reference"

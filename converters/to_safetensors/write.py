@@ -26,6 +26,7 @@ from converters.to_safetensors.plan import (
     shard_index,
 )
 from ropeconv.errors import OutputError, TokenizerError
+from ropeconv.kit.door import parse_json
 from ropeconv.kit.float_types import COARSEST_FIRST
 from ropeconv.kit.output import check_folder, replacing_folder
 from ropeconv.kit.views import Shifted
@@ -144,7 +145,7 @@ def _raise_limit(data: bytes, model: Model) -> bytes:
     context.
     """
     try:
-        settings = json.loads(data)
+        settings = parse_json(data)
     except ValueError as error:
         raise TokenizerError(
             f"{model.checkpoint.path}: tokenizer_config.json is not JSON ({error}); download it "

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ropeconv.errors import RopeConfigError
+from ropeconv.kit.door import parse_json, read_file
 
 if TYPE_CHECKING:
     from ropeconv.extend import ScalingRequest
@@ -176,7 +177,8 @@ def read_parameters(path: Path) -> dict[str, Any]:
     RopeConfigError when there are none.
     """
     try:
-        value = json.loads(path.read_bytes())
+        # a link that the user named is as good as the file
+        value = parse_json(read_file(path, inside=path.resolve().parent))
     except ValueError as error:
         raise RopeConfigError(f"{path}: not JSON ({error})") from error
     if not isinstance(value, dict):

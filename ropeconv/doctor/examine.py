@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from ropeconv.doctor.length_traps import LENGTH_TRAPS
 from ropeconv.doctor.runtimes import disagreements
 from ropeconv.errors import RopeConfigError
 from ropeconv.finding import ERROR, Finding
+from ropeconv.kit.door import parse_json
 from ropeconv.model import Checkpoint
 from ropeconv.target import FileReader
 
@@ -90,7 +90,7 @@ def refuse_errors(findings: list[Finding]) -> None:
 
 def _limit(data: bytes) -> int | None:
     try:
-        settings = json.loads(data)
+        settings = parse_json(data)
     except ValueError:
         return None  # the tokenizer's own reader says so
     limit = settings.get("model_max_length") if isinstance(settings, dict) else None

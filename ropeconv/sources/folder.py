@@ -15,6 +15,7 @@ from typing import Any
 from ropeconv import registry
 from ropeconv.config.wrapper import text_checkpoint
 from ropeconv.errors import CheckpointError
+from ropeconv.kit.door import check_place, parse_json, read_file
 from ropeconv.model import Checkpoint, Tensor
 from ropeconv.sources.pytorch import open_torch
 from ropeconv.sources.safetensors import open_safetensors, scattered
@@ -123,6 +124,7 @@ def _read_shards(
         )
     tensors: dict[str, Tensor] = {}
     for name in names:
+        check_place(folder / name, inside=folder)
         for key, tensor in reader(folder / name).items():
             if key in tensors:
                 raise CheckpointError(
@@ -133,12 +135,12 @@ def _read_shards(
 
 
 def _text_files(folder: Path) -> dict[str, Callable[[], bytes]]:
-    names = [name for name in TEXT_FILES if (folder / name).is_file()]
+    names = [name for name in TEXT_FILES if (folder / name).exists()]
     names += sorted(
         f"additional_chat_templates/{p.name}"
         for p in folder.glob("additional_chat_templates/*.jinja")
     )
-    return {name: partial(Path.read_bytes, folder / name) for name in names}
+    return {name: partial(read_file, folder / name, inside=folder) for name in names}
 
 
 def _download(source: str) -> Path:
@@ -159,7 +161,7 @@ def _download(source: str) -> Path:
 def read_json(path: Path, *, missing: str) -> dict[str, Any]:
     """A JSON object, or a CheckpointError that names the file."""
     try:
-        value = json.loads(path.read_bytes())
+        value = parse_json(read_file(path, inside=path.parent))
     except FileNotFoundError as error:
         raise CheckpointError(f"{path.parent}: {missing} (no {path.name})") from error
     except (ValueError, OSError) as error:
@@ -196,7 +198,7 @@ def _start_of_row(tensor: Tensor, row: int) -> bytes:
 def shard_names(index: Path) -> list[str]:
     """File names in a `*.index.json` weight map; every one a plain name inside the folder."""
     try:
-        weight_map = json.loads(index.read_bytes())["weight_map"]
+        weight_map = parse_json(read_file(index, inside=index.parent))["weight_map"]
         names = sorted(set(weight_map.values()))
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise CheckpointError(

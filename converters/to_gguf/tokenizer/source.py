@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import gc
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from ropeconv.errors import TokenizerError
+from ropeconv.kit.door import parse_json
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,8 @@ def _read_json(files: Mapping[str, bytes], name: str) -> dict[str, Any]:
     if name not in files:
         return {}
     try:
-        content = json.loads(bytes(files[name]))
-    except (ValueError, RecursionError) as error:
+        content = parse_json(bytes(files[name]))
+    except ValueError as error:
         raise TokenizerError(
             f"{name} is not valid JSON ({error}); download or save it again"
         ) from error

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ropeconv.errors import TokenizerError
+from ropeconv.kit.door import parse_json
 from ropeconv.model import Model
 
 
@@ -17,7 +18,7 @@ def read(model: Model, name: str) -> dict[str, Any]:
         return {}
     where = model.checkpoint.path
     try:
-        value = json.loads(content())
+        value = parse_json(content())
     except ValueError as error:
         raise TokenizerError(f"{where}: {name} is not JSON ({error}); download it again") from error
     if not isinstance(value, dict):
