@@ -24,17 +24,26 @@ class Rotary:
 
 
 def find_rotary(model: Any) -> tuple[str, Any]:
-    """(name inside the model, module) of the one rotary embedding that all layers share."""
+    """(name inside the model, module) of the one rotary embedding that all layers share: the last
+    of several that hold the same numbers.
+    """
     found = [
         (name, module)
         for name, module in model.named_modules()
         if type(module).__name__.endswith("RotaryEmbedding")
     ]
-    if len(found) != 1:
+    if not found or not all(_alike(module, found[0][1]) for _, module in found[1:]):
         raise CheckpointError(
             f"transformers' {type(model).__name__} has {len(found)} rotary modules, not one"
         )
-    return found[0]
+    return found[-1]
+
+
+def _alike(one: Any, other: Any) -> bool:
+    import torch
+
+    mine, theirs = dict(one.named_buffers()), dict(other.named_buffers())
+    return mine.keys() == theirs.keys() and all(torch.equal(mine[k], theirs[k]) for k in mine)
 
 
 def read_rotary(module: Any, layer: str | None) -> Rotary:
