@@ -23,9 +23,10 @@ from converters.to_gguf.obstacles import obstacle
 from converters.to_gguf.rope.loader import OWN_BASE
 from converters.to_gguf.rope.proposals import RTOL, Table, proposals
 from converters.to_gguf.rope.run_rope import frequencies
+from converters.to_gguf.rope.settings import layer_kinds
 from ropeconv.arch.layers import SLIDING
 from ropeconv.errors import CannotExpress
-from ropeconv.model import Model, main_of
+from ropeconv.model import Model
 from ropeconv.rope.build import find_kind
 from ropeconv.rope.spec import Frequencies, Rope
 from ropeconv.target import Carried
@@ -96,10 +97,10 @@ def _reproduces(model: Model, encoding: Encoding) -> bool:
     keys = (*hyperparameters(model, arch), *encoding.keys)
     metadata = {key.key: key.value for key in keys} | {"general.architecture": arch.name}
     found = frequencies(metadata, encoding.tables)
-    everywhere = main_of(found)  # an architecture without windows rotates every layer alike
-    return all(
-        _same(solved, found.get(kind, everywhere)) for kind, solved in model.frequencies.items()
-    )
+    pairs = set(zip(model.stack.kinds, layer_kinds(metadata), strict=True))
+    # one without windows turns every layer alike; whether it may run the model is no question here
+    alike = all((a == SLIDING) == (b == SLIDING) for a, b in pairs) or not arch.has_windows
+    return alike and all(_same(model.frequencies[a], found[b]) for a, b in pairs)
 
 
 def _same(wanted: Frequencies | None, found: Frequencies | None) -> bool:

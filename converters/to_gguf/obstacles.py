@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from converters.to_gguf.archs._arch import Arch
 from ropeconv.arch.blocks import describe
 from ropeconv.arch.blocks.weight import Role
+from ropeconv.arch.layers import NO_ROPE
 from ropeconv.model import Model
 from ropeconv.rope.spec import Rope
 
@@ -15,6 +16,7 @@ def obstacle(model: Model, arch: Arch) -> str | None:
     """One line, or None where its graph computes the model."""
     return (
         _window(model, arch)
+        or _still_layers(model, arch)
         or _shape(model, arch)
         or _biases(model, arch)
         or arch.obstacle(model)
@@ -40,6 +42,20 @@ def _within_window(rope: Rope, window: int) -> str:
     if rope.original_context >= window:
         return elsewhere
     return f"give --context {window} or less, or {elsewhere}"
+
+
+def _still_layers(model: Model, arch: Arch) -> str | None:
+    """Layers that do not rotate, where the graph decides which those are."""
+    loader, kinds = arch.loader, model.stack.kinds
+    if loader.rope_pattern:
+        return None
+    step = loader.still_every
+    still = [bool(step) and (number + 1) % step == 0 for number in range(len(kinds))]
+    wrong = [number for number, kind in enumerate(kinds) if (kind == NO_ROPE) != still[number]]
+    if not wrong:
+        return None
+    every = f"every layer but each {step}th" if step else "every layer"
+    return f"llama.cpp's {arch.name} rotates {every}, and in this model layer {wrong[0]} differs"
 
 
 def _shape(model: Model, arch: Arch) -> str | None:
