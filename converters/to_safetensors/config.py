@@ -37,7 +37,7 @@ def write_config(model: Model, spelling: Spelling, *, dtype: str | None) -> dict
         config = {key: value for key, value in config.items() if key != "dtype"} | {
             "torch_dtype": FLOATS[dtype]
         }
-    config |= _by_first_name(config, model)
+    config |= _by_first_name(config, model) | _layer_types(config, model)
     if patch:
         older = _older_nested if model.arch.rope.nested else _older_flat
         config = _narrow({**config, **older(model, patch["rope_parameters"])}, model)
@@ -55,6 +55,13 @@ def _by_first_name(config: Mapping[str, Any], model: Model) -> dict[str, Any]:
         if stated and key.names[0] not in config:
             found[key.names[0]] = config[stated[0]]
     return found
+
+
+def _layer_types(config: Mapping[str, Any], model: Model) -> dict[str, Any]:
+    """Kinds of layers by the names that both majors take, where 4 has names of its own."""
+    names = model.arch.layers.names_in_4
+    stated = config.get("layer_types")
+    return {"layer_types": [names.get(kind, kind) for kind in stated]} if names and stated else {}
 
 
 def _older_flat(model: Model, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -120,9 +127,15 @@ def _is_rule(scaling: Mapping[str, Any], model: Model) -> bool:
 
 
 def takes_transformers_4(config: Mapping[str, Any], model: Model) -> bool:
-    """Whether transformers 4 computes the same from `config`; where not, it refuses to load it."""
+    """Whether transformers 4 computes the same from `config`. Where not it refuses to load it, but
+    for a class that scales nothing (`RopeSpelling.runs_in_4`), of which the doctor tells.
+    """
+    spelling = model.arch.rope
     scaling = config.get("rope_scaling")
-    return not model.arch.rope.transformers_4 or scaling is None or "rope_type" not in scaling
+    name = "default" if scaling is None else scaling.get("rope_type", scaling.get("type"))
+    if spelling.runs_in_4 is not None and name not in spelling.runs_in_4:
+        return False
+    return not spelling.transformers_4 or scaling is None or "rope_type" not in scaling
 
 
 def _check_reading(config: Mapping[str, Any], model: Model, spelling: Spelling) -> None:

@@ -231,6 +231,12 @@ def _angles(module: Any, *, reach: int, extra: Mapping[str, str]) -> tuple[Array
     cos, sin = module(
         torch.zeros(1, dtype=torch.float32), torch.tensor([[1, max(1, reach)]]), **extra
     )
-    # pairs are (i, i + d/2): the second half repeats the first
-    c, s = (np.asarray(part[0, 0, : part.shape[-1] // 2], np.float64) for part in (cos, sin))
+    c, s = (np.asarray(part[0, 0], np.float64)[_pairs(cos[0, 0])] for part in (cos, sin))
     return np.arctan2(s, c), float(np.hypot(s, c).mean())
+
+
+def _pairs(cos: Any) -> slice:
+    """One place of each pair: most modules repeat them all behind the last, some each in turn."""
+    half = len(cos) // 2
+    repeated = bool((cos[:half] == cos[half:]).all())
+    return slice(0, half) if repeated else slice(0, None, 2)

@@ -26,10 +26,11 @@ class RopeSpelling:
     rope_parameters are one dict a layer kind. takes_partial: whether a part of the head can rotate.
     rope_types: the rope_type values that the class accepts; None = all. drops_cache: generation
     drops the cache when it crosses LongRoPE's switch. transformers_4: rope_type -> the fields
-    beside `type` that the class of that major takes, no more and no fewer. translate: (a stated
-    dict, theta beside it, rotary size) -> what the class makes of it, in the words of other
-    classes. kept: keys of the dict that other parts of the model read, and that a rewritten one
-    keeps. unstated: the dict that the class takes where a config has none. default_context: the
+    beside `type` that the class of that major takes, no more and no fewer. runs_in_4: the rope_type
+    values that it computes, None = all that the major knows, () = it has no such class. translate:
+    (a stated dict, theta beside it, rotary size) -> what the class makes of it, in the words of
+    other classes. kept: keys of the dict that other parts of the model read, and that a rewritten
+    one keeps. unstated: the dict that the class takes where a config has none. default_context: the
     context that it takes where a config has no length, tokens; None = one must be stated.
     """
 
@@ -42,6 +43,7 @@ class RopeSpelling:
     rope_types: tuple[str, ...] | None = None
     drops_cache: bool = False
     transformers_4: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    runs_in_4: tuple[str, ...] | None = None
     translate: Callable[[Mapping[str, Any], float, int], Mapping[str, Any]] = lambda found, *_: (
         found
     )

@@ -6,7 +6,7 @@ Kinds are transformers' names (`layer_types`), and NO_ROPE for layers without a 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ropeconv.arch.blocks.keys import Sizes
@@ -39,10 +39,14 @@ LAYER_KEYS = frozenset(
 
 @dataclass(frozen=True)
 class LayerRule:
-    """reads: config keys beside the family's own. kinds: (config, sizes) -> one kind a layer."""
+    """reads: config keys beside the family's own. kinds: (config, sizes) -> one kind a layer.
+    names_in_4: what layer_types calls a kind where transformers 4 takes no other name; 5 takes it
+    too.
+    """
 
     reads: frozenset[str]
     kinds: Callable[[Mapping[str, Any], Sizes], tuple[str, ...]]
+    names_in_4: Mapping[str, str] = field(default_factory=dict)
 
 
 def find_kinds(
@@ -190,5 +194,7 @@ ROPE_BY_LAYER = LayerRule(
     frozenset({"sliding_window", "use_sliding_window", "no_rope_layers", "no_rope_layer_interval"}),
     _rope_by_layer,
 )
-ATTENTION_IN_EVERY_LAYER = LayerRule(frozenset({"layers_block_type"}), _attention_alone)
+ATTENTION_IN_EVERY_LAYER = LayerRule(
+    frozenset({"layers_block_type"}), _attention_alone, names_in_4={FULL: ATTENTION}
+)
 WINDOWS_OF_ONE_THETA = LayerRule(frozenset({"sliding_window", LAYER_THETAS}), _one_theta)

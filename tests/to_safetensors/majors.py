@@ -23,11 +23,15 @@ def rotary_modules(model: Any) -> list[tuple[str, Any, dict[str, str]]]:
         for name, m in model.named_modules()
         if type(m).__name__.endswith("RotaryEmbedding")
     }
+    types = ("full_attention", "sliding_attention")
     if "rotary_emb_local" in found:  # transformers 4's Gemma 3
-        return [("full", found["rotary_emb"], {}), ("sliding", found["rotary_emb_local"], {})]
+        found = {types[0]: found["rotary_emb"], types[1]: found["rotary_emb_local"]}
+    if set(found) == set(types):  # its OLMo 3
+        return [(t.removesuffix("_attention"), found[t], {}) for t in types]
+    if "0" in found:  # one for each theta, and one that is not used
+        del found["rotary_emb"]
     (module,) = found.values()
-    if getattr(model.config, "model_type", "") == "gemma3_text":
-        types = ("full_attention", "sliding_attention")
+    if isinstance(getattr(module, "rope_type", None), dict):
         return [(t.removesuffix("_attention"), module, {"layer_type": t}) for t in types]
     return [("full", module, {})]
 
@@ -40,7 +44,9 @@ def angles(module: Any, reach: int, arguments: dict[str, str]) -> np.ndarray:
 
     cos, sin = module(torch.zeros(1), torch.tensor([[1, reach]]), **arguments)
     half = cos.shape[-1] // 2
-    c, s = (np.asarray(part[0, 0, :half], np.float64) for part in (cos, sin))
+    halves = torch.equal(cos[..., :half], cos[..., half:])
+    pairs = slice(0, half) if halves else slice(0, None, 2)
+    c, s = (np.asarray(part[0, 0, pairs], np.float64) for part in (cos, sin))
     return np.append(np.arctan2(s, c), np.hypot(s, c).mean())
 
 

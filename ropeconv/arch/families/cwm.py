@@ -37,6 +37,6 @@ ARCH = Architecture(
         self_attention(s, window=window(s, kind)),
         gated(s),
     ),
-    rope=RopeSpelling(default_theta={layers.FULL: 1_000_000.0}, unstated=UNSTATED),
+    rope=RopeSpelling(default_theta={layers.FULL: 1_000_000.0}, unstated=UNSTATED, runs_in_4=()),
     source="transformers models/cwm/modeling_cwm.py",
 )

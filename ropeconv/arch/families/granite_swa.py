@@ -10,7 +10,7 @@ from ropeconv.arch.blocks.keys import Key, Sizes, switch
 from ropeconv.arch.blocks.weight import Role, Weight
 from ropeconv.arch.families._standard import LAYER, gated, pre_norms, window, with_defaults
 from ropeconv.arch.families.granite import MULTIPLIERS, granite_attention
-from ropeconv.arch.family import Architecture
+from ropeconv.arch.family import Architecture, RopeSpelling
 from ropeconv.arch.stack import Layer
 
 
@@ -39,5 +39,6 @@ ARCH = Architecture(
         gated(s, bias=s.mlp_bias),
     ),
     head=lambda s: head(s, scale=1.0 / s.logits_scaling),
+    rope=RopeSpelling(runs_in_4=()),
     source="transformers models/granite_swa/modeling_granite_swa.py",
 )

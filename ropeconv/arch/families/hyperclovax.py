@@ -8,7 +8,7 @@ from ropeconv.arch.blocks.residual import PreNorm, Sandwich
 from ropeconv.arch.blocks.weight import Role
 from ropeconv.arch.families._standard import LAYER, gated, pre_norms, with_defaults
 from ropeconv.arch.families.granite import MULTIPLIERS, granite_attention
-from ropeconv.arch.family import Architecture
+from ropeconv.arch.family import Architecture, RopeSpelling
 from ropeconv.arch.stack import Layer
 
 
@@ -45,5 +45,6 @@ ARCH = Architecture(
         kind, _residual(s), granite_attention(s), gated(s, bias=s.mlp_bias)
     ),
     head=lambda s: head(s, scale=float(s.logits_multiplier)),
+    rope=RopeSpelling(runs_in_4=()),
     source="transformers models/hyperclovax/modeling_hyperclovax.py",
 )

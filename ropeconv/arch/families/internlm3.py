@@ -2,7 +2,7 @@
 
 from ropeconv.arch.blocks.keys import Key, Sizes, flag
 from ropeconv.arch.families._standard import gated, pre_norms, self_attention, with_defaults
-from ropeconv.arch.family import Architecture
+from ropeconv.arch.family import Architecture, RopeSpelling
 from ropeconv.arch.stack import Layer
 
 
@@ -27,5 +27,6 @@ ARCH = Architecture(
         self_attention(s, bias=s.attention_bias, output_bias=s.attention_bias),
         gated(s, bias=s.mlp_bias),
     ),
+    rope=RopeSpelling(runs_in_4=()),
     source="transformers models/internlm3/configuration_internlm3.py, models/llama",
 )

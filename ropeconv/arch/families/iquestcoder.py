@@ -2,7 +2,7 @@
 
 from ropeconv.arch.blocks.keys import fixed, switch
 from ropeconv.arch.families._standard import gated, pre_norms, self_attention, with_defaults
-from ropeconv.arch.family import Architecture
+from ropeconv.arch.family import Architecture, RopeSpelling
 from ropeconv.arch.stack import Layer
 
 ARCH = Architecture(
@@ -21,5 +21,6 @@ ARCH = Architecture(
         self_attention(s, bias=s.attention_bias, output_bias=s.attention_bias),
         gated(s, bias=s.mlp_bias),
     ),
+    rope=RopeSpelling(runs_in_4=()),
     source="transformers models/iquestcoder/configuration_iquestcoder.py, models/llama",
 )

@@ -7,7 +7,7 @@ from ropeconv.arch.blocks.norm import layer_norm
 from ropeconv.arch.blocks.residual import PreNorm
 from ropeconv.arch.blocks.weight import Role
 from ropeconv.arch.families._standard import KEYS, LAYER, self_attention
-from ropeconv.arch.family import Architecture
+from ropeconv.arch.family import Architecture, RopeSpelling
 from ropeconv.arch.stack import Layer
 
 ARCH = Architecture(
@@ -30,5 +30,6 @@ ARCH = Architecture(
         plain_mlp(s, f"{LAYER}.mlp", bias=s.mlp_bias),
     ),
     head=lambda s: head(s, norm=layer_norm(Role.OUTPUT_NORM, "model.norm", s)),
+    rope=RopeSpelling(runs_in_4=()),
     source="transformers models/jais2/modeling_jais2.py",
 )

@@ -38,6 +38,11 @@ ARCH = Architecture(
         "sliding_window": Key(("sliding_window",), None, check=only(None)),
     },
     layer=lambda s, kind, _: Layer(kind, pre_norms(s), _attention(s), gated(s)),
-    rope=RopeSpelling(default_theta={FULL: 1_000_000.0}, translate=_translate, kept=(BETA, LENGTH)),
+    rope=RopeSpelling(
+        default_theta={FULL: 1_000_000.0},
+        translate=_translate,
+        kept=(BETA, LENGTH),
+        runs_in_4=(),
+    ),
     source="transformers models/ministral3/modeling_ministral3.py",
 )

@@ -33,7 +33,8 @@ ARCH = Architecture(
         plain_mlp(s, f"{LAYER}.mlp", bias=s.mlp_bias),
     ),
     head=lambda s: head(s, norm=layer_norm(Role.OUTPUT_NORM, "model.norm", s, offset=1.0)),
-    rope=RopeSpelling(default_partial=0.5, takes_partial=True),
+    # transformers 4's class sets its rope_type itself
+    rope=RopeSpelling(default_partial=0.5, takes_partial=True, runs_in_4=("default",)),
     ignores=frozenset({"norm_type", "unk_token_id"}),
     drops=(INV_FREQ,),
     source="transformers models/nemotron/modeling_nemotron.py",

@@ -10,7 +10,7 @@ from ropeconv.arch.blocks.norm import BareLayerNorm
 from ropeconv.arch.blocks.residual import PreNorm
 from ropeconv.arch.blocks.weight import Role
 from ropeconv.arch.families._standard import INV_FREQ, gated, self_attention, with_defaults
-from ropeconv.arch.family import Architecture
+from ropeconv.arch.family import Architecture, RopeSpelling
 from ropeconv.arch.stack import Layer
 
 EPSILON = 1e-5  # fixed in the class
@@ -46,5 +46,6 @@ ARCH = Architecture(
     ),
     head=lambda s: head(s, norm=_norm(Role.OUTPUT_NORM, s)),
     drops=(INV_FREQ,),
+    rope=RopeSpelling(transformers_4={"linear": ("factor",), "dynamic": ("factor",)}),
     source="transformers models/olmo/modeling_olmo.py",
 )
