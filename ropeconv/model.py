@@ -60,7 +60,8 @@ class Checkpoint:
     format: the file format's name. files: text and tokenizer files by name, read when asked for.
     metadata: a single file's key/value pairs, else empty. fingerprint: identifies content, not
     place. loadable: whether transformers loads the path itself. wrapper: model_type of what the
-    text model lies in; left_out: what else the files hold -> how many tensors.
+    text model lies in; left_out: what else the files hold -> how many tensors. renamed: how the
+    names of its tensors differ from those in the files, in words.
     """
 
     path: Path
@@ -73,6 +74,7 @@ class Checkpoint:
     loadable: bool = True
     wrapper: str | None = None
     left_out: Mapping[str, int] = field(default_factory=dict)
+    renamed: str = ""
 
 
 @dataclass(frozen=True)

@@ -122,6 +122,7 @@ def conversion_facts(model: Model, emitted: Emitted, *, dry_run: bool) -> dict[s
         "family": model.arch.name,
         "wrapper": model.checkpoint.wrapper,
         "left_out": dict(model.checkpoint.left_out),
+        "renamed": model.checkpoint.renamed,
         "scaling": rope.kind,
         "original_context": rope.original_context,
         "context": rope.context,
@@ -210,6 +211,8 @@ def _conversion_rows(model: Model, emitted: Emitted, *, dry_run: bool) -> dict[s
     }
     if model.checkpoint.left_out:
         rows["left out"] = describe_left_out(model.checkpoint.left_out)
+    if model.checkpoint.renamed:
+        rows["names"] = f"read {model.checkpoint.renamed}"
     limits = emitted.details.get("tokenizer_limits", [])
     if limits:
         rows["tokens"] = "\n".join(limits)

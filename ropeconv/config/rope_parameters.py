@@ -24,6 +24,7 @@ from ropeconv.rope.solve import validate
 from ropeconv.rope.spec import Rope, ScalingKind
 
 ORIGINAL = "original_max_position_embeddings"
+ROPE_DICTS = ("rope_parameters", "rope_scaling")  # newer first
 
 
 def read_ropes(

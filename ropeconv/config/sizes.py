@@ -7,6 +7,7 @@ in silence.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -36,9 +37,10 @@ IGNORED = frozenset(
     temperature tf_legacy_loss tie_encoder_decoder tie_word_embeddings tokenizer_class top_k
     top_p torch_dtype torchscript transformers.js_config transformers_version
     transformers_weights typical_p unsloth_fixed unsloth_version use_bfloat16 use_cache
-    attention_probs_dropout_prob hidden_dropout_prob
+    max_sequence_length attention_probs_dropout_prob hidden_dropout_prob
     """.split()  # noqa: SIM905 - a list of names to read, one a word
 )
+ROTATION = re.compile(r"(?:^|_)(?:rope|rotary|rotation|position|positions|causal)(?:_|$)")
 # Keys that config/rope_parameters.py and `layer_types` read and check themselves.
 READ_ELSEWHERE = frozenset(
     """
@@ -117,6 +119,7 @@ def check_keys(
     _check_covered(config, arch)
     read = {name for key in arch.keys.values() for name in key.names}
     silent = {key for key in LAYER_KEYS if not config.get(key)}
+    silent |= {key for key, value in config.items() if _says_off(key, value)}
     known = (
         IGNORED | READ_ELSEWHERE | arch.layers.reads | silent | read | arch.ignores | set(ignore)
     )
@@ -126,6 +129,13 @@ def check_keys(
             f"config.json has {', '.join(unread)}, which ropeconv does not read for {arch.name}; "
             f"if it has no bearing on logits pass --ignore-config-key {unread[0]}"
         )
+
+
+def _says_off(key: str, value: Any) -> bool:
+    """Whether a key that nobody reads switches nothing on; of what rotates nothing is taken for
+    granted.
+    """
+    return (value is None or value is False) and not ROTATION.search(key)
 
 
 def _check_covered(config: Mapping[str, Any], arch: Architecture) -> None:

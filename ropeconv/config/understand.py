@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from typing import Any
 
 from ropeconv.arch.family import Architecture
 from ropeconv.arch.layers import find_kinds
 from ropeconv.arch.stack import Place, Stack
-from ropeconv.config.rope_parameters import read_ropes
+from ropeconv.config.names import with_plain_names
+from ropeconv.config.rope_parameters import ROPE_DICTS, read_ropes
 from ropeconv.config.sizes import check_keys, find_architecture, read_sizes
 from ropeconv.config.ties import same_table
 from ropeconv.errors import CheckpointError
@@ -31,13 +33,24 @@ def understand(
     kinds = find_kinds(config, arch.layers, sizes, family=arch.name)
     stack = arch.stack(sizes, kinds)
     ropes = read_ropes(
-        config,
+        _without(config, ignore),
         rotary_sizes={kind: layer.mixer.rotary_size for kind, layer in stack.by_kind.items()},
         spelling=arch.rope,
         original_context=original_context,
     )
+    checkpoint = with_plain_names(checkpoint, stack)
     weights = account(checkpoint.tensors, arch, stack)
     return Model(arch, sizes, stack, ropes, weights, checkpoint)
+
+
+def _without(config: Mapping[str, Any], ignore: Collection[str]) -> dict[str, Any]:
+    """The config whose rope dicts lack the keys that the user vouches for."""
+    return {
+        key: {k: v for k, v in value.items() if k not in ignore}
+        if key in ROPE_DICTS and isinstance(value, Mapping)
+        else value
+        for key, value in config.items()
+    }
 
 
 def account(tensors: Mapping[str, Tensor], arch: Architecture, stack: Stack) -> dict[str, Place]:

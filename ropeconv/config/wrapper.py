@@ -15,6 +15,7 @@ from ropeconv import registry
 from ropeconv.arch.family import Architecture
 from ropeconv.arch.layers import LAYER_KEYS
 from ropeconv.arch.wrapper import PART_KEYS, Wrapper
+from ropeconv.config.rope_parameters import ROPE_DICTS
 from ropeconv.config.sizes import IGNORED, READ_ELSEWHERE
 from ropeconv.config.ties import same_table
 from ropeconv.errors import CheckpointError, ConfigError
@@ -32,7 +33,6 @@ HANDED_DOWN = (
     "torch_dtype",
     "transformers_version",
 )
-ROPE_DICTS = ("rope_parameters", "rope_scaling")
 MTP = "multi-token prediction"
 MTP_PLACES = ("mtp.", "model.mtp.", "model.mtp_layers.")
 LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)")

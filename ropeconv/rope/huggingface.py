@@ -23,6 +23,8 @@ HEADER = (
     "partial_rotary_factor",
     "original_max_position_embeddings",
 )
+# how the model was trained, which no class reads
+SILENT = ("finetuned",)
 
 
 def find_rope_type(
@@ -92,6 +94,6 @@ def _refuse_unknown(
     values: Mapping[str, Any], keys: Collection[str], kind: ScalingKind, *, where: str
 ) -> None:
     for key in values:
-        if key not in keys and key not in HEADER:
+        if key not in keys and key not in (*HEADER, *SILENT):
             takes = ", ".join(dict.fromkeys((*keys, *HEADER)))
             raise RopeConfigError(f"{where} has {key!r}; {kind.name} takes: {takes}")

@@ -20,6 +20,9 @@ ARCH = Architecture(
         "attention_bias": fixed("attention_bias", False),
         "resid_pdrop": fixed("resid_pdrop", 0.0, ANY),
         "embd_pdrop": fixed("embd_pdrop", 0.0, ANY),
+        # of the class that its makers published, at the values that every layer of this one has
+        "full_attn_mod": fixed("full_attn_mod", 1),
+        "interpolate_factor": fixed("interpolate_factor", 1),
     },
     layers=layers.WINDOW_EVERYWHERE,
     layer=lambda s, kind, _: Layer(
