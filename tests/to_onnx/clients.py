@@ -117,6 +117,6 @@ def transformers_ids(
 
 
 def trim(ids: Sequence[int], *, ends: Sequence[int]) -> list[int]:
-    """Up to and with the first end token: what a batch holds after it is padding."""
-    stop = next((n + 1 for n, i in enumerate(ids) if i in ends), len(ids))
+    """Up to the first end token, which genai leaves out; what a batch holds after it is padding."""
+    stop = next((n for n, i in enumerate(ids) if i in ends), len(ids))
     return list(ids[:stop])
