@@ -15,7 +15,7 @@ import pytest
 from ropeconv.proof.report import FAIL, Report
 from ropeconv.proof.run import verify
 from tests.checkpoints import CHAT_TEMPLATE
-from tests.proof.conftest import Sound
+from tests.proof.conftest import LINEAR_KEYS, Sound
 
 pytestmark = pytest.mark.llama
 TEMPLATE = "tokenizer.chat_template"
@@ -171,3 +171,14 @@ def test_as_many_kinds_as_tokens(
         "tokenizer.ggml.token_type has 383 entries, tokenizer.ggml.tokens 384"
         in failed(verify(path))["structure"]
     )
+
+
+def test_a_padding_that_only_a_class_makes_up_may_be_missing(
+    make_sound: Any, tmp_path: Path
+) -> None:
+    """transformers' class of Qwen2 names one where no file of the folder does."""
+    from transformers import AutoTokenizer
+
+    sound = make_sound("qwen2", "linear", LINEAR_KEYS)
+    assert AutoTokenizer.from_pretrained(sound.folder).pad_token_id == 0
+    assert check(sound, tmp_path / "t.gguf") == {}

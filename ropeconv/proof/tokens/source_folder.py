@@ -107,8 +107,15 @@ class SourceFolder:
         """Name -> ids that are right. One that only transformers' class makes up may be missing,
         and is not named here.
         """
-        found = self._common_ids()
         named = self._json("special_tokens_map.json") | self._json("tokenizer_config.json")
+        stated = {
+            name: getattr(self.stated, f"{s}_token_id", None) for name, s in COMMON_IDS.items()
+        }
+        found = {
+            name: ids
+            for name, ids in self._common_ids().items()
+            if stated[name] is not None or named.get(f"{COMMON_IDS[name]}_token") is not None
+        }
         for name, stem in FURTHER_IDS.items():
             index = getattr(self._tokenizer, f"{stem}_token_id", None)
             if index is None:
