@@ -14,8 +14,7 @@ import pytest
 
 from tests.checkpoints import save_checkpoint
 from tests.families import nmse
-from tests.to_onnx import graph_faults as faults
-from tests.to_onnx.graph_faults import Fault
+from tests.to_onnx import trait_faults as faults
 from tests.to_onnx.onnx_folders import (
     convert,
     differences,
@@ -23,6 +22,7 @@ from tests.to_onnx.onnx_folders import (
     load,
     padded_batch,
 )
+from tests.to_onnx.trait_faults import Fault
 
 L, LIMIT = 64, 1e-10
 SEEN = 1e-7  # what the smallest of the faults changes
