@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ropeconv.arch.layers import NO_ROPE
 from ropeconv.errors import CheckpointError, TokenizerError
 from ropeconv.kit.foreign import first_line, quiet_transformers
 from ropeconv.rope.spec import Frequencies
@@ -52,7 +53,6 @@ class Folder:
                 self.path,
                 local_files_only=True,
                 dtype=torch.float32,
-                attn_implementation="sdpa",
                 output_loading_info=True,
             )
 
@@ -92,9 +92,12 @@ class Folder:
         import torch
 
         module = _rotary_module(self.config)
+        found: dict[str, Frequencies | None] = {kind: None for kind in kinds if kind == NO_ROPE}
         with torch.no_grad():
-            return {
-                layer: _read_layer(module, self.config, layer) for layer in dict.fromkeys(kinds)
+            return found | {
+                kind: _read_layer(module, self.config, kind)
+                for kind in dict.fromkeys(kinds)
+                if kind != NO_ROPE
             }
 
     def logits(self, ids: Sequence[int]) -> Iterator[NDArray[np.float32]]:
@@ -102,22 +105,20 @@ class Folder:
         head block by block.
         """
         import torch
-        from transformers.modeling_outputs import BaseModelOutputWithPast
 
         model = self.model
         base = model.base_model
         tokens = torch.tensor([list(ids)])
         with torch.no_grad():
-            hidden = base(tokens, use_cache=False).last_hidden_state  # 1 t e
+            output = base(tokens, use_cache=False)
+            hidden = output.last_hidden_state  # 1 t e
             layers = base.forward
             try:
                 for start in range(0, len(ids), CHUNK):
                     part = slice(start, start + CHUNK)
                     # the head with its softcap is the model's: only the layers below it are
                     # answered from `hidden`
-                    base.forward = _answering(
-                        BaseModelOutputWithPast(last_hidden_state=hidden[:, part])
-                    )
+                    base.forward = _answering(type(output)(last_hidden_state=hidden[:, part]))
                     yield model(tokens[:, part], use_cache=False).logits[0].float().numpy()
             finally:
                 base.forward = layers
