@@ -40,6 +40,7 @@ EXACT: dict[str, tuple[str, dict[str, Any], str, str]] = {
     "qwen3, tied, longrope": ("qwen3", {"tie_word_embeddings": True}, "longrope", "step35"),
     "qwen3_moe, yarn betas": ("qwen3_moe", {}, "yarn betas", "step35"),
     "qwen3_moe, a dense layer": ("qwen3_moe", DENSE_LAYER, "llama3", "step35"),
+    "glm, yarn betas": ("glm", {}, "yarn betas", "step35"),
     "mistral, window": ("mistral", WINDOW, "none", "granite_swa"),
     "qwen2, windows, llama3": ("qwen2", HALF_WINDOWED, "llama3", "granite_swa"),
     "phi3, window": ("phi3", WINDOW, "none", "granite_swa"),

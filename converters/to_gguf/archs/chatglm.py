@@ -1,5 +1,5 @@
 """GLM-4-9B: neighbours as rotary pairs in a part of each head, gate and up in one matrix; no table,
-but in llama, which keeps the rest of a head still.
+but in llama, which keeps the rest of a head still, and on request where a part can turn.
 """
 
 from converters.to_gguf.archs._arch import LLAMA_BLOCKS, QKV, Arch
@@ -11,6 +11,7 @@ ARCH = Arch(
     name="chatglm",
     families=("glm",),
     hosts=("llama",),
+    on_request=("step35",),
     runs=LLAMA_BLOCKS,
     pairing=Pairing.ADJACENT,
     names={Role.GATE_UP: "blk.{n}.ffn_up"},
