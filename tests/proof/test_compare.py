@@ -106,7 +106,7 @@ def test_each_limit_can_fail_alone(logits: Any) -> None:
     for field, value in (
         ("nmse", band.nmse * 0.99),
         ("kl", band.kl * 0.99),
-        ("top1", band.top1 + 0.01),
+        ("top1", 1.0),
         ("loss", 0.0),
     ):
         lines = gate_findings(band, replace(wide, **{field: value}))
@@ -157,3 +157,13 @@ def test_bands_have_an_edge_at_the_trained_length(
     total: int, trained: int, edges: list[int]
 ) -> None:
     assert band_edges(total, trained) == edges
+
+
+def test_a_few_near_ties_are_no_disagreement_in_a_short_band(logits: Any) -> None:
+    reference, artefact, ids = logits
+    ((bands, _),) = compare([reference], [artefact], ids)
+    short = replace(bands[0], start=0, stop=16, top1=13 / 16)
+    wide = Gates(nmse=1.0, kl=1.0, top1=0.9, loss=10.0)
+    assert gate_findings(short, wide) == []
+    assert len(gate_findings(replace(short, top1=11 / 16), wide)) == 1
+    assert len(gate_findings(replace(short, stop=1600), wide)) == 1

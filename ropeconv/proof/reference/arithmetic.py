@@ -9,8 +9,11 @@ from ropeconv.errors import ConfigError
 from ropeconv.gates import Gates
 
 DEVICES = ("cpu", "cuda")
-# What a coarser reference adds to every comparison: no limit is narrower.
-COSTS: Mapping[str, Gates | None] = {"float32": None, "bfloat16": Gates(1e-2, 1e-2, 0.9, 3e-2)}
+# What a coarser reference adds to every comparison: no limit is narrower. Measured against float32,
+# worst band: SmolLM2-135M, 1024 tokens, NMSE 1.6e-3, KL 1.3e-3, top-1 0.961, loss 5.5e-3; random
+# models of forty families, 700 tokens, 1.1e-3, 2.0e-3, 0.954, 2.1e-2; of a mixture of experts,
+# whose choices it moves, 5.8e-3, 5.1e-3, 0.954.
+COSTS: Mapping[str, Gates | None] = {"float32": None, "bfloat16": Gates(1e-2, 1e-2, 0.9, 5e-2)}
 
 
 @dataclass(frozen=True)
