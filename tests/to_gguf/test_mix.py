@@ -198,8 +198,8 @@ ARCH_FAULTS: dict[str, tuple[str, Exceptions]] = {
     **{
         f"falcon's {role} in {name} is as others'": ("falcon", without(FALCON, role, name))
         for role, table in FALCON.mix.items()
-        for name in table
-        if table[name] != mix.MIX[role].get(name, ())
+        for name in table.keys() | mix.MIX[role]
+        if table.get(name, ()) != mix.MIX[role].get(name, ())
     },
 }
 

@@ -8,6 +8,7 @@ from typing import Any
 from converters.to_gguf.archs._arch import Arch, Stated
 from converters.to_gguf.archs._keys import shown
 from converters.to_gguf.quant.exceptions import Exceptions
+from converters.to_gguf.quant.mix import MIX as COMMON
 from converters.to_gguf.quant.places import Lines, anywhere, first_part, outer_and_every_third
 from ropeconv.arch.blocks.attention import Attention
 from ropeconv.arch.blocks.embedding import Embedding
@@ -38,13 +39,11 @@ def _form(stated: Stated) -> Mapping[str, Any]:
 # src/llama-quant.cpp: its down projections and outputs have rules of their own
 MIX: Mapping[str, Mapping[str, Lines]] = {
     "ffn_down": {
-        "Q2_K": ((anywhere, "Q3_K"),),
+        **COMMON["ffn_down"],
         "Q3_K_M": ((first_part(16), "Q5_K"), (outer_and_every_third, "Q4_K")),
         "Q3_K_L": ((anywhere, "Q4_K"),),
-        "IQ4_NL": ((first_part(8), "Q5_K"),),
-        "IQ4_XS": ((first_part(8), "Q5_K"),),
+        "Q4_K_S": (),
         "Q4_K_M": ((first_part(16), "Q6_K"), (outer_and_every_third, "Q5_K")),
-        "Q5_K_M": ((outer_and_every_third, "Q6_K"),),
     },
     "attn_output": {"Q3_K_L": ((anywhere, "Q4_K"),)},
 }
