@@ -7,7 +7,9 @@ blocks.py.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +23,8 @@ from ropeconv.kit.slabs import cut
 from ropeconv.model import Tensor
 from ropeconv.proof.weights.blocks import Slab, Sums, lost_block, lost_stretch, whole_tensor
 
-SLAB = 1 << 22  # values at a time
+SLAB = 1 << 21  # values at a time, in each of
+THREADS = 4  # at most
 
 
 @dataclass
@@ -34,6 +37,25 @@ class WeightReport:
     tensors: int = 0
     exact: int = 0
     blocks: dict[str, float] = field(default_factory=dict)
+
+    def add(self, outcome: _Outcome) -> None:
+        """Count one more tensor."""
+        self.tensors += 1
+        self.exact += outcome.exact
+        if outcome.kind is not None:
+            self.blocks[outcome.kind] = max(self.blocks.get(outcome.kind, 0.0), outcome.rms)
+        if outcome.finding is not None:
+            self.findings.append(outcome.finding)
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """Of one tensor. kind, rms: of a block type that was compared."""
+
+    finding: str | None = None
+    exact: bool = False
+    kind: str | None = None
+    rms: float = 0.0
 
 
 def compare_weights(
@@ -48,19 +70,19 @@ def compare_weights(
 
     progress: (done, total) in tensors.
     """
-    report = WeightReport()
-    for done, (name, place) in enumerate(weights.items(), 1):
+
+    def compare(name: str, place: Place) -> _Outcome:
         mine, theirs = artefact[name], source[name]
-        report.tensors += 1
         if mine.dtype in FLOATS or mine.dtype == theirs.dtype:
-            finding = _compare_exact(name, mine, theirs, offset=place.weight.offset)
-            report.exact += finding is None
-        else:
-            finding = _compare_blocks(name, mine, theirs, limits, report=report)
-        if finding is not None:
-            report.findings.append(finding)
-        if progress is not None:
-            progress(done, len(weights))
+            return _compare_exact(name, mine, theirs, offset=place.weight.offset)
+        return _compare_blocks(name, mine, theirs, limits)
+
+    report = WeightReport()
+    with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
+        for done, outcome in enumerate(pool.map(compare, weights, weights.values()), 1):
+            report.add(outcome)
+            if progress is not None:
+                progress(done, len(weights))
     return report
 
 
@@ -70,42 +92,40 @@ def _slabs(mine: Tensor, theirs: Tensor) -> Iterator[tuple[int, NDArray[Any], ND
         yield start, mine.rows(start, stop), theirs.rows(start, stop)
 
 
-def _compare_exact(name: str, mine: Tensor, theirs: Tensor, *, offset: float) -> str | None:
-    """None, or the first value that is not the source's rounded once to the artefact's type."""
+def _compare_exact(name: str, mine: Tensor, theirs: Tensor, *, offset: float) -> _Outcome:
+    """The first value that is not the source's rounded once to the artefact's type."""
+    stored_as = numpy_dtype(mine.dtype if mine.dtype in FLOATS else "F32")
     for start, stored, source in _slabs(mine, theirs):
         with np.errstate(over="ignore"):
-            stored_as = numpy_dtype(mine.dtype if mine.dtype in FLOATS else "F32")
-            expected = source.astype(np.float32).astype(stored_as).astype(np.float64)
-        found = stored.astype(np.float64)
+            expected = source.astype(np.float32, copy=False).astype(stored_as, copy=False)
+        # not for what is no number, which equals nothing
+        if stored.dtype == stored_as and (stored == expected).all():
+            continue
+        a, b = stored.astype(np.float64), expected.astype(np.float64)
         # 1 + w is stored: one rounding at that size, undone by the view
-        slack = ULP[mine.dtype] * (offset + np.abs(expected)) if offset else 0.0
-        wrong = ~(np.abs(found - expected) <= slack)
+        slack = ULP[mine.dtype] * (offset + np.abs(b)) if offset else 0.0
+        wrong = ~(np.abs(a - b) <= slack)
         if wrong.any():
             at = tuple(int(i) for i in np.argwhere(wrong)[0])
-            count = int(wrong.sum())
             place = f"{name}[{', '.join(map(str, (start + at[0], *at[1:])))}]"
-            text = (
-                f"{place} is {found[at]:.9g} ({mine.dtype}), the source's "
-                f"{float(source[at]):.9g} rounds to {expected[at]:.9g}"
+            return _Outcome(
+                f"{place} is {a[at]:.9g} ({mine.dtype}), the source's {float(source[at]):.9g} "
+                f"rounds to {b[at]:.9g}; {int(wrong.sum())} of {wrong.size} values in its rows "
+                f"differ"
             )
-            return f"{text}; {count} of {wrong.size} values in its rows differ"
-    return None
+    return _Outcome(exact=True)
 
 
 def _compare_blocks(
-    name: str,
-    mine: Tensor,
-    theirs: Tensor,
-    limits: Mapping[str, BlockLimits],
-    *,
-    report: WeightReport,
-) -> str | None:
-    if mine.dtype not in limits:
-        return (
-            f"{name} is {mine.dtype}, for which there are no measured limits; take "
-            "a type that ropeconv writes"
+    name: str, mine: Tensor, theirs: Tensor, limits: Mapping[str, BlockLimits]
+) -> _Outcome:
+    kind = mine.dtype
+    if kind not in limits:
+        return _Outcome(
+            f"{name} is {kind}, for which there are no measured limits; take a type that ropeconv "
+            f"writes"
         )
-    limit, what = limits[mine.dtype], f"{name} ({mine.dtype})"
+    limit, what = limits[kind], f"{name} ({kind})"
     sums = Sums()
     lost: str | None = None
     for start, found, source in _slabs(mine, theirs):
@@ -114,6 +134,6 @@ def _compare_blocks(
         if lost is None:
             lost = lost_stretch(what, start, slab, limit) or lost_block(what, start, slab, limit)
     if sums.power == 0.0:
-        return None if sums.error == 0.0 else f"{name} is zero in the source, not in the artefact"
-    report.blocks[mine.dtype] = max(report.blocks.get(mine.dtype, 0.0), sums.rms)
-    return lost or whole_tensor(what, mine.dtype, sums, limit)
+        wrong = f"{name} is zero in the source, not in the artefact"
+        return _Outcome(wrong if sums.error else None)
+    return _Outcome(lost or whole_tensor(what, kind, sums, limit), kind=kind, rms=sums.rms)
