@@ -53,10 +53,13 @@ def angles(module: Any, reach: int, arguments: dict[str, str]) -> np.ndarray:
 def run(folder: str, ids: np.ndarray, lengths: list[int]) -> dict[str, Any]:
     """What transformers makes of a folder, loaded as a user loads it."""
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     try:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        capped = getattr(AutoConfig.from_pretrained(folder), "attn_logit_softcapping", None)
+        # transformers 4 takes torch's own attention for Gemma 2, which has no cap
+        own = {"attn_implementation": "eager"} if capped else {}
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **own).eval()
     except ValueError as error:
         return {"refusal": str(error).splitlines()[0]}
     out: dict[str, Any] = {}
