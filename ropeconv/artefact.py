@@ -91,11 +91,11 @@ class Artefact:
     such thing. unexpected: the model that it should be -> what the artefact states beside its
     tensors that this model does not need, or has otherwise, one line each; None where a format
     states nothing there. precise: logits with float products, where the runtime can be told not to
-    round activations as the file says. twin: logits of a float copy of the file's own blocks in the
-    same runtime, which costs more than the file itself and runs only when it is asked for; judged
-    by `Gates.exact`. as_run: the user's settings -> logits under them; ConfigError, in one line and
-    before anything runs, for a setting that the runtime has not. These three: None where there is
-    no such thing.
+    round activations as the file says. twin: () -> logits of a float copy of the file's own blocks
+    in the same runtime, which costs more than the file itself and runs only when it is asked for;
+    judged by `Gates.exact`; OutputError at once where the copy has no room. as_run: the user's
+    settings -> logits under them; ConfigError, in one line and before anything runs, for a setting
+    that the runtime has not. These three: None where there is no such thing.
     """
 
     path: Path
@@ -118,7 +118,7 @@ class Artefact:
     merges: Callable[[], Sequence[str]] | None = None
     unexpected: Callable[[Model], Sequence[str]] | None = None
     precise: Run | None = None
-    twin: Run | None = None
+    twin: Callable[[], Run] | None = None
     as_run: Callable[[RunSettings], Run] | None = None
 
 

@@ -29,7 +29,9 @@ class Comparison:
 
 
 def find_runs(artefact: Artefact, *, exact: bool, settings: RunSettings) -> dict[str, Run]:
-    """How the artefact is run, by name; ConfigError for what it or its runtime cannot do."""
+    """How the artefact is run, by name; ConfigError for what it or its runtime cannot do,
+    OutputError for a twin that has no room.
+    """
     runs = {FILE: artefact.logits}
     if exact and artefact.twin is None:
         raise ConfigError(
@@ -37,7 +39,7 @@ def find_runs(artefact: Artefact, *, exact: bool, settings: RunSettings) -> dict
             f"out"
         )
     if exact and artefact.twin is not None:
-        runs[TWIN] = artefact.twin
+        runs[TWIN] = artefact.twin()
     elif artefact.precise is not None:
         runs[PRECISE] = artefact.precise
     if settings != RunSettings():

@@ -21,12 +21,13 @@ from numpy.typing import NDArray
 
 from converters.to_gguf.file.container import RawKey
 from converters.to_gguf.file.keys import KeyValue, uint32
-from converters.to_gguf.file.parts import lay_out, write
+from converters.to_gguf.file.parts import Part, lay_out, write
 from converters.to_gguf.file.splits import read_headers
 from converters.to_gguf.plan import Plan
 from converters.to_gguf.quant.types import FILE_TYPES
 from converters.to_gguf.read.as_run import text_logits
 from converters.to_gguf.read.tensors import open_tensors, raw_keys
+from ropeconv.artefact import Run
 from ropeconv.errors import OutputError
 
 FLOAT = FILE_TYPES["F32"]
@@ -39,8 +40,12 @@ class Twin:
 
     path: Path
 
-    def __call__(self, ids: Sequence[int], context: int) -> Iterator[NDArray[np.float32]]:
-        """See `Artefact.twin`. OutputError where the copy has no room."""
+    def __call__(self) -> Run:
+        """See `Artefact.twin`."""
+        _check_room(self.path, Path(tempfile.gettempdir()))
+        return self._logits
+
+    def _logits(self, ids: Sequence[int], context: int) -> Iterator[NDArray[np.float32]]:
         return text_logits(self._copy, ids, context)
 
     @cached_property
@@ -54,22 +59,24 @@ class Twin:
 
 def write_twin(path: Path, out: Path) -> None:
     """The file and its splits as one F32 file; nothing but the tensors' type is another's."""
+    write(_lay_out(path, out), stale=(), threads=os.cpu_count() or 1)
+
+
+def _lay_out(path: Path, out: Path) -> list[Part]:
     kept = raw_keys(read_headers(path)).items()
     keys: list[KeyValue | RawKey] = [key for name, key in kept if name not in REPLACED]
     keys.append(uint32("general.file_type", FLOAT.number))
     tensors = [
         Plan(name, (name,), tensor, FLOAT.base) for name, tensor in open_tensors(path).items()
     ]
-    parts = lay_out(out, keys, tensors)
-    _check_room(path, out, sum(part.size for part in parts))
-    write(parts, stale=(), threads=os.cpu_count() or 1)
+    return lay_out(out, keys, tensors)
 
 
-def _check_room(path: Path, out: Path, size: int) -> None:
-    free = shutil.disk_usage(out.parent).free
+def _check_room(path: Path, folder: Path) -> None:
+    size = sum(part.size for part in _lay_out(path, folder / path.name))
+    free = shutil.disk_usage(folder).free
     if size > free:
-        where = out.parent.parent
         raise OutputError(
-            f"{where}: the float copy of {path.name} takes {size / 1e9:.1f} GB, {free / 1e9:.1f} "
+            f"{folder}: the float copy of {path.name} takes {size / 1e9:.1f} GB, {free / 1e9:.1f} "
             f"are free; set TMPDIR to a folder with room, or leave out --exact"
         )
