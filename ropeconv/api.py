@@ -127,7 +127,7 @@ def write(
     runtimes = writer.runtimes
     cured = writer.cures
     concerning = [finding for finding in findings if finding.concerns(runtimes, cured=cured)]
-    return Conversion(model, emitted, concerning)
+    return Conversion(model, emitted, [*concerning, *emitted.findings])
 
 
 def verify(
@@ -156,8 +156,8 @@ def verify(
     disagreement is in the Report (`report.ok`); what cannot be compared raises.
     """
     from ropeconv.artefact import RunSettings
-    from ropeconv.proof.run import verify as prove
     from ropeconv.proof.reference.arithmetic import Arithmetic
+    from ropeconv.proof.run import verify as prove
 
     return prove(
         Path(out),

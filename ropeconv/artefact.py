@@ -95,7 +95,8 @@ class Artefact:
     in the same runtime, which costs more than the file itself and runs only when it is asked for;
     judged by `Gates.exact`; OutputError at once where the copy has no room. as_run: the user's
     settings -> logits under them; ConfigError, in one line and before anything runs, for a setting
-    that the runtime has not. These three: None where there is no such thing.
+    that the runtime has not. These three: None where there is no such thing. notes: what whoever
+    runs it should know, one line each; no verdict hangs on it.
     """
 
     path: Path
@@ -120,6 +121,7 @@ class Artefact:
     precise: Run | None = None
     twin: Callable[[], Run] | None = None
     as_run: Callable[[RunSettings], Run] | None = None
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

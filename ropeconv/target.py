@@ -44,13 +44,16 @@ class Carried:
 
 @dataclass(frozen=True)
 class Emitted:
-    """What was written: files in order, bytes in all, how the scaling is carried."""
+    """What was written: files in order, bytes in all, how the scaling is carried. findings: what
+    whoever runs it should know.
+    """
 
     files: tuple[Path, ...]
     size: int
     carried: Carried
     type: str
     details: Mapping[str, Any] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
 
 
 @dataclass(frozen=True)

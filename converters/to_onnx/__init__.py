@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from converters.to_onnx.client.names import RUNTIMES
 from converters.to_onnx.options import MANUAL, Options
 from ropeconv import target
 from ropeconv.target import Carried, Emitted, FileReader, FolderWriter, Manual, Progress, Target
@@ -30,7 +31,7 @@ class Onnx:
     name: str = "onnx"
     manual: Manual = MANUAL
     options: type[target.Options] = Options
-    runtimes: tuple[str, ...] = ("onnxruntime", "onnxruntime-genai")
+    runtimes: tuple[str, ...] = RUNTIMES
     providers: tuple[str, ...] = ("cpu", "cuda")
     # a graph holds the numbers; only what builds one from a config misreads them
     cures: frozenset[str] = frozenset(f"D{number}" for number in range(1, 11))

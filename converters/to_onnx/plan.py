@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from converters.to_onnx.blocks.decoder import add_decoder
 from converters.to_onnx.carry import Encoding, encode
 from converters.to_onnx.client.files import client_files
@@ -65,8 +67,17 @@ def make_plan(model: Model, options: Options) -> Plan:
     )
     store = _place(model, encoding, profile, kind)
     graph = _serialise(store, encoding, profile)
-    texts = client_files(model, kind=kind, shares_buffer=profile.shares_buffer)
+    # a shared buffer is as long as the context from the first token on
+    affordable = cache_bytes(model, kind) <= store.size
+    texts = client_files(model, kind=kind, shares_buffer=profile.shares_buffer and affordable)
     return Plan(encoding, profile, kind, store, graph, texts)
+
+
+def cache_bytes(model: Model, kind: WeightType) -> int:
+    """Bytes of the keys and values of a whole context."""
+    blocks = [layer.mixer for layer in model.stack.layers]
+    numbers = sum(2 * block.num_kv_heads * block.head_dim for block in blocks)
+    return numbers * model.main_rope.context * np.dtype(kind.dtype).itemsize
 
 
 def _place(model: Model, encoding: Encoding, profile: ProfileKind, kind: WeightType) -> Store:

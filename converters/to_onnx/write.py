@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from converters.to_onnx.client._json import dump
+from converters.to_onnx.client.crossing import crossing_finding, find_switch, genai_type
 from converters.to_onnx.client.names import DATA, GRAPH
 from converters.to_onnx.data import write_data
 from converters.to_onnx.options import Options
@@ -37,6 +38,11 @@ def emit(
     else:
         with replacing_folder(out, force=force, source=source) as part:
             _fill(part, plan.store, texts, threads=options.threads, progress=progress)
+    crossing = crossing_finding(
+        find_switch(model.frequencies),
+        drops_cache=model.arch.rope.drops_cache,
+        kind=genai_type(model),
+    )
     names = [GRAPH, DATA, *sorted(texts.keys() - {GRAPH})]
     return Emitted(
         files=tuple(out / name for name in names),
@@ -44,6 +50,7 @@ def emit(
         carried=plan.encoding.carried,
         type=plan.kind.name,
         details=plan.details,
+        findings=() if crossing is None else (crossing,),
     )
 
 

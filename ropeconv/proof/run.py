@@ -94,7 +94,8 @@ def verify(
 
 def _structure_rung(artefact: Artefact, findings: Findings) -> Rung:
     count = len(artefact.checkpoint.tensors)
-    summary = f"{count} tensors and every key accounted for, lengths right"
+    notes = "".join(f"; {note}" for note in artefact.notes)
+    summary = f"{count} tensors and every key accounted for, lengths right{notes}"
     return make_rung("structure", (*findings.blocking, *findings.others), summary)
 
 

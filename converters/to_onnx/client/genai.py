@@ -7,14 +7,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from converters.to_onnx.client.crossing import genai_type
 from converters.to_onnx.client.names import GRAPH
 from ropeconv.arch.stack import Stack
 from ropeconv.errors import ConfigError
 from ropeconv.model import Model
 
-# genai's generic decoder: other type names switch on special treatment, phi3's a cache rewind at
-# position 4097
-GENAI_TYPE = "decoder"
 SEARCH: dict[str, Any] = {
     "do_sample": False,
     "early_stopping": True,
@@ -42,7 +40,7 @@ def genai_config(
         **ids,
         "context_length": context,
         "decoder": _decoder(model.stack),
-        "type": GENAI_TYPE,
+        "type": genai_type(model),
         "vocab_size": model.stack.vocab_size,
     }
     return {"model": described, "search": search}

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from converters.to_onnx.client.crossing import crossing_finding, find_switch
+from converters.to_onnx.client.names import RUNTIMES
 from converters.to_onnx.probes import make_probes
 from converters.to_onnx.quant._types import INT8_ACTIVATIONS
 from converters.to_onnx.read.folder import Folder
@@ -18,14 +21,16 @@ from converters.to_onnx.read.structure import structure_problems
 from converters.to_onnx.read.tensors import read_tensors
 from converters.to_onnx.read.texts import Texts
 from converters.to_onnx.run import Runner
+from converters.to_onnx.structure.unexpected import unexpected
 from ropeconv.arch.layers import find_kinds
 from ropeconv.arch.stack import Stack
 from ropeconv.artefact import Artefact
 from ropeconv.config.sizes import find_architecture, read_sizes
-from ropeconv.errors import CheckpointError
+from ropeconv.config.understand import understand
+from ropeconv.errors import CheckpointError, RopeconvError
 from ropeconv.model import Checkpoint
 from ropeconv.provenance import read_folder_origin
-from ropeconv.rope.spec import Frequencies
+from ropeconv.rope.spec import Frequencies, Rope
 from ropeconv.sources.folder import read_json
 
 
@@ -37,11 +42,11 @@ def open_artefact(path: Path, *, provider: str = "cpu") -> Artefact:
     folder = _open(path)
     config = read_json(folder.folder / "config.json", missing="not a folder that ropeconv wrote")
     stack = _stack(config)
-    read = read_rotations(folder.arrays)
+    checkpoint = _checkpoint(folder, config, stack)
+    read = read_rotations(folder.arrays, _stated(checkpoint))
     runner = Runner(folder.graph, provider=provider)
     context = _context(config, folder)
-    switches = [found.switch_context for found in read.frequencies.values()]
-    switch = min((value for value in switches if value is not None), default=None)
+    switch = find_switch(read.frequencies)
 
     def logits(ids: Sequence[int], _context: int) -> Iterator[NDArray[np.float32]]:
         return runner.logits(ids, switch=switch)
@@ -55,11 +60,15 @@ def open_artefact(path: Path, *, provider: str = "cpu") -> Artefact:
         return judged.logits(ids, switch=switch)
 
     texts = Texts(folder.folder)
+    arch = find_architecture(config)
+    crossing = crossing_finding(
+        switch, drops_cache=arch.rope.drops_cache, kind=str(texts.genai.get("type"))
+    )
     return Artefact(
         path=folder.folder,
         type=folder.metadata["ropeconv.type"],
         provenance=read_folder_origin(folder.folder),
-        checkpoint=_checkpoint(folder, config, stack),
+        checkpoint=checkpoint,
         original_context=config.get("original_max_position_embeddings", context),
         context=context,
         frequencies=_frequencies(read, stack),
@@ -72,6 +81,8 @@ def open_artefact(path: Path, *, provider: str = "cpu") -> Artefact:
         ends=texts.ends,
         chat_templates=texts.chat_templates(),
         merges=texts.merges,
+        unexpected=partial(unexpected, folder),
+        notes=() if crossing is None else (crossing.note(RUNTIMES),),
         probes=make_probes(judged, context=context, switch=switch, rows=read.rows),
     )
 
@@ -107,6 +118,14 @@ def _checkpoint(folder: Folder, config: Mapping[str, Any], stack: Stack) -> Chec
     offsets = {name: place.weight.offset for name, place in stack.places().items()}
     tensors = read_tensors(folder, offsets)
     return Checkpoint(folder.folder, "onnx", config, tensors, {}, fingerprint="", loadable=False)
+
+
+def _stated(checkpoint: Checkpoint) -> Mapping[str, Rope | None]:
+    """The rotary embeddings that config.json says; none where it cannot be read as a whole."""
+    try:
+        return understand(checkpoint, ignore=checkpoint.config.keys()).ropes
+    except RopeconvError:
+        return {}
 
 
 def _frequencies(read: Read, stack: Stack) -> dict[str, Frequencies | None]:

@@ -100,7 +100,7 @@ def read_tensors(folder: Folder, offsets: Mapping[str, float]) -> dict[str, Tens
     """
     found: dict[str, Tensor] = {}
     coded = find_coded(folder)
-    for name in sorted(folder.external):
+    for name in sorted(folder.external & folder.nodes.read):
         if name in coded:
             found.update(_blocks(folder, name, coded[name]))
         elif folder.arrays[name].ndim == 0:

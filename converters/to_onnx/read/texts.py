@@ -32,6 +32,12 @@ class Texts:
                 f"{self.folder}: tokenizer.json is not readable ({error}); convert it again"
             ) from error
 
+    @property
+    def genai(self) -> dict[str, Any]:
+        """What genai_config.json says of the model."""
+        said = self._json("genai_config.json").get("model", {})
+        return said if isinstance(said, dict) else {}
+
     def tokenize(self, text: str) -> list[int]:
         """Token ids, special tokens parsed and added as the file says."""
         return [int(i) for i in self.tokenizer.encode(text).ids]
@@ -45,12 +51,12 @@ class Texts:
     def special_ids(self) -> dict[str, int]:
         """bos, eos, padding: what tokenizer_config.json names, else what genai_config.json says."""
         named = self._json("tokenizer_config.json")
-        genai = self._json("genai_config.json")
+        genai = self.genai
         found: dict[str, int] = {}
         for name, stem in SPECIAL.items():
             token = named.get(f"{stem}_token")
             token = token.get("content") if isinstance(token, dict) else token
-            stated = genai.get("model", {}).get(f"{stem}_token_id")
+            stated = genai.get(f"{stem}_token_id")
             stated = stated[0] if isinstance(stated, list) else stated
             value = self.tokenizer.token_to_id(token) if isinstance(token, str) else stated
             if value is not None:
@@ -61,8 +67,7 @@ class Texts:
         """The tokens at which onnxruntime-genai stops; those of generation_config.json, which
         transformers.js reads, where there is no genai_config.json.
         """
-        genai = self._json("genai_config.json").get("model", {})
-        said = genai or self._json("generation_config.json")
+        said = self.genai or self._json("generation_config.json")
         ids = said.get("eos_token_id")
         listed = ids if isinstance(ids, list) else [ids]
         return {int(index): True for index in listed if index is not None}

@@ -1,0 +1,256 @@
+"""What mixtures of experts mean: onnxruntime's operators, and the Scan that says the same.
+
+Both become one term: the router's logits, how many experts are chosen, whether their shares are
+made to add up to 1, and what an expert does with a token.
+Source: onnxruntime docs/ContribOperators.md (MoE, QMoE).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from converters.to_onnx.structure.graph import operators
+from converters.to_onnx.structure.graph.products import named, packed
+from converters.to_onnx.structure.graph.reader import MICROSOFT, Node, Reader, Rules, Value
+from converters.to_onnx.structure.terms import (
+    ACTIVATION,
+    EXPERTS,
+    PRODUCT,
+    TIMES,
+    TOKEN,
+    WORK,
+    Term,
+    Terms,
+)
+from converters.to_onnx.weights import JOINT
+
+# act(gate) * up of SiLU with rows in turn, in the operators' words
+SILU_IN_TURN: dict[str, Any] = {
+    "activation_type": "swiglu",
+    "swiglu_fusion": 1,
+    "activation_alpha": 1.0,
+    "activation_beta": 0.0,
+}
+
+
+def experts(terms: Terms, x: Term, router: Term, mlp: Term, **fields: Any) -> Term:
+    """The sum over a token's experts of share * mlp. chosen: how many; normed: see above."""
+    return terms.make(EXPERTS, {"x": x, "router": router, "expert": mlp}, **fields)
+
+
+def gated(terms: Terms, gate: str, up: str, down: str, form: str) -> Term:
+    """down(act(gate x) * up x) of a token."""
+    x = terms.make(TOKEN)
+    gates, ups = (terms.make(PRODUCT, {"x": x}, weight=name) for name in (gate, up))
+    active = terms.make(ACTIVATION, {"x": gates}, form=form)
+    return terms.make(PRODUCT, {"x": terms.times(active, ups)}, weight=down)
+
+
+def _moe(reader: Reader, node: Node) -> Sequence[Value]:
+    """Its matrices, floats, are its third and fifth inputs."""
+    return _fused(reader, node, (named(node.at(2)), named(node.at(4))), given={0, 1, 2, 4})
+
+
+def _qmoe(reader: Reader, node: Node) -> Sequence[Value]:
+    """Codes, scales, bias of the first matrices, of the last, of none, then zero points."""
+    matrices = packed(node, 2, 3, 11), packed(node, 5, 6, 12)
+    return _fused(reader, node, matrices, given={0, 1, 2, 3, 5, 6, 11, 12})
+
+
+def _fused(
+    reader: Reader, node: Node, matrices: tuple[str | None, str | None], *, given: set[int]
+) -> Sequence[Value]:
+    x, router = node.at(0), node.at(1)
+    gate, _, up = (matrices[0] or "").partition(JOINT)
+    others = {n for n, value in enumerate(node.values) if value is not None} - given
+    if x is None or router is None or others:
+        return reader.plain(node)
+    said = {name: node.attributes.get(name) for name in SILU_IN_TURN}
+    form = "silu" if said == SILU_IN_TURN else ", ".join(f"{k} {v}" for k, v in said.items())
+    normed = bool(node.attributes.get("normalize_routing_weights", 0))
+    rest = node.rest(
+        "k", "normalize_routing_weights", "expert_weight_bits", "block_size", *SILU_IN_TURN,
+        use_sparse_mixer=0,
+    )  # fmt: skip
+    mlp = gated(reader.terms, gate, up, matrices[1] or "", form)
+    chosen = node.attributes.get("k", 1)
+    term = experts(reader.terms, x.term, router.term, mlp, chosen=chosen, normed=normed, **rest)
+    return [replace(x, term=term)]
+
+
+def _times_their_sum(reader: Reader, node: Node) -> Sequence[Value]:
+    """Experts whose shares are not made to add up to 1: those that are, times the shares' sum."""
+    plain = operators.RULES["", "Mul"](reader, node)
+    one, other = node.at(0), node.at(1)
+    if one is None or other is None or one.term.kind != EXPERTS or not one.term.fields["normed"]:
+        return plain
+    shares = _chosen(reader.terms, one.term.inputs["router"], one.term.fields["chosen"])
+    if other.term is not _sum(reader.terms, shares):
+        return plain
+    fields = {**one.term.fields, "normed": False}
+    return [replace(one, term=reader.terms.make(EXPERTS, one.term.inputs, **fields))]
+
+
+def _chosen(terms: Terms, router: Term, count: int) -> Term:
+    """The largest shares of the softmax, and behind `output 1` the experts that have them."""
+    shares = terms.operator("Softmax", router, axis=-1)
+    return terms.operator("TopK", shares, terms.constant("int64", (1,), count), axis=-1)
+
+
+def _sum(terms: Terms, shares: Term) -> Term:
+    return terms.operator("ReduceSum", shares, terms.constant("int64", (1,), -1), keepdims=1)
+
+
+def _table(terms: Terms, router: Term, count: int, *, normed: bool) -> Term:
+    """(tokens, experts) each token's share of each expert, 0 where it has none."""
+    chosen = _chosen(terms, router, count)
+    shares = terms.operator("Div", chosen, _sum(terms, chosen)) if normed else chosen
+    which = terms.make("output 1", {"of": chosen})
+    return terms.operator("ScatterElements", _zeros(terms, router), which, shares, axis=1)
+
+
+def _zeros(terms: Terms, like: Term) -> Term:
+    return terms.operator(
+        "Expand", terms.constant("float32", (), 0.0), terms.operator("Shape", like)
+    )
+
+
+def _scan(reader: Reader, node: Node) -> Sequence[Value]:
+    """A Scan over experts, as the term that it comes to; as an operator where it is another."""
+    body, count = node.attributes.get("body"), node.attributes.get("num_scan_inputs")
+    start, *scanned = node.values
+    values = [value for value in scanned if value is not None]
+    if (
+        body is None
+        or start is None
+        or count != len(values)
+        or len(values) < 2
+        or node.rest("body", "num_scan_inputs")
+    ):
+        return reader.plain(node)
+    state = reader.terms.make("sum so far")
+    made = _body(reader, body, state, values)
+    width = reader.model.stack.hidden_size
+    term = _experts(reader, start, state, values, made)
+    return [Value(term, width=width, last=width, rank=2)]
+
+
+def _body(reader: Reader, body: Any, state: Term, scanned: Sequence[Value]) -> Term:
+    """What the body makes of the state and of one entry of each scanned value."""
+    entries = [
+        Value(_entry(reader.terms, value.term), weight=value.weight, last=value.last)
+        for value in scanned
+    ]
+    inputs = dict(zip((each.name for each in body.input), (Value(state), *entries), strict=True))
+    return reader.inside(body, inputs)
+
+
+def _entry(terms: Terms, of: Term) -> Term:
+    return terms.make("entry", {"of": of})
+
+
+def _experts(
+    reader: Reader, start: Value, state: Term, scanned: Sequence[Value], made: Term
+) -> Term:
+    terms = reader.terms
+    columns, chosen = scanned[0].term, scanned[1].term
+    for x, router, count, mlp in _guesses(terms, columns, made):
+        token = _tokens(terms, x, _entry(terms, columns))
+        work = terms.replace(mlp, terms.make(TOKEN), token)
+        after = _added(terms, state, _entry(terms, columns), work)
+        branches = {"condition": _entry(terms, chosen), "then": after, "else": state}
+        same = made is terms.make("if", branches) and start.term is _zeros(terms, x)
+        for normed in (True, False):
+            table = _table(terms, router, count, normed=normed)
+            if same and columns is _columns(terms, table) and chosen is _any(terms, table):
+                return experts(terms, x, router, mlp, chosen=count, normed=normed)
+    inputs = {"start": start.term, "expert": made, "shares": columns, "chosen": chosen}
+    return terms.make("operator Scan", inputs)
+
+
+def _guesses(terms: Terms, columns: Term, made: Term) -> Iterator[tuple[Term, Term, int, Term]]:
+    """(x, router logits, how many are chosen, an expert's work) that a body may be made of."""
+    shares = columns.dig("0", "2")
+    if shares is not None and shares.kind == "operator Div":
+        shares = shares.dig("0")
+    router, count = (None, None) if shares is None else (shares.dig("0", "0"), shares.dig("1"))
+    for work in (made.dig("then", "2", "0"), made.dig("then", "2", "1")):
+        token = None if work is None else _token(work)
+        x = None if token is None else token.dig("0")
+        if router and count and token and x and work:
+            (number,) = count.fields.get("values", (0,))
+            yield x, router, number, terms.replace(work, token, terms.make(TOKEN))
+
+
+def _token(work: Term) -> Term | None:
+    """What an expert's matrices are multiplied by."""
+    found: Term | None = work
+    while found is not None and found.kind in WORK:
+        found = found.dig("0" if found.kind == TIMES else "x")
+    return found
+
+
+def _columns(terms: Terms, table: Term) -> Term:
+    return terms.operator("Transpose", table, perm="[1, 0]")
+
+
+def _any(terms: Terms, table: Term) -> Term:
+    """Whether an expert has a token."""
+    first = terms.constant("int64", (1,), 0)
+    total = terms.operator("ReduceSum", table, first, keepdims=0)
+    return terms.operator("Cast", total, to=9)  # TensorProto.BOOL
+
+
+def _places(terms: Terms, column: Term) -> Term:
+    """The tokens that an expert has."""
+    first = terms.constant("int64", (1,), 0)
+    return terms.operator("Squeeze", terms.operator("NonZero", column), first)
+
+
+def _tokens(terms: Terms, x: Term, column: Term) -> Term:
+    return terms.operator("Gather", x, _places(terms, column), axis=0)
+
+
+def _added(terms: Terms, state: Term, column: Term, made: Term) -> Term:
+    """The state with `made`, times the tokens' shares, added in the tokens' rows."""
+    places = _places(terms, column)
+    last = terms.constant("int64", (1,), 1)
+    shares = terms.operator("Gather", column, places, axis=0)
+    weighted = terms.times(made, terms.operator("Unsqueeze", shares, last))
+    rows = terms.operator("Unsqueeze", places, last)
+    return terms.operator("ScatterND", state, rows, weighted, reduction="add")
+
+
+def _if(reader: Reader, node: Node) -> Sequence[Value]:
+    condition = node.at(0)
+    branches = [node.attributes.get(f"{name}_branch") for name in ("then", "else")]
+    if condition is None or None in branches or node.rest("then_branch", "else_branch"):
+        return reader.plain(node)
+    then, other = (reader.inside(branch, {}) for branch in branches)
+    inputs = {"condition": condition.term, "then": then, "else": other}
+    return [Value(reader.terms.make("if", inputs))]
+
+
+def _dequantised(reader: Reader, node: Node) -> Sequence[Value]:
+    """Codes of one expert as the tensor that they hold."""
+    codes, scales, zeros = node.at(0), node.at(1), node.at(2)
+    if codes is None or scales is None or zeros is None or node.rest("block_size", axis=1):
+        return reader.plain(node)
+    half = reader.terms.constant("uint8", (), 128)
+    shape = reader.terms.operator("Shape", scales.term)
+    middle = zeros.term is reader.terms.operator("Expand", half, shape)
+    values = [codes, scales, None if middle else zeros]
+    name = packed(replace(node, values=values), 0, 1, 2)
+    return [Value(reader.terms.make("weight", name=name), weight=name)]
+
+
+RULES: Rules = {
+    ("", "Mul"): _times_their_sum,
+    (MICROSOFT, "MoE"): _moe,
+    (MICROSOFT, "QMoE"): _qmoe,
+    ("", "Scan"): _scan,
+    ("", "If"): _if,
+    ("", "DequantizeLinear"): _dequantised,
+}

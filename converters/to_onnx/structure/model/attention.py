@@ -1,0 +1,148 @@
+"""Attention as terms. Shape letters: h heads, k key/value heads, d head_dim."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from converters.to_onnx.blocks import find
+from converters.to_onnx.structure.graph.masks import CAUSAL
+from converters.to_onnx.structure.graph.temperatures import wanted as temperature_name
+from converters.to_onnx.structure.model.wanted import Wanted, name_of, place_of
+from converters.to_onnx.structure.terms import (
+    ATTENTION,
+    BY_WEIGHT,
+    CLAMP,
+    PART,
+    PLUS_WEIGHT,
+    ROTATION,
+    TEMPERED,
+    Term,
+)
+from converters.to_onnx.weights import JOINT
+from ropeconv.arch.blocks.attention import Attention, Fused, Order, Pairing, Separate
+from ropeconv.arch.blocks.norm import HeadLayerNorms, Norm
+from ropeconv.arch.stack import Layer
+
+ROLES = ("q", "k", "v", "past keys", "past values")
+OWN = {"weight": BY_WEIGHT, "bias": PLUS_WEIGHT}
+
+
+def attended(wanted: Wanted, n: int, layer: Layer, x: Term) -> Term:
+    """What a layer's tokens attend to, before the output projection."""
+    block = layer.mixer
+    parts = find(PROJECTIONS, block.projections)(wanted, n, block, x)
+    q, k, v = (_clamped(wanted, n, block, y) for y in parts)
+    q = _turned(wanted, n, layer, "q", block.q_norm, block.num_heads, q)
+    k = _turned(wanted, n, layer, "k", block.k_norm, block.num_kv_heads, k)
+    if block.temperature is not None:
+        by = temperature_name(block.temperature)
+        q = wanted.terms.make(TEMPERED, {"x": q}, by=by, where=place_of(n, "temperature of q"))
+    past = [
+        wanted.terms.make("input", name=f"past_key_values.{n}.{part}") for part in ("key", "value")
+    ]
+    return wanted.terms.make(
+        ATTENTION,
+        dict(zip(ROLES, (q, k, v, *past), strict=True)),
+        kv_num_heads=block.num_kv_heads,
+        scale=block.scale,
+        softcap=block.softcap,
+        heads=block.num_heads,
+        window=block.window,
+        mask=CAUSAL,
+        sinks=None if block.sinks is None else name_of(block.sinks, n),
+        where=place_of(n, "attention"),
+    )
+
+
+def _separate(wanted: Wanted, n: int, block: Attention, x: Term) -> list[Term]:
+    rows = block.projections
+    assert isinstance(rows, Separate)
+    return [wanted.linear(x, part, n) for part in (rows.q, rows.k, rows.v)]
+
+
+def _fused(wanted: Wanted, n: int, block: Attention, x: Term) -> list[Term]:
+    rows = block.projections
+    assert isinstance(rows, Fused)
+    packed = wanted.linear(x, rows.qkv, n)
+    q, k, v, each = ORDERS[rows.order](block.num_heads, block.num_kv_heads, block.head_dim)
+    return [
+        wanted.terms.make(
+            PART,
+            {"x": packed},
+            first=start,
+            last=start + size - 1,
+            of_each=each,
+            where=place_of(n, part),
+        )
+        for part, start, size in (("q", 0, q), ("k", q, k), ("v", q + k, v))
+    ]
+
+
+PROJECTIONS: dict[type, Callable[[Wanted, int, Attention, Term], list[Term]]] = {
+    Separate: _separate,
+    Fused: _fused,
+}
+# (h, k, d) -> (rows of q, of k, of v, in each so many; None: in all)
+ORDERS: dict[Order, Callable[[int, int, int], tuple[int, int, int, int | None]]] = {
+    Order.STACKED: lambda h, k, d: (h * d, k * d, k * d, None),
+    Order.PER_HEAD: lambda _h, _k, d: (d, d, d, 3 * d),
+    Order.GROUPED: lambda h, k, d: (h // k * d, d, d, (h // k + 2) * d),
+}
+
+
+def _clamped(wanted: Wanted, n: int, block: Attention, y: Term) -> Term:
+    if block.clamp is None:
+        return y
+    ends = {"low": wanted.constant(-block.clamp), "high": wanted.constant(block.clamp)}
+    return wanted.terms.make(CLAMP, {"x": y}, where=place_of(n, "clamp"), **ends)
+
+
+def _turned(
+    wanted: Wanted, n: int, layer: Layer, part: str, norm: Norm | None, heads: int, y: Term
+) -> Term:
+    """q or k, normed and rotated where the block says so."""
+    steps: list[Callable[[Term], Term]] = [
+        lambda x: _normed(wanted, n, layer.mixer, norm, heads, x),
+        lambda x: _rotated(wanted, n, layer, part, heads, x),
+    ]
+    if layer.mixer.norms_after_rotation:
+        steps.reverse()
+    for step in steps:
+        y = step(y)
+    return y
+
+
+def _normed(
+    wanted: Wanted, n: int, block: Attention, norm: Norm | None, heads: int, y: Term
+) -> Term:
+    """Over each head or all of them; what every head has of its own comes after the norm."""
+    if norm is None:
+        return y
+    shape = norm.weights[0].shape
+    if not isinstance(norm, HeadLayerNorms) and len(shape) == 1:
+        return wanted.norm(y, norm, n, size=shape[0])
+    y = wanted.norm(y, norm, n, size=block.head_dim, bare=True)
+    names = {weight.part: name_of(weight, n) for weight in norm.weights}
+    if isinstance(norm, HeadLayerNorms):
+        names = {"weight": JOINT.join(name_of(weight, n) for weight in norm.weights)}
+    for part, name in names.items():
+        own: dict[str, Any] = {"weight": name, "of": (heads, block.head_dim)}
+        y = wanted.terms.make(OWN[part], {"x": y}, where=name, **own)
+    return y
+
+
+def _rotated(wanted: Wanted, n: int, layer: Layer, part: str, heads: int, y: Term) -> Term:
+    rope = wanted.model.ropes[layer.kind]
+    if rope is None:
+        return y
+    block = layer.mixer
+    return wanted.terms.make(
+        ROTATION,
+        {"x": y},
+        heads=heads,
+        share=None if rope.rotary_dim == block.head_dim else rope.rotary_dim,
+        interleaved=1 if block.pairing is Pairing.ADJACENT else None,
+        table=wanted.rotations.wanted(layer.kind),
+        where=place_of(n, f"rotation of {part}"),
+    )

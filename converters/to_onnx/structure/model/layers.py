@@ -1,0 +1,87 @@
+"""How a layer's parts are joined to the residual stream, as terms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from converters.to_onnx.blocks import find
+from converters.to_onnx.structure.model.attention import attended
+from converters.to_onnx.structure.model.mlp import FEEDS
+from converters.to_onnx.structure.model.wanted import Wanted, place_of
+from converters.to_onnx.structure.terms import Term
+from ropeconv.arch.blocks.norm import Norm
+from ropeconv.arch.blocks.residual import Parallel, PostNorm, PreNorm, Sandwich, SharedParallel
+from ropeconv.arch.stack import Layer
+
+Step = Callable[[Term], Term]
+
+
+def layer_terms(wanted: Wanted, n: int, layer: Layer, x: Term) -> tuple[Term, Term]:
+    """(the layer's attention, the residual stream after it)."""
+    kept: list[Term] = []
+
+    def mix(y: Term) -> Term:
+        kept.append(attended(wanted, n, layer, y))
+        return wanted.linear(kept[0], layer.mixer.output, n)
+
+    def feed(y: Term) -> Term:
+        return find(FEEDS, layer.mlp)(wanted, n, layer.mlp, y)
+
+    after = find(RESIDUALS, layer.residual)(wanted, n, layer.residual, x, mix, feed)
+    return kept[0], after
+
+
+def _norm(wanted: Wanted, n: int, norm: Norm, x: Term) -> Term:
+    return wanted.norm(x, norm, n, size=wanted.hidden)
+
+
+def _stream(wanted: Wanted, n: int, x: Term, *terms: Term, scale: float = 1.0) -> Term:
+    """x plus what is made of it."""
+    where = place_of(n, "residual scale")
+    parts = [wanted.scaled(term, scale, where=where) for term in terms]
+    return wanted.terms.add(x, *parts, where=place_of(n, "residual stream"))
+
+
+def _pre(wanted: Wanted, n: int, residual: PreNorm, x: Term, mix: Step, feed: Step) -> Term:
+    for norm, step in ((residual.mixer_norm, mix), (residual.mlp_norm, feed)):
+        x = _stream(wanted, n, x, step(_norm(wanted, n, norm, x)), scale=residual.scale)
+    return x
+
+
+def _post(wanted: Wanted, n: int, residual: PostNorm, x: Term, mix: Step, feed: Step) -> Term:
+    for norm, step in ((residual.mixer_post_norm, mix), (residual.mlp_post_norm, feed)):
+        x = _stream(wanted, n, x, _norm(wanted, n, norm, step(x)))
+    return x
+
+
+def _sandwich(wanted: Wanted, n: int, residual: Sandwich, x: Term, mix: Step, feed: Step) -> Term:
+    halves = (
+        (residual.mixer_norm, mix, residual.mixer_post_norm),
+        (residual.mlp_norm, feed, residual.mlp_post_norm),
+    )
+    for before, step, after in halves:
+        y = _norm(wanted, n, after, step(_norm(wanted, n, before, x)))
+        x = _stream(wanted, n, x, y, scale=residual.scale)
+    return x
+
+
+def _parallel(wanted: Wanted, n: int, residual: Parallel, x: Term, mix: Step, feed: Step) -> Term:
+    y = mix(_norm(wanted, n, residual.mixer_norm, x))
+    return _stream(wanted, n, x, y, feed(_norm(wanted, n, residual.mlp_norm, x)))
+
+
+def _shared_parallel(
+    wanted: Wanted, n: int, residual: SharedParallel, x: Term, mix: Step, feed: Step
+) -> Term:
+    y = _norm(wanted, n, residual.mixer_norm, x)
+    return _stream(wanted, n, x, mix(y), feed(y))
+
+
+RESIDUALS: dict[type, Callable[[Wanted, int, Any, Term, Step, Step], Term]] = {
+    PreNorm: _pre,
+    PostNorm: _post,
+    Sandwich: _sandwich,
+    Parallel: _parallel,
+    SharedParallel: _shared_parallel,
+}

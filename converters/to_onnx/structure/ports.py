@@ -1,0 +1,88 @@
+"""Inputs and outputs of a graph, and nodes that lead to none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from converters.to_onnx.read.folder import Folder
+from converters.to_onnx.read.nodes import Nodes
+from converters.to_onnx.structure.graph.indices import INPUTS
+from ropeconv.model import Model
+
+BATCH = "batch_size"  # by this name transformers.js finds the size
+Port = tuple[str, tuple[int | None, ...]]
+"""Element type, sizes; None for those that vary."""
+
+
+def port_findings(folder: Folder, model: Model, dtype: str) -> list[str]:
+    """One line each. dtype: of the cache."""
+    graph, own = folder.model.graph, folder.model.functions
+    heads = [(layer.mixer.num_kv_heads, layer.mixer.head_dim) for layer in model.stack.layers]
+    cache = [(dtype, (None, kv, None, size)) for kv, size in heads]
+    inputs: dict[str, Port] = dict.fromkeys(INPUTS, ("int64", (None, None)))
+    inputs |= _caches("past_key_values", cache)
+    outputs: dict[str, Port] = {"logits": ("float32", (None, None, model.stack.vocab_size))}
+    outputs |= _caches("present", cache)
+    return [
+        *_compare("input", _ports(graph.input), inputs),
+        *_compare("output", _ports(graph.output), outputs),
+        *_symbols(graph),
+        *_idle(graph),
+        *(f"function {each.name} belongs to no part of the model" for each in own),
+    ]
+
+
+def _caches(name: str, cache: Sequence[Port]) -> dict[str, Port]:
+    return {f"{name}.{n}.{part}": port for n, port in enumerate(cache) for part in ("key", "value")}
+
+
+def _ports(values: Any) -> dict[str, Port]:
+    import onnx
+
+    found = {}
+    for value in values:
+        tensor = value.type.tensor_type
+        sizes = tuple(d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim)
+        kind = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
+        found[value.name] = (str(kind.name), sizes)
+    return found
+
+
+def _compare(what: str, found: Mapping[str, Port], wanted: Mapping[str, Port]) -> Iterator[str]:
+    yield from (f"{what} {name} is missing" for name in wanted if name not in found)
+    for name, (dtype, sizes) in found.items():
+        if name not in wanted:
+            yield f"{what} {name} belongs to no part of the model"
+        elif (dtype, sizes) != wanted[name]:
+            told = [f"{kind} {_show(each)}" for kind, each in ((dtype, sizes), wanted[name])]
+            yield f"{what} {name} is {told[0]}, the model's is {told[1]}"
+
+
+def _show(sizes: tuple[int | None, ...]) -> str:
+    return " x ".join("?" if size is None else str(size) for size in sizes)
+
+
+def _symbols(graph: Any) -> Iterator[str]:
+    for value in graph.input:
+        first = value.type.tensor_type.shape.dim[:1]
+        if first and first[0].dim_param != BATCH:
+            yield f"input {value.name}: its first axis is not called {BATCH}, as clients want it"
+
+
+def _idle(graph: Any) -> Iterator[str]:
+    """Nodes whose values no output follows from."""
+    read = {value.name for value in graph.output}
+    for node in reversed(graph.node):
+        if read.isdisjoint(node.output):
+            yield f"node {node.name} ({node.op_type}) leads to no output"
+        else:
+            read.update(node.input)
+            read.update(name for body in Nodes(_Body([node])) for name in body.input)
+
+
+class _Body:
+    """Nodes as a graph."""
+
+    def __init__(self, node: Sequence[Any]) -> None:
+        self.node = node
