@@ -41,7 +41,8 @@ class Tiny:
     gelu: runtimes compute its activation in forms of their own (ggml from a float16 table). nested:
     rope_parameters are one dict a layer type; local: that of sliding layers. partial: the share of
     a head that rotates. kept: what its rope_parameters have beside a rope's. own_types: its class
-    takes `default` and `longrope` alone, so other methods are spelled as divisors.
+    takes `default` and `longrope` alone, so other methods are spelled as divisors. centred: its
+    norms multiply by 1 + weight, and transformers starts them at 1 as if they did not.
     """
 
     config: dict[str, Any]
@@ -52,6 +53,7 @@ class Tiny:
     partial: float = 1.0
     kept: dict[str, Any] = field(default_factory=dict)
     own_types: bool = False
+    centred: bool = False
 
 
 UNTIED = {"tie_word_embeddings": False}
@@ -143,18 +145,19 @@ TINY: dict[str, Tiny] = {
     ),
     "granite_swa": Tiny(LLAMA | MULTIPLIERS | {"num_hidden_layers": 4, "sliding_window": 64}),
     "hyperclovax": Tiny(LLAMA | MULTIPLIERS | HEADS | {"use_post_norm": False}),
-    "nemotron": Tiny(LLAMA, grid={"hidden_size": 128}, partial=0.5),
+    "nemotron": Tiny(LLAMA, grid={"hidden_size": 128}, partial=0.5, centred=True),
     "arcee": Tiny(LLAMA),
     "jais2": Tiny(LLAMA | HEADS),
     "apertus": Tiny(LLAMA),
     "phi": Tiny(LLAMA, grid={"hidden_size": 128}, gelu=True, partial=0.5),
-    "starcoder2": Tiny(LLAMA, gelu=True),
+    "starcoder2": Tiny(LLAMA | UNTIED, gelu=True),
     "falcon": Tiny(
         {"hidden_size": 64, "num_attention_heads": 4, "num_kv_heads": 2, "bias": False}
-        | {"new_decoder_architecture": True, "ffn_hidden_size": 256},
+        | {"new_decoder_architecture": True, "ffn_hidden_size": 256}
+        | UNTIED,
         gelu=True,
     ),
-    "stablelm": Tiny(LLAMA, grid={"hidden_size": 256}, partial=0.25),
+    "stablelm": Tiny(LLAMA, grid={"hidden_size": 256, "initializer_range": 0.075}, partial=0.25),
     "olmo": Tiny(LLAMA),
     "persimmon": Tiny(
         {"hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4},
@@ -189,6 +192,8 @@ def make_model(
             # transformers starts norms and biases at 1 and 0, which hide a lost one
             if weight.ndim == 1 or "norm" in name:
                 weight.add_(0.1 * torch.randn_like(weight))
+                if TINY[family].centred and name.endswith("norm.weight"):
+                    weight.sub_(1.0)
             elif "embed" in name:
                 weight.mul_(4)
     return model.eval()
@@ -221,7 +226,8 @@ def reference(source: Path, family: str, method: str) -> Any:
     rope = as_divisors(method) if tiny.own_types else spelled(method)
     rope = tiny.kept | rope
     if tiny.partial != 1.0:
-        rope |= {"partial_rotary_factor": tiny.partial}
+        share = config.rope_parameters["partial_rotary_factor"]  # as saved
+        rope |= {"partial_rotary_factor": share}
     if tiny.nested:
         truncate = {"truncate": False} if rope.pop("truncate", True) is False else {}
         rope = {"full_attention": rope, "sliding_attention": tiny.local} | truncate

@@ -26,7 +26,12 @@ def edit(
         if not name.startswith("GGUF.") and name != "general.architecture" and name not in keys:
             sub = field.types[-1] if len(field.types) > 1 else None
             writer.add_key_value(name, field.contents(), field.types[0], sub)
-    add = {str: writer.add_string, int: writer.add_uint32, float: writer.add_float32}
+    add: dict[type, Callable[[str, Any], None]] = {
+        str: writer.add_string,
+        int: writer.add_uint32,
+        float: writer.add_float32,
+        list: writer.add_array,
+    }
     for name, value in keys.items():
         if value is not None:
             add[type(value)](name, value)
