@@ -43,6 +43,7 @@ class Clock:
                 except StopIteration:
                     return
             yield value
+            del value  # before the next one is made
 
     def _count(self) -> None:
         now = perf_counter()

@@ -20,6 +20,7 @@ Block = NDArray[np.float32]
 Column = NDArray[np.float64]
 
 SLAB = 1 << 21  # values of each side in float64 at a time
+NOTHING: Block = np.empty((0, 0), np.float32)
 BANDS = 4  # below L, and as wide past it
 
 
@@ -86,6 +87,7 @@ def compare_logits(
         for kept, rows in zip(parts, measure_rows(blocks, pairs, following), strict=True):
             kept.append(rows)
         done += count
+        del blocks  # before the next ones are made
         if progress is not None:
             progress(done, len(ids))
     return [_banded(kept, len(ids), trained) for kept in parts]
@@ -106,7 +108,7 @@ def _joined(parts: Sequence[Rows]) -> Rows:
 def side_by_side(sides: Mapping[str, Iterable[Block]], *, total: int) -> Iterator[dict[str, Block]]:
     """Rows of all sides in step, however each cuts its blocks; exactly `total` rows."""
     sources = {name: iter(side) for name, side in sides.items()}
-    held = {name: np.empty((0, 0), np.float32) for name in sides}
+    held = dict.fromkeys(sides, NOTHING)
     done = 0
     while done < total:
         for name, source in sources.items():
@@ -120,7 +122,8 @@ def side_by_side(sides: Mapping[str, Iterable[Block]], *, total: int) -> Iterato
             )
         _check_widths(held)
         yield {name: block[:count] for name, block in held.items()}
-        held = {name: block[count:] for name, block in held.items()}
+        # nothing that is used up stays alive beside the next block
+        held = {n: b[count:] if len(b) > count else NOTHING for n, b in held.items()}
         done += count
 
 

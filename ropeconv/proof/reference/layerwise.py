@@ -97,8 +97,8 @@ class LayerwiseReference:
     def head(self, hidden: Any) -> Iterator[NDArray[np.float32]]:
         """(n, vocab) float32 blocks, n <= 512, of one text's hidden states (1, s, e)."""
         for start, stop in even_parts(hidden.shape[1], at_most=ROWS):
-            (logits,) = self._head_of([hidden[:, start:stop]])
-            yield logits[0].cpu().numpy()
+            # kept in no name, which would live on beside the next block
+            yield self._head_of([hidden[:, start:stop]])[0][0].cpu().numpy()
 
     def heads(self, hidden: Sequence[Any]) -> list[NDArray[np.float32]]:
         """(b, s, vocab) logits of hidden states (b, s, e) of several calls; the head's weights are
