@@ -36,6 +36,7 @@ EXACT: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "phi3, all heads": ("phi3", {"num_key_value_heads": 4}),
     "gpt_neox, sequential": ("gpt_neox", {"use_parallel_residual": False}),
+    "olmo2, tied": ("olmo2", {"tie_word_embeddings": True}),
     "olmo2, shared key/value heads": ("olmo2", {"num_key_value_heads": 2}),
 }
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
@@ -59,7 +60,6 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
         "ignores the sliding window of 64 tokens",
     ),
     "qwen3, biases": ("qwen3", {"attention_bias": True}, "qwen3 has no place for a bias on o"),
-    "olmo2, tied": ("olmo2", {"tie_word_embeddings": True}, "olmo2 has no tied embeddings"),
     "gpt_neox, no biases": (
         "gpt_neox",
         {"attention_bias": False},
