@@ -36,8 +36,8 @@ REFUSED: dict[str, set[str]] = {
     "cohere": NO_TABLE,
     "hunyuan_v1_dense": NO_TABLE,
     "smollm3": NO_TABLE,
-    # half of a head rotates; llama takes glm's tables, with divisors that keep the rest still, but a
-    # magnitude would act on the rest too
+    # half of a head rotates; llama takes glm's tables, with divisors that keep the rest still, but
+    # a magnitude would act on the rest too
     "glm": NO_TABLE - {"ntk-parts", "llama3"} | {"proportional"},
     "glm4": {"proportional"} | NO_TABLE,
     # one table, no pair of them
@@ -128,6 +128,6 @@ def test_a_wrong_cell_is_seen(sources: dict[str, Path], tmp_path: Path) -> None:
 def test_methods_that_a_family_cannot_carry_name_the_reason(
     sources: dict[str, Path], tmp_path: Path
 ) -> None:
-    text = r"llama\.cpp's qwen3 cannot carry llama3.*architectures that have: llama, phi3"
+    text = r"llama\.cpp's qwen3 cannot carry llama3.*architectures that have: .*llama, .*phi3"
     with pytest.raises(CannotExpress, match=text):
         convert(sources["qwen3"], "llama3", tmp_path / "out.gguf")
