@@ -94,14 +94,17 @@ def command(
     """Prove that OUT computes what its source computes in PyTorch, past the trained context too.
 
     Structure, rotary frequencies, tokens, weights, then logits at every position of a real text:
-    the file runs in its own runtime, the source in transformers (float32) with the new config.
-    Exit 0: equal within the type's limits; 1: a check failed; 2: nothing to compare. A scaling
-    option states what OUT should carry, where it does not say so itself.
+    the file runs in its own runtime, the source in transformers (float32) with the new config. A
+    quantised file is judged against its own weights; what quantisation costs is told. Exit 0: equal
+    within the type's limits; 1: a check failed; 2: nothing to compare. A scaling option states what
+    OUT should carry, where it does not say so itself.
 
     \b
     Examples:
       ropeconv verify model-x4.gguf
       ropeconv verify model-x4.gguf --tokens 2048 --json
+      ropeconv verify model-x4.gguf --exact
+      ropeconv verify model-x4.gguf --kv-type q8_0 --flash-attn
       ropeconv verify model-onnx
       ropeconv verify other.gguf --reference model/ --pi-factor 4
     """

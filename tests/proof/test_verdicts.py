@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,10 @@ from click.testing import CliRunner
 from ropeconv.cli import main
 from ropeconv.commands.verify import command
 from ropeconv.errors import CheckpointError, ConfigError, RopeconvError
-from ropeconv.extend import ScalingRequest
-from ropeconv.proof.report import FAIL, OK, SKIPPED, Report
+from ropeconv.proof.report import FAIL, OK, SKIPPED
 from ropeconv.proof.run import verify
-from tests.proof.conftest import CONTEXT, LINEAR_KEYS, SCALED, THETA, L, Sound, provenance
+from tests.proof.conftest import CONTEXT, LINEAR_KEYS, SCALED, THETA, L, Sound
+from tests.proof.reports import RUNGS, failed, findings, statuses
 
 pytestmark = pytest.mark.llama
 
@@ -34,22 +33,6 @@ LONG_TABLES = {
 Q = "blk.1.attn_q.weight"
 ORIGINAL = "rope.scaling.original_context_length"
 M4 = 1 + 0.1 * math.log(4)
-
-
-RUNGS = {"structure", "frequencies", "tokens", "weights", "logits"}
-
-
-def statuses(report: Report) -> dict[str, str]:
-    return {rung.name: rung.status for rung in report.rungs}
-
-
-def failed(report: Report) -> set[str]:
-    """Rungs that failed. Calls beside the text, where there are any, see what the text sees."""
-    return {name for name, status in statuses(report).items() if status == FAIL} - {"probes"}
-
-
-def findings(report: Report, rung: str) -> str:
-    return "\n".join(next(r for r in report.rungs if r.name == rung).findings)
 
 
 @pytest.mark.parametrize(
@@ -219,75 +202,6 @@ def test_what_llama_cpp_refuses_is_a_failed_check_with_its_reason(
     assert report.verdict.startswith("FAIL: tokens, ")
 
 
-def test_the_reference_must_be_the_one_it_was_made_from(
-    linear: Sound, make_sound: Any, tmp_path: Path
-) -> None:
-    path = linear.gguf.write(tmp_path / "t.gguf")
-    other = make_sound("qwen3", "linear", LINEAR_KEYS)
-    with pytest.raises(CheckpointError, match=r"is not the checkpoint that t\.gguf was made from"):
-        verify(path, reference=other.folder)
-    with pytest.raises(CheckpointError, match="is not the checkpoint"):
-        verify(path, reference=other.folder, request=ScalingRequest("linear", factor=4.0))
-    # as the writer says it: relative to the artefact's folder
-    beside = os.path.relpath(linear.folder, tmp_path)
-    relative = linear.gguf.strings["ropeconv.provenance"].replace(str(linear.folder), beside)
-    assert verify(
-        linear.changed(strings={"ropeconv.provenance": relative}).gguf.write(tmp_path / "r.gguf"),
-        tokens=64,
-    ).ok
-    elsewhere = provenance(linear.folder, "llama", "linear").replace(str(linear.folder), "gone/x")
-    gone = linear.changed(strings={"ropeconv.provenance": elsewhere})
-    with pytest.raises(CheckpointError, match=r"its source gone/x cannot be opened .*--reference"):
-        verify(gone.gguf.write(tmp_path / "g.gguf"))
-    assert verify(tmp_path / "g.gguf", reference=linear.folder, tokens=64).ok
-
-
-def test_a_file_without_provenance_takes_reference_and_scaling(
-    linear: Sound, tmp_path: Path
-) -> None:
-    path = linear.changed(strings={"ropeconv.provenance": None}).gguf.write(tmp_path / "t.gguf")
-    with pytest.raises(
-        CheckpointError, match="says nothing about its source; name it with --reference"
-    ):
-        verify(path)
-    assert verify(path, reference=linear.folder, request=ScalingRequest("linear", factor=4.0)).ok
-    wrong = verify(path, reference=linear.folder, request=ScalingRequest("linear", factor=2.0))
-    assert failed(wrong) == {
-        "structure",
-        "frequencies",
-        "logits",
-    }
-    unscaled = verify(path, reference=linear.folder)
-    assert failed(unscaled) == {
-        "structure",
-        "frequencies",
-        "logits",
-    }
-
-
-def test_a_gguf_source_is_a_reference_too(linear: Sound, tmp_path: Path) -> None:
-    plain = linear.changed(
-        keys={"context_length": L, "rope.scaling.type": None, "rope.scaling.factor": None},
-        strings={"ropeconv.provenance": None},
-    )
-    source = plain.gguf.write(tmp_path / "source.gguf")
-    path = linear.changed(strings={"ropeconv.provenance": None}).gguf.write(tmp_path / "t.gguf")
-    report = verify(path, reference=source, request=ScalingRequest("linear", factor=4.0))
-    assert report.ok
-    wrong = linear.changed(
-        keys={"rope.scaling.factor": 4.04}, strings={"ropeconv.provenance": None}
-    )
-    report = verify(
-        wrong.gguf.write(tmp_path / "w.gguf"),
-        reference=source,
-        request=ScalingRequest("linear", factor=4.0),
-    )
-    assert failed(report) == {
-        "frequencies",
-        "logits",
-    }
-
-
 @pytest.mark.parametrize("side", ["short", "long"])
 def test_each_longrope_table_has_its_own_pass(side: str, make_sound: Any, tmp_path: Path) -> None:
     sound = make_sound("llama", "longrope", LONG_KEYS, LONG_TABLES)
@@ -353,4 +267,4 @@ def test_the_command_reports_and_exits_by_verdict(
             assert report["measured"][0]["whole"]["nmse"] > 1e-5
     assert codes == [0, 1, 2]
     assert err.startswith("ropeconv: ")
-    assert CliRunner().invoke(command, ["--help"]).output.count("ropeconv verify ") == 4
+    assert CliRunner().invoke(command, ["--help"]).output.count("ropeconv verify ") == 6
