@@ -12,6 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from converters.to_onnx.read.folder import Folder
+from converters.to_onnx.structure.unexpected import graph_findings
+from ropeconv.prepare import prepare
 from tests.checkpoints import save_checkpoint
 from tests.families import nmse
 from tests.to_onnx import trait_faults as faults
@@ -148,11 +151,35 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def test_logits_are_transformers_until_the_graph_loses_it(
     name: str, profile: str, made: Any, tmp_path: Path
 ) -> None:
+    """So says the structure rung too, of every fault that is one of the graph and not of a weight
+    in it.
+    """
     source, model = made(name)
-    convert(source, tmp_path / "out", None, profile=profile)
-    assert differences(tmp_path / "out", model) <= LIMIT
-    CASES[name].fault(profile)(tmp_path / "out")
-    assert differences(tmp_path / "out", model) > SEEN
+    out = tmp_path / "out"
+    convert(source, out, None, profile=profile)
+    assert differences(out, model) <= LIMIT
+    assert structure(out, source) == []
+    sound = (out / "onnx" / "model.onnx").read_bytes()
+    CASES[name].fault(profile)(out)
+    assert differences(out, model) > SEEN
+    of_the_graph = (out / "onnx" / "model.onnx").read_bytes() != sound
+    assert bool(structure(out, source)) == of_the_graph
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("name", CASES)
+def test_the_structure_is_sound_in_every_type(
+    name: str, profile: str, made: Any, tmp_path: Path
+) -> None:
+    source, _ = made(name)
+    for kind, bake in (("fp16", "metadata"), ("int8", "tables"), ("int4", "metadata")):
+        convert(source, tmp_path / "out", None, profile=profile, type=kind, bake=bake)
+        assert structure(tmp_path / "out", source) == [], kind
+
+
+def structure(out: Path, source: Path) -> list[str]:
+    """What the structure rung says of the graph."""
+    return graph_findings(Folder(out), prepare(source, None))
 
 
 def in_evaluator(out: Path, ids: np.ndarray, positions: np.ndarray, mask: np.ndarray) -> Any:

@@ -66,13 +66,14 @@ def _fused(wanted: Wanted, n: int, block: Attention, x: Term) -> list[Term]:
     assert isinstance(rows, Fused)
     packed = wanted.linear(x, rows.qkv, n)
     q, k, v, each = ORDERS[rows.order](block.num_heads, block.num_kv_heads, block.head_dim)
+    every = rows.qkv.weight.shape[0]
     return [
         wanted.terms.make(
             PART,
             {"x": packed},
             first=start,
             last=start + size - 1,
-            of_each=each,
+            of_each=None if each == every else each,
             where=place_of(n, part),
         )
         for part, start, size in (("q", 0, q), ("k", q, k), ("v", q + k, v))
@@ -83,7 +84,7 @@ PROJECTIONS: dict[type, Callable[[Wanted, int, Attention, Term], list[Term]]] = 
     Separate: _separate,
     Fused: _fused,
 }
-# (h, k, d) -> (rows of q, of k, of v, in each so many; None: in all)
+# (h, k, d) -> (rows of q, of k, of v, in each so many; None, or as many as there are: in all)
 ORDERS: dict[Order, Callable[[int, int, int], tuple[int, int, int, int | None]]] = {
     Order.STACKED: lambda h, k, d: (h * d, k * d, k * d, None),
     Order.PER_HEAD: lambda _h, _k, d: (d, d, d, 3 * d),
