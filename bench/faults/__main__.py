@@ -1,6 +1,6 @@
 """Plant every fault in every type and write docs/faults.md.
 
-usage: python -m bench.faults [--only TEXT] [--types F16,int4] [--tiny]
+usage: python -m bench.faults [--only TEXT] [--types F16,int4] [--tiny] [--resume]
 
 Exit code 1 when a fault that must be seen is not, or a sound file fails. With --only or --types the
 table is printed, not written, as with --tiny, which takes a random Llama for SmolLM2.
@@ -26,6 +26,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--only", action="append", metavar="TEXT", help="faults with TEXT in them")
     parser.add_argument("--types", default=",".join(TYPES))
     parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--resume", action="store_true", help="take over what has ended")
     parser.add_argument("--tokens", type=int, default=256)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "faults")
@@ -48,6 +49,7 @@ def main() -> int:
         work=arguments.work.resolve(),
         tokens=arguments.tokens,
         workers=arguments.workers,
+        resume=arguments.resume,
     )
     text = page(results, types, tokens=arguments.tokens)
     if arguments.only or arguments.tiny or set(types) != set(TYPES):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -107,21 +108,45 @@ class Results:
 
 
 def fill(
-    faults: Sequence[Fault], types: Collection[str], *, work: Path, tokens: int, workers: int
+    faults: Sequence[Fault],
+    types: Collection[str],
+    *,
+    work: Path,
+    tokens: int,
+    workers: int,
+    resume: bool = False,
 ) -> Results:
-    """Run every cell, telling each as it ends; the sound files first."""
-    results = Results(faults)
+    """Run every cell, telling each as it ends; the sound files first.
+
+    resume: take over the cells that an interrupted run in `work` has ended.
+    """
+    record = work / "outcomes.jsonl"
+    results = Results(faults, _read(record) if resume else {})
     rows = [*map(sound, results.models()), *faults]
     cells = [(fault, kind) for fault in rows for kind in types if fault.plant(kind)]
-    trials = [make_trial(fault, kind, work) for fault, kind in cells]
+    left = [(f, kind) for f, kind in cells if (f.name, kind) not in results.outcomes]
+    trials = [make_trial(fault, kind, work) for fault, kind in left]
     start = time.perf_counter()
-    for trial, outcome in run_all(trials, tokens=tokens, workers=workers):
-        results.outcomes[trial.key] = outcome
-        name, kind = trial.key
-        where = f"[{len(results.outcomes)}/{len(trials)} {time.perf_counter() - start:4.0f} s]"
-        said = f"{name}, {kind}: {_short(outcome)}  {outcome.finding[:150]}"
-        print(where, said, file=sys.stderr, flush=True)
+    with record.open("a" if resume else "w", encoding="utf-8") as lines:
+        for trial, outcome in run_all(trials, tokens=tokens, workers=workers):
+            results.outcomes[trial.key] = outcome
+            lines.write(json.dumps([trial.key, asdict(outcome)]) + "\n")
+            lines.flush()
+            name, kind = trial.key
+            where = f"[{len(results.outcomes)}/{len(cells)} {time.perf_counter() - start:4.0f} s]"
+            said = f"{name}, {kind}: {_short(outcome)}  {outcome.finding[:150]}"
+            print(where, said, file=sys.stderr, flush=True)
     return results
+
+
+def _read(record: Path) -> dict[Key, Outcome]:
+    if not record.exists():
+        return {}
+    pairs = [json.loads(line) for line in record.read_text(encoding="utf-8").splitlines()]
+    return {
+        (name, kind): Outcome(**{**values, "rungs": tuple(values["rungs"])})
+        for (name, kind), values in pairs
+    }
 
 
 def _short(outcome: Outcome) -> str:
