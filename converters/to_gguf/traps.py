@@ -1,9 +1,9 @@
-"""Traps of a GGUF file's rotary keys and tables: G1 to G9, one function each, and the table of
+"""Traps of a GGUF file's rotary keys and tables: G1 to G11, one function each, and the table of
 them.
 
-Traps of one architecture alone lie with it (`Arch.traps`: G6). The effects are those of llama.cpp:
-load_hparams and get_rope_factors (src/llama-model.cpp), src/llama-context.cpp, and the loaders in
-src/models. A mend is a change of metadata; the writer then encodes what the keys say.
+Traps of one architecture alone lie with it (`Arch.traps`: G6, G12 to G15). The effects are those of
+llama.cpp: load_hparams and get_rope_factors (src/llama-model.cpp), src/llama-context.cpp, and the
+loaders in src/models. A mend is a change of metadata; the writer then encodes what the keys say.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from converters.to_gguf.archs import architectures
-from converters.to_gguf.rope.case import RotaryCase, change
-from converters.to_gguf.rope.loader import FREQS, LONG, SCALING_TYPES, SHORT
+from converters.to_gguf.rope.case import SEEN, RotaryCase, change
+from converters.to_gguf.rope.loader import FREQS, LONG, SCALING_TYPES, SHORT, TABLES
 from ropeconv.artefact import Raw
 from ropeconv.finding import ERROR, INTENT, NOTE, WARNING, Finding
 
@@ -27,6 +27,20 @@ DEAD = {
     "yarn_beta_slow": 1.0,
 }
 READ_BY = ("grok", "mistral3")
+# architectures that ropeconv does not write, whose loader creates tables that no graph is given
+# (src/models: falcon-h1, pangu-embed, llada, cogvlm, refact)
+IGNORES_TABLES = ("falcon-h1", "pangu-embedded", "llada", "cogvlm", "refact")
+# and whose graph asks for tables that no loader creates
+LACKS_TABLES = (
+    "hunyuan-moe",
+    "hunyuan-vl",
+    "hy_v3",
+    "cohere2",
+    "cohere2moe",
+    "bailingmoe",
+    "deepseek",
+    "graniteswitch",
+)
 
 
 def examine(raw: Raw, *, original_context: int | None = None) -> list[Finding]:
@@ -215,6 +229,32 @@ def _no_base(case: RotaryCase) -> Finding | None:
     )
 
 
+def _ignored_table(case: RotaryCase) -> Finding | None:
+    tables = [name for name in TABLES if name in case.tensors]
+    if case.arch not in IGNORES_TABLES or not tables:
+        return None
+    return Finding(
+        "G10",
+        ERROR,
+        f"{', '.join(tables)} in a {case.arch} file",
+        {SEEN: "loads the table and never uses it: what it should scale runs unscaled"},
+        "convert the checkpoint again with linear or YaRN scaling as metadata, which acts",
+    )
+
+
+def _table_without_place(case: RotaryCase) -> Finding | None:
+    tables = [name for name in TABLES if name in case.tensors]
+    if case.arch not in LACKS_TABLES or not tables:
+        return None
+    return Finding(
+        "G11",
+        ERROR,
+        f"{', '.join(tables)} in a {case.arch} file",
+        {SEEN: "does not load the file: its loader has no place for the table"},
+        "convert the checkpoint again with linear or YaRN scaling as metadata, which acts",
+    )
+
+
 TRAPS: tuple[Callable[[RotaryCase], Finding | None], ...] = (
     _dead_keys,
     _stale_length,
@@ -224,4 +264,6 @@ TRAPS: tuple[Callable[[RotaryCase], Finding | None], ...] = (
     _unknown_type,
     _unloadable,
     _no_base,
+    _ignored_table,
+    _table_without_place,
 )

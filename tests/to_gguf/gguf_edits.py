@@ -28,6 +28,7 @@ def edit(
             writer.add_key_value(name, field.contents(), field.types[0], sub)
     add: dict[type, Callable[[str, Any], None]] = {
         str: writer.add_string,
+        bool: writer.add_bool,
         int: writer.add_uint32,
         float: writer.add_float32,
         list: writer.add_array,

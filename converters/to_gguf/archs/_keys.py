@@ -202,7 +202,10 @@ TEMPERATURE = OwnKeys(
     _write_temperature,
     lambda stated: {
         "temperature_beta": stated.get("attention.temperature_scale") or None,
-        "temperature_length": stated.get("rope.scaling.original_context_length"),
+        # src/models/mistral3.cpp: of the context where the file does not say the trained one
+        "temperature_length": stated.get(
+            "rope.scaling.original_context_length", stated.get("context_length")
+        ),
     },
     plain=lambda stated: not stated.get("attention.temperature_scale"),
     cannot=_temperature_length,

@@ -5,11 +5,13 @@ from typing import Any
 
 from converters.to_gguf.archs._arch import ENDS, QKV, Arch, OwnKeys, Stated
 from converters.to_gguf.archs._keys import SOFTCAPS_ALWAYS, WINDOWS
+from converters.to_gguf.rope.case import SEEN, RotaryCase, change
 from converters.to_gguf.rope.loader import AS_FULL, Loader
 from ropeconv.arch.blocks.attention import Attention
 from ropeconv.arch.blocks.mlp import GatedMlp
 from ropeconv.arch.blocks.residual import Sandwich
 from ropeconv.arch.blocks.traits import Trait
+from ropeconv.finding import ERROR, NOTE, Finding
 from ropeconv.model import Model
 
 # src/models/gemma2.cpp: the 27B model divides queries by sqrt(hidden_size / heads), every other one
@@ -50,6 +52,34 @@ def _read_query_scale(stated: Stated) -> Mapping[str, Any]:
     return {"query_scale_dim": found}
 
 
+# src/llama-hparams.h: what acts where a file has no key
+ASSUMED = {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0}
+
+
+def _caps(case: RotaryCase) -> Finding | None:
+    keys = {f"{case.arch}.{name}": value for name, value in ASSUMED.items()}
+    zero = [key for key in keys if case.metadata.get(key) == 0]
+    missing = [key for key in keys if key not in case.metadata]
+    if zero:
+        return Finding(
+            "G13",
+            ERROR,
+            f"{zero[0]} is 0",
+            {SEEN: "divides by it: what it caps becomes 0, or no number"},
+            "convert the checkpoint again; no cap is a large one",
+        )
+    if not missing:
+        return None
+    return Finding(
+        "G13",
+        NOTE,
+        f"no {', '.join(missing)}",
+        {SEEN: "assumes 50 for scores and 30 for logits, as Gemma 2 has"},
+        "make sure that the model was trained with these; a mended copy says so",
+        change({key: keys[key] for key in missing}),
+    )
+
+
 ARCH = Arch(
     name="gemma2",
     families=("gemma2",),
@@ -64,4 +94,5 @@ ARCH = Arch(
     loader=Loader(sliding=AS_FULL, pattern=2),
     keys=(WINDOWS, OwnKeys(lambda _: [], _read_query_scale), *SOFTCAPS_ALWAYS),
     obstacle=_query_scale,
+    traps=(_caps,),
 )

@@ -9,6 +9,8 @@ from typing import Any
 from converters.to_gguf.rope.loader import DEFAULT_TYPE
 from ropeconv.finding import Values
 
+SEEN = "llama.cpp (llama-cpp-python 0.3.36)"  # where a trap of one architecture was seen
+
 
 @dataclass(frozen=True)
 class RotaryCase:
