@@ -63,6 +63,7 @@ bench: $(VENV)/.bench $(VENV)/.genai build/optimum/.installed
 	python bench/gguf.py
 	python bench/onnx.py
 	python bench/folders.py
+	python bench/verify.py
 
 # The programs that load what `ropeconv onnx` writes, for its tests; needs Node 20.
 clients: $(VENV)/.genai build/node/.installed build/optimum/.installed
