@@ -55,7 +55,8 @@ class Gguf:
     runtimes: tuple[str, ...] = ("llama.cpp", "llama.cpp's server")
     providers: tuple[str, ...] = ()
     # keys that llama.cpp never reads are not copied
-    cures: frozenset[str] = frozenset({"G1"})
+    # what single architectures drop is carried, or refused
+    cures: frozenset[str] = frozenset({"G1", *(f"D{number}" for number in range(11, 18))})
     write_folder: FolderWriter | None = None
 
     @property
@@ -107,9 +108,11 @@ class Gguf:
 
         return gates(file_type, stack)
 
-    def traps(self, case: Case) -> list[Finding]:  # noqa: ARG002 - the protocol's signature
-        """See `Target`; what llama.cpp's tools make of a config is among the core's findings."""
-        return []
+    def traps(self, case: Case) -> list[Finding]:
+        """See `Target`."""
+        from converters.to_gguf.config_traps import config_traps
+
+        return config_traps(case)
 
     def open_checkpoint(
         self,

@@ -90,9 +90,11 @@ class Safetensors:
 
         return logit_gates(file_type, stack)
 
-    def traps(self, case: Case) -> list[Finding]:  # noqa: ARG002 - the contract's signature
-        """Those of config.json are the doctor's own."""
-        return []
+    def traps(self, case: Case) -> list[Finding]:
+        """See Target."""
+        from converters.to_safetensors.traps import config_traps
+
+        return config_traps(case)
 
 
 TARGET = Safetensors()

@@ -23,6 +23,16 @@ from ropeconv.rope.spec import Frequencies
 CHUNK = 512  # rows of vocabulary-sized logits held at a time
 SPECIAL = {"bos": "bos", "eos": "eos", "padding": "pad", "unknown": "unk"}
 Array = NDArray[np.float64]
+# what its classes raise on a config or weights that they cannot take
+UNLOADABLE = (
+    ValueError,
+    KeyError,
+    TypeError,
+    RuntimeError,
+    OSError,
+    AttributeError,
+    ZeroDivisionError,
+)
 
 
 class Folder:
@@ -82,7 +92,7 @@ class Folder:
         try:
             with quiet_transformers():
                 return load()
-        except (ValueError, KeyError, TypeError, RuntimeError, OSError, AttributeError) as error:
+        except UNLOADABLE as error:
             raise CheckpointError(
                 f"{self.path}: transformers cannot load {what} ({first_line(error)})"
             ) from error

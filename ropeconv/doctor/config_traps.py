@@ -1,9 +1,10 @@
-"""Traps of config.json that transformers itself falls into: T1 to T9, one function each, and the
+"""Traps of config.json that transformers itself falls into: T1 to T15, one function each, and the
 table of them.
 
 The effects are those of transformers 5.23 (`modeling_rope_utils.py`), transformers 4.57 and the
-runtimes that are named. T3 (a config changed after its model was built) is one of running programs:
-no file shows it.
+runtimes that are named. T4, T5, T7 and T10 are in length_traps.py, T12 to T14 with the target that
+knows single classes. T3 (a config changed after its model was built) is one of running programs: no
+file shows it.
 """
 
 from __future__ import annotations
@@ -215,6 +216,38 @@ def _pin(values: dict[str, Any]) -> dict[str, Any]:
     )
 
 
+def _lost_keys(case: Case) -> Finding | None:
+    """What other parts of the model read in the dict of the rotation."""
+    kept = () if case.arch is None else case.arch.rope.kept
+    for where, values in case.dicts():
+        missing = [key for key in kept if key not in values]
+        if missing and not (case.newer and where == "rope_scaling"):
+            return Finding(
+                "T11",
+                ERROR,
+                f"{where} has no {', '.join(missing)}: the scaling was set as a whole, and other "
+                f"parts of the model read there too",
+                {"transformers 5.23": "TypeError when the model runs"},
+                "write the values that the model was trained with",
+            )
+    return None
+
+
+def _unscaled_in_4(case: Case) -> Finding | None:
+    runs = None if case.arch is None else case.arch.rope.runs_in_4
+    for where, values in case.dicts():
+        name = values.get("rope_type", values.get("type", "default"))
+        if runs and name not in runs:
+            return Finding(
+                "T15",
+                WARNING,
+                f"{where}: {name} on a {case.name}",
+                {"transformers 4 (4.57)": "its class scales nothing, without a word"},
+                "run it in transformers 5, or take a target that carries it",
+            )
+    return None
+
+
 CONFIG_TRAPS: tuple[Callable[[Case], Finding | None], ...] = (
     _lost_theta,
     _null_theta,
@@ -222,4 +255,6 @@ CONFIG_TRAPS: tuple[Callable[[Case], Finding | None], ...] = (
     _inner_truncate,
     _never_read,
     _stale_cache,
+    _lost_keys,
+    _unscaled_in_4,
 )
