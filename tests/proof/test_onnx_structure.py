@@ -70,7 +70,8 @@ def _unexpected(artefact: Artefact, source: Path) -> list[str]:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_no_sound_folder_has_a_line(family: str, make: Any, tmp_path: Path) -> None:
     source, _ = make(family, PI, {})
-    for profile, kind, bake in itertools.product(PROFILES, TYPES, ("metadata", "tables")):
+    cells = [(*cell, "metadata") for cell in itertools.product(PROFILES, TYPES)]
+    for profile, kind, bake in [*cells, ("ort", "fp16", "tables"), ("standard", "fp32", "tables")]:
         out = tmp_path / "out"
         convert(source, out, PI, profile=profile, type=kind, bake=bake)
         assert lines(out, source) == [], (profile, kind, bake)
@@ -210,11 +211,13 @@ FAULTS = {
         **MOE,
     ),
 }
+LEFT_OUT = {("ort", "fp16"), ("standard", "int8")}
 CELLS = [
     (name, profile, kind)
     for name, fault in FAULTS.items()
     for profile, kind in itertools.product(PROFILES, TYPES)
-    if {profile, kind} <= set(fault.only)
+    # a type changes products and casts, which are read alike in both profiles
+    if {profile, kind} <= set(fault.only) and (profile, kind) not in LEFT_OUT
 ]
 
 

@@ -20,8 +20,6 @@ from ropeconv.model import Model
 from ropeconv.rope.spec import Array, Frequencies
 
 FILE, GENERATION = "config.json", "generation_config.json"
-# what the structure of every format is judged by beside these
-SIZES = ("hidden_size", "vocab_size", "intermediate_size", "tied")
 RTOL = 1e-9
 Values = Mapping[str, Any]
 
@@ -40,10 +38,6 @@ def config_findings(config: Values, generation: Values, model: Model, dtype: str
 def _sizes(config: Values, found: Model, model: Model) -> Iterator[str]:
     if found.arch.name != model.arch.name:
         yield f"{FILE}: model_type is {found.arch.name}, the model's is {model.arch.name}"
-    mine, theirs = found.sizes.values(), model.sizes.values()
-    for name in SIZES:
-        if name in theirs and mine.get(name) != theirs[name]:
-            yield f"{FILE}: {name} is {mine.get(name)!r}, the model's is {theirs[name]!r}"
     for name in ("head_dim", "num_kv_heads"):  # transformers.js derives neither
         keys = model.arch.keys[name].names
         if keys and keys[0] not in config:
