@@ -56,7 +56,7 @@ class Gguf:
     providers: tuple[str, ...] = ()
     # keys that llama.cpp never reads are not copied
     # what single architectures drop is carried, or refused
-    cures: frozenset[str] = frozenset({"G1", *(f"D{number}" for number in range(11, 18))})
+    cures: frozenset[str] = frozenset({"G1", *(f"D{number}" for number in range(20, 27))})
     write_folder: FolderWriter | None = None
 
     @property

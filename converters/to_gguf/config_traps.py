@@ -1,4 +1,4 @@
-"""What llama.cpp's graphs and its converter make of a config that is sound in itself: D11 to D17.
+"""What llama.cpp's graphs and its converter make of a config that is sound in itself: D20 to D26.
 
 Read in src/models and conversion/ of llama.cpp as llama-cpp-python 0.3.36 has it, and run.
 """
@@ -110,46 +110,46 @@ def _scaled(case: Case) -> bool:
 
 
 ROWS = (
-    Row("D11", "a sliding window", _windows, "has none here: every token sees the whole text"),
+    Row("D20", "a sliding window", _windows, "has none here: every token sees the whole text"),
     Row(
-        "D11",
+        "D20",
         "a sliding window, and not 64 layers",
         _exaone_windows,
         "drops the window, and rotates the layers that should stand still",
     ),
     Row(
-        "D12",
+        "D21",
         "layers that do not rotate, other than every fourth",
         _other_pattern,
         "lets every fourth stand still whatever the config says",
     ),
     Row(
-        "D13",
+        "D22",
         "query_pre_attn_scalar that the layers do not imply",
         _query_scale,
         "never reads it: scores are scaled by the head's size",
     ),
     Row(
-        "D14",
+        "D23",
         "another base in layers with a window",
         _two_bases,
         "rotates every layer by the base of full attention",
     ),
     Row(
-        "D15",
+        "D24",
         "norm_topk_prob other than its graph's",
         _other_norm,
         "divides the experts' weights by their sum, or not, by architecture alone",
     ),
     Row(
-        "D16",
+        "D25",
         "a scaling",
         lambda case: case.name in ("cohere", "cohere2") and _scaled(case),
         "writes scaling type none: the file runs unscaled",
         CONVERTER,
     ),
     Row(
-        "D17",
+        "D26",
         "use_qk_norm with fewer than 64 layers",
         _many_norms,
         "does not load the norms of q and k, and refuses the file",

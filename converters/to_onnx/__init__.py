@@ -34,7 +34,7 @@ class Onnx:
     runtimes: tuple[str, ...] = RUNTIMES
     providers: tuple[str, ...] = ("cpu", "cuda")
     # a graph holds the numbers; only what builds one from a config misreads them
-    cures: frozenset[str] = frozenset(f"D{number}" for number in range(1, 19))
+    cures: frozenset[str] = frozenset(f"D{number}" for number in (*range(1, 11), *range(20, 28)))
     reader: FileReader | None = None
     write_folder: FolderWriter | None = None
 

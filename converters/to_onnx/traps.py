@@ -1,4 +1,4 @@
-"""What tools that build a graph from a config make of one that is sound in itself: D10, D18."""
+"""What tools that build a graph from a config make of one that is sound in itself: D10, D27."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def config_traps(case: Case) -> list[Finding]:
         if case.name in BUILT_AS_LLAMA and kind not in ("default", "llama3"):
             return [_dropped("D10", f"{where}: scaling other than llama3 on a {case.name}")]
         if case.name in NEVER_SCALED and kind != "default":
-            return [_dropped("D18", f"{where}: a scaling on a {case.name}")]
+            return [_dropped("D27", f"{where}: a scaling on a {case.name}")]
     return []
 
 

@@ -106,28 +106,28 @@ ROWS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         config_of("smollm3", rope_parameters=LINEAR | {"rope_type": "llama3"}),
     ),
     "D10 nemotron": (config_of("nemotron", rope_parameters=YARN), config_of("nemotron")),
-    "D11": (
+    "D20": (
         config_of("mistral", sliding_window=64),
         config_of("mistral", sliding_window=None),
     ),
-    "D11 where a window is switched on": (
+    "D20 where a window is switched on": (
         config_of("qwen2", sliding_window=64, use_sliding_window=True),
         config_of("qwen2", sliding_window=64, use_sliding_window=False),
     ),
-    "D11 exaone4": (
+    "D20 exaone4": (
         config_of("exaone4", sliding_window=64),
         config_of("exaone4", sliding_window=64, num_hidden_layers=64),
     ),
-    "D12": (
+    "D21": (
         config_of("smollm3", no_rope_layers=[1, 0, 1, 0]),
         config_of("smollm3", no_rope_layers=[1, 1, 1, 0]),
     ),
-    "D12 by interval": (config_of("smollm3", no_rope_layer_interval=2), config_of("smollm3")),
-    "D13": (
+    "D21 by interval": (config_of("smollm3", no_rope_layer_interval=2), config_of("smollm3")),
+    "D22": (
         config_of("gemma2", head_dim=256, query_pre_attn_scalar=144),
         config_of("gemma2", head_dim=256, query_pre_attn_scalar=256),
     ),
-    "D13 of the largest": (
+    "D22 of the largest": (
         config_of(
             "gemma2",
             num_hidden_layers=46,
@@ -145,20 +145,20 @@ ROWS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             query_pre_attn_scalar=144,
         ),
     ),
-    "D14": (
+    "D23": (
         config_of("olmo3")
         | {"rope_parameters": {"full_attention": DEFAULT, "sliding_attention": SLIDING}},
         config_of("olmo3")
         | {"rope_parameters": {"full_attention": SLIDING, "sliding_attention": SLIDING}},
     ),
-    "D15": (config_of("qwen3_moe"), config_of("qwen3_moe", norm_topk_prob=True)),
-    "D15 the other way": (config_of("olmoe", norm_topk_prob=True), config_of("olmoe")),
-    "D16": (config_of("cohere", rope_parameters=LINEAR), config_of("cohere")),
-    "D17": (
+    "D24": (config_of("qwen3_moe"), config_of("qwen3_moe", norm_topk_prob=True)),
+    "D24 the other way": (config_of("olmoe", norm_topk_prob=True), config_of("olmoe")),
+    "D25": (config_of("cohere", rope_parameters=LINEAR), config_of("cohere")),
+    "D26": (
         config_of("cohere", use_qk_norm=True),
         config_of("cohere", use_qk_norm=True, num_hidden_layers=64),
     ),
-    "D18": (
+    "D27": (
         config_of("hunyuan_v1_dense", head_dim=16, rope_parameters=LINEAR),
         config_of("hunyuan_v1_dense", head_dim=16),
     ),
