@@ -81,7 +81,8 @@ def test_genai_config_has_the_models_sizes(family: str, tmp_path: Path) -> None:
     config = AutoConfig.from_pretrained(source)
     heads = config.num_attention_heads
     assert model["decoder"]["num_attention_heads"] == heads
-    assert model["decoder"]["num_key_value_heads"] == getattr(config, "num_key_value_heads", heads)
+    shared = getattr(config, "num_kv_heads", heads)  # Falcon's name
+    assert model["decoder"]["num_key_value_heads"] == getattr(config, "num_key_value_heads", shared)
     assert model["decoder"]["num_hidden_layers"] == config.num_hidden_layers
     assert model["decoder"]["head_size"] == (
         getattr(config, "head_dim", None) or config.hidden_size // heads
