@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from ropeconv.arch.blocks.mlp import GELU
 
 ANGLES_PART = 4096
+USUAL_BAND = 64  # positions that a measured band had at least
 
 
 @dataclass(frozen=True)
@@ -77,14 +78,18 @@ class Gates:
     own: Gates | None = None
     exact: Gates | None = None
 
-    def at(self, stop: int) -> Gates:
-        """The limits for a band that ends at position `stop`."""
+    def at(self, stop: int, *, count: int = USUAL_BAND) -> Gates:
+        """The limits for a band of `count` positions that ends at `stop`.
+
+        A mean over few positions lies further off, by the root of how many they are.
+        """
         stretch = max(1.0, stop / ANGLES_PART) if self.grows else 1.0
+        chance = max(1.0, USUAL_BAND / count) ** 0.5
         return replace(
             self,
-            nmse=self.nmse * stretch**2,
-            kl=self.kl * stretch**2,
-            loss=self.loss * stretch,
+            nmse=self.nmse * stretch**2 * chance,
+            kl=self.kl * stretch**2 * chance,
+            loss=self.loss * stretch * chance,
         )
 
     def floored(self, floor: Gates) -> Gates:

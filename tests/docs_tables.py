@@ -69,13 +69,23 @@ def gguf_types() -> str:
     return markdown(rows)
 
 
-def grid(target: str) -> str:
-    """The target's table of docs/grid.md, which `make grid` writes."""
+def support() -> str:
+    """How many methods of a family are exact in each target, by docs/grid.md."""
+    counted = {target: _counted(target) for target in registry.targets()}
+    families = sorted(set().union(*counted.values()))
+    rows = [[family, *(found.get(family, "") for found in counted.values())] for family in families]
+    return markdown([["family", *counted], *rows])
+
+
+def _counted(target: str) -> dict[str, str]:
+    """Family -> "exact of all" methods."""
     text = (ROOT / "docs" / "grid.md").read_text()
     found = re.search(rf"<!-- grid {target} -->\n(.*?)\n<!-- end -->", text, re.DOTALL)
     if found is None:
         raise ValueError(f"docs/grid.md has no grid {target}; run `make grid`")
-    return found[1]
+    rows = [line.strip("| ").split(" | ") for line in found[1].splitlines()[2:]]
+    counts = {family: [cell != "refused" for cell in cells] for family, *cells in rows}
+    return {family: f"{sum(exact)} of {len(exact)}" for family, exact in counts.items()}
 
 
 TABLES: dict[str, Callable[[], str]] = {
@@ -83,7 +93,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "families": families,
     "gguf types": gguf_types,
     "gguf options": lambda: options("gguf"),
-    "grid gguf": lambda: grid("gguf"),
+    "support": support,
     "onnx options": lambda: options("onnx"),
     "safetensors options": lambda: options("safetensors"),
 }

@@ -44,13 +44,13 @@ def is_sampled(family: str, method: str) -> bool:
 
 
 def table(cells: Cells) -> str:
-    """Methods down, families across, in Markdown."""
+    """Families down, methods across, in Markdown."""
     families = sorted({family for family, _ in cells})
     methods = list(dict.fromkeys(method for _, method in cells))
     rows = [
-        [method, *(cells.get((family, method), "") for family in families)] for method in methods
+        [family, *(cells.get((family, method), "") for method in methods)] for family in families
     ]
-    return markdown([["method", *families], *rows])
+    return markdown([["family", *methods], *rows])
 
 
 def page(config: pytest.Config) -> str:

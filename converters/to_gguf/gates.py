@@ -40,12 +40,14 @@ BLOCK_LIMITS = {kind: replace(limit, steps=STEPS.get(kind)) for kind, limit in _
 # K-quants fall back to blocks of 32, so those lines hold a mix. From Q5 down a model this small
 # moves so much that these limits see a broken file and no fine fault: those are the business of the
 # frequency and weight rungs. Positions 8192-9215: F32 4.6e-10, 7.2e-10, 1.000, 3.3e-6; F16 as
-# before, its rounding covers the angles'.
+# before, its rounding covers the angles'. F16 and BF16 have room for random models of two layers,
+# whose choices are closer, in bands of 64 positions: 1.2e-5, 3.3e-5, 0.969, 2.8e-3 and 8.1e-4,
+# 2.2e-3, 0.891, 2.2e-2.
 LOGITS: Mapping[str, Gates] = {
     #             nmse  kl    top1  loss      measured: nmse     kl       top1    loss
     "F32": Gates(1e-7, 1e-7, 0.998, 2e-5, grows=True),  # 2.8e-11  3.9e-11  1.000   5.8e-7
-    "F16": Gates(4e-5, 2e-5, 0.98, 1e-3),  # 4.0e-6   1.5e-6   0.998   1.3e-4
-    "BF16": Gates(2e-3, 1e-3, 0.95, 1e-2),  # 2.3e-4   9.2e-5   0.988   1.7e-3
+    "F16": Gates(4e-5, 1e-4, 0.96, 8e-3),  # 4.0e-6   1.5e-6   0.998   1.3e-4
+    "BF16": Gates(3e-3, 8e-3, 0.87, 0.06),  # 2.3e-4   9.2e-5   0.988   1.7e-3
     "Q8_0": Gates(2e-2, 2e-2, 0.85, 0.06),  # 5.1e-3   5.1e-3   0.928   0.016
     "Q6_K": Gates(4e-2, 4e-2, 0.84, 0.1),  # 9.6e-3   1.1e-2   0.918   0.031
     "Q5_K_M": Gates(1.0, 0.4, 0.6, 0.3),  # 0.28     0.091    0.795   0.066
@@ -65,22 +67,26 @@ LOGITS: Mapping[str, Gates] = {
     "Q2_K": Gates(4.0, 2.0, 0.15, 2.0),  # 1.32     0.713    0.291   0.777
 }
 # Against the file's own weights, dequantised: llama.cpp rounds the activations of each product to
-# 8 bits. Random models of two layers measure 1.2e-3 to 4.5e-3, SmolLM2 up to 1.8e-3, 5.6e-3, 0.942.
-ROUNDED_ACTIVATIONS = Gates(1e-2, 2e-2, 0.88, 0.03)
+# 8 bits, whatever the type. Random models of two layers measure up to 6.3e-3, 1.7e-2, 0.812, 0.052
+# in bands of 64 positions; SmolLM2 with PI x 4, which it was not trained for, 7.0e-3, 5.8e-3,
+# 0.936.
+ROUNDED_ACTIVATIONS = Gates(2e-2, 4e-2, 0.8, 0.1)
 # ggml reads GELU from a float16 table: random Gemma 3 and GPT-NeoX models measure 2e-7, 1.3e-7,
 # 0.984 (one position), 1e-4
 GELU_FLOOR = Gates(1e-5, 1e-5, 0.98, 1e-3)
 
-# Rounded weights move a router that is nearly tied to another expert, which a few positions show
-# and a band's mean with them. Measured on a random mixture of 64 experts, 4 chosen (2 layers, whose
-# choices are as close as can be), PI x 4, 640 tokens, worst of eight bands; F32 moved no choice.
+# Rounded numbers move a router that is nearly tied to another expert, which a few positions show
+# and a band's mean with them. Measured on random mixtures of two layers, whose choices are as close
+# as can be: 4 of 64 experts are chosen, PI x 4, 640 tokens, worst of eight bands; BF16 with 2 of 4,
+# bands of 64. F32 moved no choice.
 MIXTURE_FLOORS: Mapping[str, Gates] = {
     #              nmse  kl    top1  loss      measured: nmse     kl       top1    loss
-    "F16": Gates(2e-3, 1.5e-2, 0.95, 3e-2),  # 5.2e-4   3.7e-3   0.979   9.0e-3
-    "BF16": Gates(6e-3, 6e-2, 0.9, 0.12),  # 1.6e-3   1.9e-2   0.953   0.039
+    "F16": Gates(5e-3, 1.5e-2, 0.95, 3e-2),  # 8.1e-4   3.7e-3   0.979   9.0e-3
+    "BF16": Gates(5e-2, 0.2, 0.85, 0.15),  # 1.3e-2   5.4e-2   0.906   0.044
     "Q8_0": Gates(0.2, 1.0, 0.7, 0.6),  # 5.9e-2   0.33     0.833   0.193
     "Q6_K": Gates(0.4, 2.0, 0.4, 0.7),  # 0.11     0.64     0.604   0.222
 }
+ROUNDED_CHOICES = ROUNDED_ACTIVATIONS.floored(MIXTURE_FLOORS["Q8_0"])
 
 
 def gates(file_type: str, stack: Stack) -> Gates:
@@ -91,10 +97,10 @@ def gates(file_type: str, stack: Stack) -> Gates:
             f"no limits were measured for gguf type {file_type!r}; verify one of {known}"
         )
     limits = LOGITS[file_type]
-    if file_type not in FLOATS:
-        limits = replace(limits, own=ROUNDED_ACTIVATIONS)
-    if MixtureOfExperts in stack.block_types() and file_type in MIXTURE_FLOORS:
+    chooses = MixtureOfExperts in stack.block_types()
+    if chooses and file_type in MIXTURE_FLOORS:
         limits = limits.floored(MIXTURE_FLOORS[file_type])
     if file_type not in FLOATS:
-        limits = replace(limits, exact=LOGITS["F32"])  # no choice of an expert moves there
+        own = ROUNDED_CHOICES if chooses else ROUNDED_ACTIVATIONS
+        limits = replace(limits, own=own, exact=LOGITS["F32"])
     return limits.floored(GELU_FLOOR) if uses_gelu(stack.activations) else limits

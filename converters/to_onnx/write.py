@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from converters.to_onnx.client._json import dump
 from converters.to_onnx.client.crossing import crossing_finding, find_switch, genai_type
+from converters.to_onnx.client.gaps import client_gaps
 from converters.to_onnx.client.names import DATA, GRAPH
 from converters.to_onnx.data import write_data
 from converters.to_onnx.options import Options
 from converters.to_onnx.plan import make_plan
 from converters.to_onnx.weights import Store
 from ropeconv.errors import OutputError
+from ropeconv.finding import Finding
 from ropeconv.kit.output import check_folder, replacing_folder
 from ropeconv.model import Model
 from ropeconv.provenance import ORIGIN_FILE, describe_origin
@@ -38,11 +40,6 @@ def emit(
     else:
         with replacing_folder(out, force=force, source=source) as part:
             _fill(part, plan.store, texts, threads=options.threads, progress=progress)
-    crossing = crossing_finding(
-        find_switch(model.frequencies),
-        drops_cache=model.arch.rope.drops_cache,
-        kind=genai_type(model),
-    )
     names = [GRAPH, DATA, *sorted(texts.keys() - {GRAPH})]
     return Emitted(
         files=tuple(out / name for name in names),
@@ -50,8 +47,19 @@ def emit(
         carried=plan.encoding.carried,
         type=plan.kind.name,
         details=plan.details,
-        findings=() if crossing is None else (crossing,),
+        findings=tuple(_findings(model)),
     )
+
+
+def _findings(model: Model) -> Iterator[Finding]:
+    """What whoever runs the folder should know."""
+    crossing = crossing_finding(
+        find_switch(model.frequencies),
+        drops_cache=model.arch.rope.drops_cache,
+        kind=genai_type(model),
+    )
+    gaps = client_gaps(model.checkpoint.config, model.stack)
+    yield from (finding for finding in (crossing, gaps) if finding is not None)
 
 
 def _fill(

@@ -41,12 +41,13 @@ LAYER_KEYS = frozenset(
 class LayerRule:
     """reads: config keys beside the family's own. kinds: (config, sizes) -> one kind a layer.
     names_in_4: what layer_types calls a kind where transformers 4 takes no other name; 5 takes it
-    too.
+    too. stated: transformers' class breaks on a config without layer_types.
     """
 
     reads: frozenset[str]
     kinds: Callable[[Mapping[str, Any], Sizes], tuple[str, ...]]
     names_in_4: Mapping[str, str] = field(default_factory=dict)
+    stated: bool = False
 
 
 def find_kinds(
@@ -182,6 +183,7 @@ def _attention_alone(config: Mapping[str, Any], sizes: Sizes) -> tuple[str, ...]
 
 
 FULL_EVERYWHERE = LayerRule(frozenset(), _full)
+STATED_FULL = LayerRule(frozenset(), _full, stated=True)
 WINDOW_EVERYWHERE = LayerRule(frozenset({"sliding_window"}), _window_everywhere)
 WINDOW_FROM_LAYER = LayerRule(
     frozenset({"sliding_window", "use_sliding_window", "max_window_layers"}), _window_from

@@ -25,6 +25,7 @@ from ropeconv.kit.views import (
     Shaped,
     Shifted,
     Stacked,
+    whole_of,
 )
 from ropeconv.model import Tensor
 
@@ -227,7 +228,7 @@ class Stack:
     def apply(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """One tensor."""
         assert len(tensors) == self.count
-        whole = _whole(tensors)
+        whole = whole_of(tensors)
         return [Stacked(tuple(tensors)) if whole is None else whole]
 
 
@@ -295,15 +296,3 @@ def chain(*steps: Transform) -> Transform:
     if not kept:
         return Keep()
     return kept[0] if len(kept) == 1 else Chain(kept)
-
-
-def _whole(tensors: Sequence[Tensor]) -> Tensor | None:
-    """The tensor whose entries these are, all of them in order."""
-    first = tensors[0]
-    if not isinstance(first, Entry) or first.base.shape[0] != len(tensors):
-        return None
-    in_order = all(
-        isinstance(tensor, Entry) and tensor.base is first.base and tensor.number == number
-        for number, tensor in enumerate(tensors)
-    )
-    return first.base if in_order else None

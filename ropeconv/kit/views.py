@@ -5,7 +5,7 @@ Nothing is read until rows are asked for.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
@@ -283,3 +283,15 @@ class TableTensor:
 def as_bytes(rows: NDArray[Any]) -> NDArray[np.uint8]:
     """(n, row bytes) of rows of any shape and type."""
     return np.ascontiguousarray(rows).reshape(len(rows), -1).view(np.uint8)
+
+
+def whole_of(tensors: Sequence[Tensor]) -> Tensor | None:
+    """The tensor whose entries these are, all of them in order."""
+    first = tensors[0]
+    if not isinstance(first, Entry) or first.base.shape[0] != len(tensors):
+        return None
+    in_order = all(
+        isinstance(tensor, Entry) and tensor.base is first.base and tensor.number == number
+        for number, tensor in enumerate(tensors)
+    )
+    return first.base if in_order else None

@@ -177,7 +177,7 @@ def gate_findings(band: Band, gates: Gates) -> list[str]:
     """One line for every limit that the band does not keep; a number that is not finite keeps
     none.
     """
-    limits = gates.at(band.stop)
+    limits = gates.at(band.stop, count=band.stop - band.start)
     where = f"positions {band.start}-{band.stop - 1}"
     findings = []
     if not band.nmse <= limits.nmse:

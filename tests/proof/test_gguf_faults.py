@@ -21,6 +21,7 @@ from ropeconv.extend import ScalingRequest
 from ropeconv.proof.reference.arithmetic import Arithmetic
 from ropeconv.proof.reference.rotary import Rotary
 from ropeconv.proof.report import FAIL
+from ropeconv.proof.run import verify
 from ropeconv.proof.rungs import frequency_rung, token_rung, weight_rung
 from ropeconv.proof.sides import find_sides
 from ropeconv.proof.structure import Expected, find_expected, structure_findings
@@ -140,6 +141,13 @@ def test_a_copy_without_a_fault_passes(
 ) -> None:
     sound = make(family, kind)
     assert seen(sound, plant(sound, planted.nothing, tmp_path / "t.gguf")) == {}
+
+
+@pytest.mark.parametrize("tokens", [2, 16, 64])
+def test_a_short_text_passes(tokens: int, make: Callable[[str, str], Sound]) -> None:
+    """In a band of few positions chance is a larger part of a mean."""
+    report = verify(make("llama", "Q4_K_M").path, tokens=tokens)
+    assert report.ok, report.verdict
 
 
 def _negate_row(file: GgufFile) -> None:

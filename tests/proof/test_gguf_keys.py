@@ -54,7 +54,11 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return source
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+# families that llama.cpp has an architecture for without being asked
+HOUSED = [family for family in FAMILIES if family not in {"cwm", "ministral", "persimmon"}]
+
+
+@pytest.mark.parametrize("family", HOUSED)
 def test_written_files_have_no_key_too_many(family: str, sources: Any, tmp_path: Path) -> None:
     for name, request in REQUESTS.items():
         out = tmp_path / f"{name.replace(' ', '-')}.gguf"

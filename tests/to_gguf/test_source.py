@@ -38,6 +38,14 @@ TABLES: dict[str, ScalingRequest] = {
 }
 
 
+# families that llama.cpp has an architecture for without being asked
+HOUSED = [family for family in FAMILIES if family not in {"cwm", "ministral", "persimmon"}]
+# norms of these multiply by 1 + weight
+CENTRED = {"gemma", "gemma2", "gemma3_text", "nemotron"}
+# of a family's other forms: they say nothing of the model that was written
+MOOT = {"multi_query", "stated_kv_heads", "norms"}
+
+
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("sources")
@@ -52,27 +60,26 @@ def convert(source: Path, request: ScalingRequest | None, out: Path) -> tuple[Mo
     return done.model, done.files[0]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", HOUSED)
 def test_tensors_are_the_folders_own(family: str, sources: dict[str, Path], tmp_path: Path) -> None:
     from safetensors.numpy import load_file
 
     _, out = convert(sources[family], None, tmp_path / "out.gguf")
     read = read_back(out)
     wanted = load_file(sources[family] / "model.safetensors")
-    family_name = "llama" if family == "mistral" else family  # one architecture in llama.cpp
-    assert read.arch.name == family_name
+    assert read.arch.name == family
     assert set(read.weights) == {name for name in wanted if name in read.weights}
     for name in read.weights:
         tensor = read.tensor(name)
-        found = tensor.rows(0, tensor.shape[0])
-        if family == "gemma3_text" and name.endswith("norm.weight"):  # 1 was added in float32
+        found = tensor.rows(0, tensor.shape[0] if tensor.shape else 1).reshape(wanted[name].shape)
+        if family in CENTRED and name.endswith("norm.weight"):  # 1 was added in float32
             assert np.allclose(found, wanted[name], rtol=0, atol=2**-23)
         else:
             assert np.array_equal(found, wanted[name]), name
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", HOUSED)
 def test_sizes_and_frequencies_come_back(
     family: str, method: str, sources: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -89,7 +96,10 @@ def test_tables_come_back(method: str, sources: dict[str, Path], tmp_path: Path)
 def compare(wrote: Model, read: Model) -> None:
     """The same sizes, contexts and numbers."""
     mine, theirs = read.sizes.values(), wrote.sizes.values()
-    for size in theirs.keys() & mine.keys() - {"norm_eps", "activation", "sliding_window"}:
+    for size in theirs.keys() & mine.keys() - {"norm_eps", "activation", "sliding_window"} - MOOT:
+        if isinstance(theirs[size], float):
+            assert mine[size] == pytest.approx(theirs[size], rel=1e-6), size
+            continue
         assert mine[size] == theirs[size] or {mine[size], theirs[size]} <= {None, ()}, size
     assert read.stack.head.norm.eps == pytest.approx(wrote.stack.head.norm.eps)
     assert (read.stack.kinds, read.stack.window) == (wrote.stack.kinds, wrote.stack.window)
@@ -99,8 +109,9 @@ def compare(wrote: Model, read: Model) -> None:
     )
     for layer, wanted in wrote.frequencies.items():
         found = read.frequencies[layer]
-        assert wanted is not None
-        assert found is not None
+        if wanted is None or found is None:
+            assert wanted is found
+            continue
         assert np.allclose(found.inv_freq, wanted.inv_freq, rtol=1e-6, atol=0)
         assert found.attention_factor == pytest.approx(wanted.attention_factor, rel=1e-6)
         assert found.switch_context == wanted.switch_context

@@ -32,7 +32,7 @@ def layer_config(
     types = {"layer_types": [FULL if kind == NO_ROPE else kind for kind in kinds]}
     known = arch.has_windows and "sliding_window" in family.keys
     spelled = known and family.layers is not WINDOW_EVERYWHERE
-    for said in ([] if spelled else [own]) + [types | own]:
+    for said in ([] if spelled or family.layers.stated else [own]) + [types | own]:
         if _gives({**config, **said}, family, sizes) == kinds:
             return said
     others = sorted(set(kinds) - {FULL})

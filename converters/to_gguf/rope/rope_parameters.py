@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from converters.to_gguf.archs._arch import Stated
-from converters.to_gguf.rope.loader import DEFAULT_TYPE, FREQS, STILL, TABLES
+from converters.to_gguf.rope.loader import DEFAULT_TYPE, FREQS, GLOBAL_BASE, STILL, TABLES
 from converters.to_gguf.rope.run_rope import frequencies
 from converters.to_gguf.rope.settings import DEFAULT_BASE, read_settings, read_table
 from ropeconv.arch.family import RopeSpelling
@@ -49,6 +49,8 @@ def rope_config(
     if not spelling.nested:
         return {**keys, "rope_parameters": full}
     base = shortest(stated.get("rope.freq_base_swa", DEFAULT_BASE))
+    if stated.arch.loader.sliding == GLOBAL_BASE:
+        base = full["rope_theta"]
     sliding = {"rope_type": "default", "rope_theta": base}
     return {**keys, "rope_parameters": {FULL: full, SLIDING: sliding}}
 

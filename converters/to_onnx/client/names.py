@@ -1,5 +1,6 @@
 """Where the graph and its data lie in a folder."""
 
 GRAPH = "onnx/model.onnx"
-RUNTIMES = ("onnxruntime", "onnxruntime-genai")  # by the names that findings have
+# by the names that findings have
+RUNTIMES = ("onnxruntime", "onnxruntime-genai", "transformers.js", "optimum-onnx")
 DATA = "onnx/model.onnx_data"  # transformers.js wants <graph>_data, beside the graph

@@ -3,6 +3,7 @@
 With windows its full-attention layers do not rotate: see arch/uncovered.py.
 """
 
+from ropeconv.arch import layers
 from ropeconv.arch.blocks.keys import Key, only
 from ropeconv.arch.blocks.norm import rms_norm
 from ropeconv.arch.blocks.residual import PostNorm
@@ -23,9 +24,8 @@ ARCH = Architecture(
     keys={
         **with_defaults(norm_eps=1e-5, num_kv_heads=32, activation="silu"),
         "sliding_window": Key(("sliding_window",), 4096, check=only(None)),
-        # without a window it says nothing
-        "sliding_window_pattern": Key(("sliding_window_pattern",), 4),
     },
+    layers=layers.STATED_FULL,
     layer=lambda s, kind, _: Layer(
         kind,
         PostNorm(
@@ -35,5 +35,6 @@ ARCH = Architecture(
         with_head_norms(self_attention(s), s),
         gated(s),
     ),
+    ignores=frozenset({"sliding_window_pattern"}),  # without a window it says nothing
     source="transformers models/exaone4/modeling_exaone4.py",
 )

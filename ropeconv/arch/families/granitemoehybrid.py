@@ -19,8 +19,6 @@ ARCH = Architecture(
     keys={
         **with_defaults(norm_eps=1e-6, activation="silu"),
         **MULTIPLIERS,
-        # the experts' width; the one of the MLP that every layer has is `shared_...`
-        "unused_width": Key(("intermediate_size",), 11008),
         "intermediate_size": Key(("shared_intermediate_size",), 1024, check=whole),
         "attention_bias": switch("attention_bias", default=False),
         "num_experts": Key(("num_local_experts",), 8, check=only(0)),
@@ -44,6 +42,7 @@ ARCH = Architecture(
         {
             *(f"mamba_{name}" for name in ("n_heads", "n_groups", "d_state", "d_head", "d_conv")),
             *(f"mamba_{name}" for name in ("expand", "chunk_size", "conv_bias", "proj_bias")),
+            "intermediate_size",
             "num_experts_per_tok",
             "output_router_logits",
             "router_aux_loss_coef",

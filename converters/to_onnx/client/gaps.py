@@ -1,0 +1,108 @@
+"""Clients that cannot run a folder though it is sound: they choose classes and sizes by what
+config.json calls the model.
+
+Sources, each run on every family: transformers.js 4.3 src/models/registry.js and src/configs.js;
+optimum-onnx 0.1 optimum/onnxruntime/modeling_decoder.py, with its transformers 4.57.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ropeconv.arch.stack import Stack
+from ropeconv.finding import NOTE, Finding
+
+NODE, OPTIMUM = "transformers.js", "optimum-onnx"
+VERSIONS = {NODE: f"{NODE} 4.3", OPTIMUM: f"{OPTIMUM} 0.1"}
+
+NODE_LACKS = frozenset(
+    [
+        "cwm",
+        "exaone4",
+        "glm4",
+        "granite_swa",
+        "hyperclovax",
+        "internlm3",
+        "iquestcoder",
+        "jais2",
+        "nemotron",
+        "persimmon",
+        "seed_oss",
+    ]
+)
+OPTIMUM_LACKS = frozenset(
+    ["cwm", "granite_swa", "hyperclovax", "internlm3", "iquestcoder", "jais2", "ministral3"]
+)
+# model types whose key/value heads, and whose head size, optimum reads; it takes the heads, and the
+# hidden size over them, for those of all others
+OPTIMUM_COUNTS = frozenset(
+    [
+        "arcee",
+        "cohere",
+        "falcon",
+        "gemma",
+        "gemma3_text",
+        "glm",
+        "granite",
+        "helium",
+        "llama",
+        "mistral",
+        "nemotron",
+        "qwen2",
+        "qwen3",
+        "qwen3_moe",
+        "smollm3",
+        "stablelm",
+    ]
+)
+OPTIMUM_MEASURES = frozenset(("gemma", "gemma3_text", "nemotron"))
+# both look for layers called `attention`, as published checkpoints call them
+CALLED_ATTENTION = frozenset(("granitemoehybrid",))
+LACKS = "has no class for it"
+MISNAMED = "knows its layer_types only as `attention`"
+
+
+def client_gaps(config: Mapping[str, Any], stack: Stack) -> Finding | None:
+    """The clients that cannot run the model, None where all can. config: as in config.json."""
+    found = {NODE: _of_node(config), OPTIMUM: _of_optimum(config, stack)}
+    effects = {VERSIONS[name]: text for name, text in found.items() if text is not None}
+    if not effects:
+        return None
+    return Finding(
+        "D12",
+        NOTE,
+        f"model_type {config['model_type']}",
+        effects,
+        "onnxruntime and onnxruntime-genai run the folder",
+    )
+
+
+def _of_node(config: Mapping[str, Any]) -> str | None:
+    name = config["model_type"]
+    if name in NODE_LACKS:
+        return LACKS
+    if _is_misnamed(config):
+        return MISNAMED
+    if name == "falcon" and config.get("multi_query", True):
+        return "looks for one cache a layer where the config says multi_query"
+    return None
+
+
+def _of_optimum(config: Mapping[str, Any], stack: Stack) -> str | None:
+    name, block = config["model_type"], stack.attention
+    if name in OPTIMUM_LACKS:
+        return LACKS
+    if _is_misnamed(config):
+        return MISNAMED
+    if name not in OPTIMUM_COUNTS and block.num_kv_heads != block.num_heads:
+        return "takes its heads for its key/value heads"
+    size = stack.hidden_size // block.num_heads
+    if name not in OPTIMUM_MEASURES and block.head_dim != size:
+        return f"takes {size} for its head size"
+    return None
+
+
+def _is_misnamed(config: Mapping[str, Any]) -> bool:
+    layers = config.get("layer_types") or ()
+    return config["model_type"] in CALLED_ATTENTION and set(layers) != {"attention"}
