@@ -13,7 +13,7 @@ from pathlib import Path
 from bench.faults import gguf_file, onnx_folder
 from bench.faults.catalogue import FAULTS, Fault, sound
 from bench.faults.hidden import HIDDEN
-from bench.faults.models import remove, sound_file, source, target_of
+from bench.faults.models import REAL, remove, sound_file, source, target_of
 from bench.faults.trial import Outcome, Trial, run_all
 
 Key = tuple[str, str]
@@ -116,13 +116,13 @@ def fill(
     workers: int,
     resume: bool = False,
 ) -> Results:
-    """Run every cell, telling each as it ends; the sound files first.
+    """Run every cell, telling each as it ends; small models and sound files first.
 
     resume: take over the cells that an interrupted run in `work` has ended.
     """
     record = work / "outcomes.jsonl"
     results = Results(faults, _read(record) if resume else {})
-    rows = [*map(sound, results.models()), *faults]
+    rows = sorted([*map(sound, results.models()), *faults], key=lambda fault: fault.model == REAL)
     cells = [(fault, kind) for fault in rows for kind in types if fault.plant(kind)]
     left = [(f, kind) for f, kind in cells if (f.name, kind) not in results.outcomes]
     trials = [make_trial(fault, kind, work) for fault, kind in left]

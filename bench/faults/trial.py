@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-LIMIT = 900  # seconds for one file
+LIMIT = 1800  # seconds for one file
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from converters.to_gguf.file.keys import KeyValue, float32, uint32
 from converters.to_gguf.file.metadata import hyperparameters
 from converters.to_gguf.hosts import AUTO, choose, moved_to, offer
 from converters.to_gguf.obstacles import obstacle
-from converters.to_gguf.rope.loader import OWN_BASE
+from converters.to_gguf.rope.loader import GLOBAL_BASE, OWN_BASE
 from converters.to_gguf.rope.proposals import RTOL, Table, proposals
 from converters.to_gguf.rope.run_rope import frequencies
 from converters.to_gguf.rope.settings import layer_kinds
@@ -153,7 +153,8 @@ def _refusal(model: Model, bake: str, archs: list[Arch]) -> str:
     rope = model.main_rope
     only = "" if bake == "auto" else f" as {bake}"
     sliding = model.ropes.get(SLIDING)
-    if sliding is not None and sliding.kind != "default":
+    unscaled = archs[0].loader.sliding in (OWN_BASE, GLOBAL_BASE)
+    if unscaled and sliding is not None and sliding.kind != "default":
         return (
             f"llama.cpp's {name} cannot scale its sliding-window layers ({sliding.kind}); "
             f"scale the full-attention layers only"

@@ -61,8 +61,9 @@ def find_kinds(
             raise ConfigError(f"config.json: sliding layers need a sliding_window, not {window!r}")
     stated = config.get("layer_types")
     seen = tuple(FULL if kind == NO_ROPE else kind for kind in kinds)  # it says nothing of RoPE
-    said = [FULL if kind == ATTENTION else kind for kind in stated or ()]
-    if stated and (not isinstance(stated, list) or tuple(said) != seen):
+    listed = stated if isinstance(stated, list) else []
+    said = tuple(FULL if kind == ATTENTION else kind for kind in listed)
+    if stated and said != seen:
         raise ConfigError(
             f"config.json: layer_types does not fit {family}'s other keys; mend the config"
         )

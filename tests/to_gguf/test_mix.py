@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from converters.to_gguf.archs import architectures
-from converters.to_gguf.quant import mix
+from converters.to_gguf.quant import mix, places
 from converters.to_gguf.quant.exceptions import NO_EXCEPTIONS, Exceptions
 from converters.to_gguf.quant.ggml import quantize_rows
 from converters.to_gguf.quant.types import FILE_TYPES, NEEDS_IMATRIX, PLAIN
@@ -122,9 +122,9 @@ def test_every_line_of_the_mix_is_needed(
         assert any(unlike(choose(case, name), reference(case, name)[0]) for case in CASES)
 
 
-PLACE_FAULTS: dict[str, mix.Where] = {
+PLACE_FAULTS: dict[str, places.Where] = {
     "shared_by_4": lambda place: place.queries_per_key >= 5,
-    "outer_and_every_third": lambda place: mix.outer_and_every_third(
+    "outer_and_every_third": lambda place: places.outer_and_every_third(
         replace(place, index=place.index + 1)
     ),
     "first": lambda place: place.index < 3,
@@ -135,7 +135,7 @@ PLACED = [
     for role, table in mix.MIX.items()
     for name, lines in table.items()
     for at, (where, _) in enumerate(lines)
-    if where is not mix.anywhere
+    if where is not places.anywhere
 ]
 
 

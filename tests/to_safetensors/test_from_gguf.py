@@ -87,7 +87,9 @@ def test_transformers_4_takes_them_too(sources: dict[str, Path], tmp_path: Path)
     newer, older = (load_in(major, folders, tmp_path) for major in (5, 4))
     for folder in folders:
         found, wanted = (numbers[f"{folder}|logits {FACTOR * L}"] for numbers in (older, newer))
-        assert np.abs(found - wanted).max() <= 1e-4 * np.abs(wanted).max(), folder.name
+        # transformers 4 keeps the weights of Apertus' activation in bfloat16
+        slack = 2e-3 if folder.name == "apertus" else 1e-4
+        assert np.abs(found - wanted).max() <= slack * np.abs(wanted).max(), folder.name
 
 
 @pytest.mark.parametrize("kind", ["F32", "F16"])
