@@ -109,7 +109,8 @@ def _run_artefact(artefact: Artefact, ids: Sequence[int], progress: Progress | N
     parts = []
     done = 0
     for block in artefact.logits(ids, len(ids)):
-        targets = torch.tensor(ids[done + 1 : done + 1 + len(block)])
+        # the last block may predict nothing
+        targets = torch.tensor(ids[done + 1 : done + 1 + len(block)], dtype=torch.long)
         parts.append(token_losses(torch.from_numpy(block[: len(targets)]), targets))
         done += len(block)
         if progress is not None:
