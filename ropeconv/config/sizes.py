@@ -24,11 +24,12 @@ IGNORED = frozenset(
     """
     _attn_implementation _attn_implementation_autoset _commit_hash _name_or_path
     add_cross_attention architectures attention_dropout attn_implementation auto_map
-    bad_words_ids begin_suppress_tokens bos_token_id chunk_size_feed_forward
+    bad_words_ids begin_suppress_tokens bos_token_id cache_implementation chunk_size_feed_forward
     cross_attention_hidden_size decoder_start_token_id diversity_penalty do_sample dtype
     early_stopping embd_pdrop encoder_no_repeat_ngram_size eos_token_id
     exponential_decay_length_penalty finetuning_task forced_bos_token_id forced_eos_token_id
-    id2label initializer_range is_decoder is_encoder_decoder is_llama_config
+    id2label initializer_range internal_version is_decoder is_encoder_decoder is_llama_config
+    is_training model_max_length end_token_id _checkpoint_class ignore_keys_at_rope_validation
     keys_to_ignore_at_inference label2id length_penalty max_length min_length model_type
     no_repeat_ngram_size num_beam_groups num_beams num_return_sequences output_attentions
     output_hidden_states output_scores pad_token_id prefix pretraining_tp problem_type

@@ -133,11 +133,13 @@ ROWS: tuple[Row, ...] = (
         {"every runtime": "scales the rotating part of the scores only"},
     ),
 )
+# of a key beside the rotary dicts
+CHUNKS = "dual_chunk_attention_config"
 
 
 def disagreements(case: Case) -> list[Finding]:
     """A note for every row that the config shows."""
-    found = []
+    found = [_chunks()] if case.config.get(CHUNKS) else []
     for row in ROWS:
         where = next(
             (where for where, values in case.dicts() if row.shows(case.config, values)), None
@@ -146,3 +148,16 @@ def disagreements(case: Case) -> list[Finding]:
             advice = "ropeconv's own writers carry the numbers exactly or refuse"
             found.append(Finding(row.name, NOTE, f"{where}: {row.what}", row.effects, advice))
     return found
+
+
+def _chunks() -> Finding:
+    return Finding(
+        "D28",
+        NOTE,
+        f"{CHUNKS}: attention by chunks, with positions of their own",
+        {
+            "vLLM": "computes it",
+            "every runtime but vLLM": "rotates by the whole distance, past the trained length too",
+        },
+        "what is written rotates as transformers does",
+    )

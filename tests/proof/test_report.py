@@ -61,6 +61,7 @@ def test_exact_types_get_room_with_position_and_gelu_a_floor() -> None:
     assert plain.at(16384).nmse == pytest.approx(16 * plain.nmse)
     assert plain.at(16384).loss == pytest.approx(4 * plain.loss)
     assert plain.at(16384).top1 == plain.top1
+    assert plain.at(4096, count=16).nmse == pytest.approx(2 * plain.nmse)  # of few positions
     assert logit_gates("Q8_0", activation="silu").at(16384) == logit_gates(
         "Q8_0", activation="silu"
     )

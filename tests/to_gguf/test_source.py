@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ropeconv.errors import RopeConfigError
+from ropeconv.errors import CannotExpress, RopeConfigError
 from ropeconv.extend import ScalingRequest
 from ropeconv.model import Model
 from ropeconv.prepare import prepare
@@ -83,6 +83,10 @@ def test_tensors_are_the_folders_own(family: str, sources: dict[str, Path], tmp_
 def test_sizes_and_frequencies_come_back(
     family: str, method: str, sources: dict[str, Path], tmp_path: Path
 ) -> None:
+    if (family, method) == ("olmo3", "ntk"):  # its windowed layers have the base of the others
+        with pytest.raises(CannotExpress):
+            convert(sources[family], METHODS[method], tmp_path / "out.gguf")
+        return
     model, out = convert(sources[family], METHODS[method], tmp_path / "out.gguf")
     compare(model, read_back(out))
 

@@ -97,7 +97,10 @@ def test_any_part_names_the_whole_source(model: Path, tmp_path: Path) -> None:
     artefact = open_artefact(second)
     assert artefact.path == first
     ids = random_ids(40)
-    assert np.array_equal(next(artefact.logits(ids, 40)), next(logits(first, ids, 40)))
+    found, wanted = (
+        np.concatenate(list(run)) for run in (artefact.logits(ids, 40), logits(first, ids, 40))
+    )
+    assert np.allclose(found, wanted, atol=1e-4)
     assert verify(second, reference=model, tokens=32).ok
 
 

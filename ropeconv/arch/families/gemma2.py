@@ -62,6 +62,6 @@ ARCH = Architecture(
     head=lambda s: head(
         s, norm=_norm(Role.OUTPUT_NORM, "model.norm", s), softcap=s.final_logit_softcap
     ),
-    ignores=frozenset({"cache_implementation"}),
+    ignores=frozenset({"sliding_window_size"}),  # repeats sliding_window in the first configs
     source="transformers models/gemma2/modeling_gemma2.py",
 )

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from ropeconv.arch.blocks.attention import Attention
-from ropeconv.arch.blocks.keys import Key, Sizes, number, switch, whole
+from ropeconv.arch.blocks.keys import Key, Sizes, fixed, number, switch, whole
 from ropeconv.arch.blocks.norm import rms_norm
 from ropeconv.arch.blocks.weight import Role
 from ropeconv.arch.families._standard import (
@@ -47,9 +47,31 @@ ARCH = Architecture(
         # transformers' class breaks without it
         "head_dim": Key(("head_dim",), check=whole),
         "attention_bias": switch("attention_bias", default=False),
+        # said of what the class always does
+        "qk_norm": fixed("use_qk_norm", True),
+        "rotation": fixed("use_rotary_pos_emb", True),
+        "rotation_in_three": fixed("position_embedding_xdrope", False),
+        "norm_type": fixed("norm_type", "rms"),
     },
     layer=lambda s, kind, _: Layer(kind, pre_norms(s), _attention(s), gated(s)),
     rope=RopeSpelling(translate=_translate),
-    ignores=frozenset({"eod_token_id"}),
+    # of images, of classes, and of layers that share keys, which `use_cla` would switch on
+    ignores=frozenset(
+        {
+            "attention_head_dim",
+            "cla_share_factor",
+            "class_num",
+            "dense_list",
+            "eod_token_id",
+            "im_end_id",
+            "im_newline_id",
+            "im_start_id",
+            "mask_init_id",
+            "org_vocab_size",
+            "pool_type",
+            "text_end_id",
+            "text_start_id",
+        }
+    ),
     source="transformers models/hunyuan_v1_dense/modeling_hunyuan_v1_dense.py",
 )

@@ -22,5 +22,7 @@ ARCH = Architecture(
         kind, pre_norms(s), self_attention(s, bias=True, window=window(s, kind)), gated(s)
     ),
     drops=(INV_FREQ,),
+    # of Qwen2.5-1M, read by vLLM alone: the doctor says so
+    ignores=frozenset({"dual_chunk_attention_config"}),
     source="transformers models/qwen2/modeling_qwen2.py",
 )

@@ -5,7 +5,7 @@ from typing import Any
 
 from ropeconv.arch import layers
 from ropeconv.arch.blocks import moe
-from ropeconv.arch.blocks.keys import Key, Sizes, whole
+from ropeconv.arch.blocks.keys import Key, Sizes, fixed, whole
 from ropeconv.arch.families._standard import LAYER, gated, pre_norms
 from ropeconv.arch.families.qwen3 import QWEN3_KEYS, qwen3_attention
 from ropeconv.arch.family import Architecture
@@ -37,6 +37,9 @@ KEYS: Mapping[str, Key] = {
     "expert_size": Key(("moe_intermediate_size",), 768, check=whole),
     "sparse_step": Key(("decoder_sparse_step",), 1, check=whole),
     "mlp_only_layers": Key(("mlp_only_layers",), None, check=layer_numbers),
+    # Qwen3-Coder says what the class always does
+    "qk_norm": fixed("use_qk_norm", True),
+    "shared_width": fixed("shared_expert_intermediate_size", 0, None),
 }
 
 ARCH = Architecture(
