@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from ropeconv.arch.family import Architecture
@@ -61,10 +61,7 @@ def account(tensors: Mapping[str, Tensor], arch: Architecture, stack: Stack) -> 
     wanted = stack.places()
     missing = [name for name in wanted if name not in tensors]
     if missing:
-        raise CheckpointError(
-            f"tensor {missing[0]} is missing ({len(missing)} of {len(wanted)}); "
-            f"is the checkpoint complete?"
-        )
+        raise _incomplete(missing, tensors, wanted=len(wanted))
     for name, place in wanted.items():
         shape = place.weight.shape
         if tuple(tensors[name].shape) != shape:
@@ -87,6 +84,23 @@ def account(tensors: Mapping[str, Tensor], arch: Architecture, stack: Stack) -> 
             f"{', '.join(sorted(stray)[:4])}"
         )
     return wanted
+
+
+def _incomplete(
+    missing: Sequence[str], tensors: Mapping[str, Tensor], *, wanted: int
+) -> CheckpointError:
+    """What is missing; or that quantised numbers are in its place."""
+    stem = missing[0].removesuffix("weight")
+    others = (name for name in tensors if name.startswith(stem) and name != f"{stem}bias")
+    instead = None if stem == missing[0] else next(others, None)
+    if instead is not None:
+        return CheckpointError(
+            f"tensor {missing[0]} is missing, and {instead} is there: quantised weights; convert "
+            f"the unquantised checkpoint instead"
+        )
+    return CheckpointError(
+        f"tensor {missing[0]} is missing ({len(missing)} of {wanted}); is the checkpoint complete?"
+    )
 
 
 def _check_tie(tensors: Mapping[str, Tensor], stack: Stack) -> None:
