@@ -58,7 +58,7 @@ def read_ropes(
                 where=where,
                 kind=kind,
                 head_dim=rotary_sizes[layer],
-                theta=top.theta(values, layer, where=where),
+                theta=values.get("rope_theta", top.theta(stated, layer, where=where)),
                 partial=top.partial(values, where=where),
                 original_context=trained,
                 context=context,
