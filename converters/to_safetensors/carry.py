@@ -50,10 +50,14 @@ def carry(model: Model, bake: str = "auto") -> Spelling:
 
 
 def _spell(rope: Rope, model: Model, bake: str) -> Rope:
-    accepted = tuple(
-        name for name in BOTH_MAJORS if name in (model.arch.rope.rope_types or BOTH_MAJORS)
-    )
+    known = model.arch.rope.rope_types or BOTH_MAJORS
     name = _rope_type(rope)
+    changed = name == "default" != rope.kind
+    accepted = tuple(
+        other
+        for other in BOTH_MAJORS
+        if other in known and not (changed and other == "default" and _one_theta(model))
+    )
     if (
         bake != "tables"
         and name in accepted
@@ -72,6 +76,11 @@ def _spell(rope: Rope, model: Model, bake: str) -> Rope:
         return carry_as_longrope(rope)
     except RopeConfigError as error:
         raise CannotExpress(f"transformers' {model.arch.name} in both majors: {error}") from error
+
+
+def _one_theta(model: Model) -> bool:
+    """Whether transformers 4 has one base for layers that have a rope each."""
+    return model.arch.rope.nested and model.arch.rope.sliding_theta_key is None
 
 
 def _rope_type(rope: Rope) -> str:

@@ -74,7 +74,7 @@ def _older_flat(model: Model, values: Mapping[str, Any]) -> dict[str, Any]:
     return keys
 
 
-def _older_nested(_model: Model, values: Mapping[str, Any]) -> dict[str, Any]:
+def _older_nested(model: Model, values: Mapping[str, Any]) -> dict[str, Any]:
     full = values.get(FULL)
     sliding = values.get(SLIDING)
     keys: dict[str, Any] = {}
@@ -84,7 +84,14 @@ def _older_nested(_model: Model, values: Mapping[str, Any]) -> dict[str, Any]:
                 f"transformers 4 cannot scale sliding-window layers ({sliding['rope_type']}); "
                 f"scale the full-attention ones only"
             )
-        keys["rope_local_base_freq"] = sliding["rope_theta"]
+        own = model.arch.rope.sliding_theta_key
+        if own is not None:
+            keys[own] = sliding["rope_theta"]
+        elif full is not None and full["rope_theta"] != sliding["rope_theta"]:
+            raise CannotExpress(
+                f"transformers 4's {model.arch.name} has one rope_theta for layers with a window "
+                f"({sliding['rope_theta']}) and without ({full['rope_theta']})"
+            )
     if full is not None:
         outer = {"truncate": values["truncate"]} if "truncate" in values else {}
         keys |= {"rope_theta": full["rope_theta"], "rope_scaling": _older({**full, **outer})}

@@ -32,6 +32,8 @@ class RopeSpelling:
     other classes. kept: keys of the dict that other parts of the model read, and that a rewritten
     one keeps. unstated: the dict that the class takes where a config has none. default_context: the
     context that it takes where a config has no length, tokens; None = one must be stated.
+    sliding_theta_key: what transformers 4 reads the base of windowed layers from, where its class
+    has another one for them.
     """
 
     default_theta: Mapping[str, float] = field(default_factory=lambda: {FULL: 10000.0})
@@ -50,6 +52,7 @@ class RopeSpelling:
     kept: tuple[str, ...] = ()
     unstated: Mapping[str, Any] = field(default_factory=lambda: {"rope_type": "default"})
     default_context: int | None = None
+    sliding_theta_key: str | None = None
 
     @property
     def yarn_is_longrope(self) -> bool:

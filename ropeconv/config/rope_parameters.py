@@ -47,8 +47,8 @@ def read_ropes(
     def read_layer(layer: str) -> Rope:
         found: list[tuple[str, Rope]] = []
         for where, stated in per_layer_dicts(config, layer, kinds=kinds, spelling=spelling):
-            beside = top.theta({}, layer, where=where)
-            values = spelling.translate(stated, beside, rotary_sizes[layer])
+            theta = top.theta(stated, layer, where=where)
+            values = spelling.translate(stated, theta, rotary_sizes[layer])
             kind = find_rope_type(values, where=where, yarn_is_longrope=spelling.yarn_is_longrope)
             trained, context, known = _contexts(
                 config, values, kind, where=where, spelling=spelling, argument=original_context
@@ -58,7 +58,7 @@ def read_ropes(
                 where=where,
                 kind=kind,
                 head_dim=rotary_sizes[layer],
-                theta=values.get("rope_theta", top.theta(stated, layer, where=where)),
+                theta=values.get("rope_theta", theta),
                 partial=top.partial(values, where=where),
                 original_context=trained,
                 context=context,

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ropeconv.arch.stack import Stack
-from ropeconv.model import Model, Tensor
+from ropeconv.model import Model, Tensor, row_count
 from ropeconv.rope.spec import Frequencies, Rope
 
 # bytes a value of llama.cpp's cache types; Q8_0 keeps a 2-byte scale for 32 values
@@ -103,9 +103,8 @@ def weight_bytes(tensors: Mapping[str, Tensor]) -> dict[str, int]:
     """Storage type -> bytes."""
     found: dict[str, int] = {}
     for tensor in tensors.values():
-        found[tensor.dtype] = (
-            found.get(tensor.dtype, 0) + tensor.shape[0] * tensor.raw_rows(0, 1).nbytes
-        )
+        size = row_count(tensor.shape) * tensor.raw_rows(0, 1).nbytes
+        found[tensor.dtype] = found.get(tensor.dtype, 0) + size
     return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 

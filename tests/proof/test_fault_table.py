@@ -89,7 +89,9 @@ def test_a_folder_shares_no_bytes_once_they_change(work: Path, tmp_path: Path) -
 
 def test_what_must_not_be_is_named() -> None:
     """A fault that nobody sees, a sound file that fails, and a crash; and no other."""
-    faults = [NAMED[name] for name in ("two layers swapped", "k and v swapped", "eos id")]
+    faults = [
+        NAMED[name] for name in ("two layers swapped", "k and v swapped", "another layer's norm")
+    ]
     sound_name = sound("smollm2").name
     results = Results(
         faults,
@@ -100,14 +102,14 @@ def test_what_must_not_be_is_named() -> None:
             ("two layers swapped", "Q8_0"): Outcome(ok=False, rungs=("logits",)),
             ("k and v swapped", "F16"): Outcome(ok=True),
             ("k and v swapped", "Q8_0"): Outcome(ok=False, rungs=("weights", "logits")),
-            ("eos id", "F16"): Outcome(ok=False, crashed=True),
-            ("eos id", "Q8_0"): Outcome(ok=False, refused=True),
+            ("another layer's norm", "F16"): Outcome(ok=False, crashed=True),
+            ("another layer's norm", "Q8_0"): Outcome(ok=False, refused=True),
         },
     )
     assert results.wrong() == [
         (sound_name, "Q8_0"),
         ("two layers swapped", "Q8_0"),
         ("k and v swapped", "F16"),
-        ("eos id", "F16"),
+        ("another layer's norm", "F16"),
     ]
     assert results.cell(NAMED["k and v swapped"], "Q8_0") == "weights"

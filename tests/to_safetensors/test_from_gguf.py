@@ -16,7 +16,7 @@ from ropeconv.target import Emitted
 from tests.checkpoints import save_checkpoint
 from tests.families import FAMILIES, extra, model_logits, random_ids, reference
 from tests.methods import FACTOR, L
-from tests.to_safetensors.loading import load_in
+from tests.to_safetensors.loading import LACKING_IN_4, load_in
 
 IDS = random_ids(FACTOR * L)
 CENTRED = {"gemma", "gemma2", "gemma3_text", "nemotron"}  # norms multiply by 1 + weight
@@ -79,8 +79,9 @@ def test_weights_and_logits_are_the_checkpoints(
 @pytest.mark.llama
 def test_transformers_4_takes_them_too(sources: dict[str, Path], tmp_path: Path) -> None:
     """A config made from GGUF keys: both majors find the same model in it."""
-    folders = [tmp_path / family for family in HOUSED]
-    for family, folder in zip(HOUSED, folders, strict=True):
+    known = [family for family in HOUSED if family not in LACKING_IN_4]
+    folders = [tmp_path / family for family in known]
+    for family, folder in zip(known, folders, strict=True):
         gguf = to_gguf(sources[family], tmp_path / "plain.gguf")
         to_folder(gguf, folder, ScalingRequest(kind="ntk", factor=FACTOR))
         gguf.unlink()

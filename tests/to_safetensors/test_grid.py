@@ -26,7 +26,7 @@ from tests.checkpoints import save_checkpoint
 from tests.families import FAMILIES, TINY, extra, reference
 from tests.grid_report import SAFETENSORS_GRID
 from tests.methods import FACTOR, METHODS, L
-from tests.to_safetensors.loading import IDS, LENGTHS, Numbers, load_in
+from tests.to_safetensors.loading import IDS, LACKING_IN_4, LENGTHS, Numbers, load_in
 
 pytestmark = pytest.mark.torch
 # p-RoPE spreads exponents over the whole head; transformers 4 cannot say a still pair either
@@ -49,16 +49,6 @@ LOUD_IN_4 = {
     for method in METHODS
     if method not in taken
 }
-# Families without a class in transformers 4, which says so
-LACKING_IN_4 = (
-    "cwm",
-    "granite_swa",
-    "hyperclovax",
-    "internlm3",
-    "iquestcoder",
-    "jais2",
-    "ministral3",
-)
 # Its class sets rope_type to "default" itself: only a changed base reaches the numbers
 UNSCALED_IN_4 = ("nemotron",)
 # Its class keeps the activation's learned numbers in bfloat16, whatever the model is loaded in

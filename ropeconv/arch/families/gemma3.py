@@ -76,7 +76,9 @@ ARCH = Architecture(
         s, norm=_norm(Role.OUTPUT_NORM, "model.norm", s), softcap=s.final_logit_softcap
     ),
     rope=RopeSpelling(
-        default_theta={layers.FULL: 1_000_000.0, layers.SLIDING: 10_000.0}, nested=True
+        default_theta={layers.FULL: 1_000_000.0, layers.SLIDING: 10_000.0},
+        nested=True,
+        sliding_theta_key="rope_local_base_freq",
     ),
     source="transformers models/gemma3/modeling_gemma3.py",
 )
