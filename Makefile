@@ -41,9 +41,10 @@ faults: $(VENV)/.sample
 	python -m bench.faults
 	python -m bench.faults.sound
 
-# What needs a CUDA device.
+# What needs a CUDA device, and the long-context tools, which take one where it is.
 gpu: $(VENV)/.sample
 	pytest -m gpu
+	pytest -m "not (gpu or llama or node or real)" tests/longctx
 
 # The lowest versions that pyproject.toml allows: all but the grids, the clients and the real model.
 lowest: build/lowest/.installed

@@ -24,11 +24,11 @@ def logit_gates(file_type: str, stack: Stack) -> Gates:
         )
     kind = types[file_type]
     gates = kind.gates
+    if kind.quantised:  # the file's own weights, dequantised, in float products
+        gates = replace(gates, own=types["fp32"].gates)
     has_experts = any(isinstance(layer.mlp, MixtureOfExperts) for layer in stack.layers)
     if kind.mixtures is not None and has_experts:
         gates = gates.floored(kind.mixtures)
-    if kind.quantised:  # the file's own weights, dequantised, in float products
-        gates = replace(gates, own=types["fp32"].gates)
     return gates.floored(GELU_FLOOR) if uses_gelu(stack.activations) else gates
 
 

@@ -135,7 +135,7 @@ def _is_rule(scaling: Mapping[str, Any], model: Model) -> bool:
 
 def takes_transformers_4(config: Mapping[str, Any], model: Model) -> bool:
     """Whether transformers 4 computes the same from `config`. Where not it refuses to load it, but
-    for a class that scales nothing (`RopeSpelling.runs_in_4`), of which the doctor tells.
+    for a class that breaks or scales nothing (`RopeSpelling.runs_in_4`), of which the doctor tells.
     """
     spelling = model.arch.rope
     scaling = config.get("rope_scaling")

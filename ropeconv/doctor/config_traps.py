@@ -242,7 +242,7 @@ def _unscaled_in_4(case: Case) -> Finding | None:
                 "T15",
                 WARNING,
                 f"{where}: {name} on a {case.name}",
-                {"transformers 4 (4.57)": "its class scales nothing, without a word"},
+                {"transformers 4 (4.57)": "its class breaks, or scales nothing without a word"},
                 "run it in transformers 5, or take a target that carries it",
             )
     return None

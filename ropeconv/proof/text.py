@@ -26,10 +26,14 @@ class Pass:
 
 def default_text() -> str:
     """English reference prose of Python's own documentation (`pydoc_data.topics`): 465,000
-    characters, always there.
+    characters. ConfigError where a system left it out of its Python.
     """
-    from pydoc_data.topics import topics
-
+    try:
+        from pydoc_data.topics import topics
+    except ImportError as error:
+        raise ConfigError(
+            "this Python is installed without its documentation (pydoc_data); give --text FILE"
+        ) from error
     return "\n\n".join(topics[name] for name in sorted(topics))
 
 

@@ -301,6 +301,8 @@ def start(*arguments: str, limit: int | None = None) -> subprocess.Popen[str]:
     if limit is not None:
         command = ["bash", "-c", f'ulimit -v {limit}; exec "$@"', "bash", *command]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    if limit is not None:  # a CUDA device is mapped into more addresses than any limit
+        environment["CUDA_VISIBLE_DEVICES"] = ""
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     )

@@ -60,7 +60,7 @@ def run(folder: str, ids: np.ndarray, lengths: list[int]) -> dict[str, Any]:
         # transformers 4 takes torch's own attention for Gemma 2, which has no cap
         own = {"attn_implementation": "eager"} if capped else {}
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **own).eval()
-    except ValueError as error:
+    except (ValueError, KeyError) as error:
         return {"refusal": str(error).splitlines()[0]}
     out: dict[str, Any] = {}
     with torch.no_grad():

@@ -176,6 +176,8 @@ def refusal_in_4(family: str, method: str) -> str | None:
     """What transformers 4 says where it does not load the folder."""
     if family in LACKING_IN_4:
         return "does not recognize this architecture"
+    if (family, method) == ("hunyuan_v1_dense", "dynamic"):
+        return "'alpha'"  # that its class asks of every `dynamic`
     return "must be a dictionary with" if (family, method) in LOUD_IN_4 else None
 
 

@@ -54,7 +54,10 @@ ARCH = Architecture(
         "norm_type": fixed("norm_type", "rms"),
     },
     layer=lambda s, kind, _: Layer(kind, pre_norms(s), _attention(s), gated(s)),
-    rope=RopeSpelling(translate=_translate),
+    # transformers 4 breaks on a `dynamic` without an alpha
+    rope=RopeSpelling(
+        translate=_translate, runs_in_4=("default", "linear", "yarn", "longrope", "llama3")
+    ),
     # of images, of classes, and of layers that share keys, which `use_cla` would switch on
     ignores=frozenset(
         {

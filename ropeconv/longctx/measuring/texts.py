@@ -13,7 +13,8 @@ from ropeconv.proof.text import default_text, read_text
 
 # Held out by default: never part of the default training text, nor of what a search goes by.
 HELD_OUT = "_pydecimal.py"
-GUIDE = "tkinter/__init__.py"
+# Systems that split Python into packages leave tkinter out: the first that is there.
+GUIDES = ("tkinter/__init__.py", "inspect.py")
 TRAINING_CHARACTERS = 4_000_000
 LEFT_OUT = {
     "test", "tests", "site-packages", "idlelib", "lib2to3", "ensurepip", "pydoc_data", "encodings",
@@ -31,6 +32,12 @@ def standard_file(name: str) -> str:
 def standard_path(name: str) -> Path:
     """Where a module of the standard library lies."""
     return Path(sysconfig.get_paths()["stdlib"]) / name
+
+
+def guide_text() -> str:
+    """What a search goes by: long text that no other command measures on or learns from."""
+    found = [name for name in GUIDES if standard_path(name).is_file()]
+    return standard_file(found[0] if found else GUIDES[0])
 
 
 def held_out_text(files: Sequence[Path]) -> str:
@@ -60,7 +67,7 @@ def training_texts(files: Sequence[Path]) -> list[str]:
 
 def _standard_modules() -> Iterator[Path]:
     root = standard_path("")
-    apart = {standard_path(HELD_OUT), standard_path(GUIDE)}
+    apart = {standard_path(name) for name in (HELD_OUT, *GUIDES)}
     for path in root.rglob("*.py"):
         if path not in apart and not LEFT_OUT & set(path.relative_to(root).parts):
             yield path

@@ -20,7 +20,7 @@ from ropeconv.longctx.measuring.passkeys import (
     recall_keys,
     spread_prompt,
 )
-from ropeconv.longctx.measuring.texts import GUIDE, encode, first_tokens, standard_file
+from ropeconv.longctx.measuring.texts import encode, first_tokens, guide_text
 from ropeconv.longctx.search.plan import Plan
 from ropeconv.proof.text import read_text
 
@@ -90,7 +90,7 @@ def _key_prompt(tokenizer: Any, length: int, seed: int) -> KeyPrompt:
 
 def _texts(plan: Plan, tokenizer: Any, length: int, context: int) -> list[SpreadText]:
     """Pieces of one text, one after the other."""
-    text = standard_file(GUIDE) if plan.text is None else read_text(plan.text)
+    text = guide_text() if plan.text is None else read_text(plan.text)
     option = "--guide-tokens or --guide-prompts"
     ids = first_tokens(encode(tokenizer, text), length * plan.prompts, option=option)
     positions = spread_positions(length, context)

@@ -55,7 +55,7 @@ class Plan:
         None,
         kind="file",
         metavar="FILE",
-        help="Text of the perplexity guide. Default: tkinter/__init__.py.",
+        help="Text of the perplexity guide. Default: tkinter/__init__.py, else inspect.py.",
     )
     held_out: Sequence[Path] = option(
         (),
