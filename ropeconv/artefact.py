@@ -87,7 +87,8 @@ class Artefact:
     every token in order of id: normal, unknown, control, user, unused, byte. ends: () -> id ->
     whether it is the artefact's word, and not its runtime's habit, that generation stops there.
     chat_templates: name -> Jinja source, "default" for the main one. merges: () -> the pairs of
-    byte-pair encoding in order, "a b". These four: None where the format, or the file, keeps no
+    byte-pair encoding in order, "a b". flags_around: add_bos_token and add_eos_token where a key
+    beside the tokenizer states them. These five: None where the format, or the file, keeps no
     such thing. unexpected: the model that it should be -> what the artefact states beside its
     tensors that this model does not need, or has otherwise, one line each; None where a format
     states nothing there. precise: logits with float products, where the runtime can be told not to
@@ -117,6 +118,7 @@ class Artefact:
     ends: Callable[[], Mapping[int, bool]] | None = None
     chat_templates: Mapping[str, str] | None = None
     merges: Callable[[], Sequence[str]] | None = None
+    flags_around: Mapping[str, Any] | None = None
     unexpected: Callable[[Model], Sequence[str]] | None = None
     precise: Run | None = None
     twin: Callable[[], Run] | None = None

@@ -50,6 +50,7 @@ def open_artefact(path: Path) -> Artefact:
         special_ids=folder.special_ids(),
         ends=folder.ends,
         chat_templates=folder.chat_templates(),
+        flags_around=folder.flags_around(),
         merges=folder.merges if (path / "tokenizer.json").is_file() else None,
     )
 

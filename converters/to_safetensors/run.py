@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ropeconv.arch.layers import NO_ROPE
 from ropeconv.errors import CheckpointError, TokenizerError
 from ropeconv.kit.foreign import first_line, quiet_transformers
+from ropeconv.proof.tokens.tokenizing import flags_around
 from ropeconv.rope.spec import Frequencies
 
 CHUNK = 512  # rows of vocabulary-sized logits held at a time
@@ -177,6 +178,11 @@ class Folder:
         if found is None:
             return {}
         return {"default": found} if isinstance(found, str) else dict(found)
+
+    def flags_around(self) -> dict[str, Any]:
+        """Those that tokenizer_config.json states."""
+        path = self.path / "tokenizer_config.json"
+        return flags_around(json.loads(path.read_bytes())) if path.is_file() else {}
 
     def merges(self) -> list[str]:
         """Those of tokenizer.json, "a b"; none where it has no such thing."""

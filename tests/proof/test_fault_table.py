@@ -32,6 +32,7 @@ SEEN = {
     ("no RoPE in one layer", "int4"): {"logits"},
     ("table wrong at one far row", "int4"): {"structure"},
     ("one merge swapped", "int4"): {"tokens"},
+    ("bos flag", "int4"): {"tokens"},
 }
 
 

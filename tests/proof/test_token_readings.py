@@ -51,6 +51,7 @@ def read_by(tokenize: Any, reference: SourceFolder) -> TokenResult:
         ends=None,
         chat_templates=None,
         merges=None,
+        flags_around=None,
     )
     return compare_tokens(artefact, reference, SCRIPT_SAMPLES)
 

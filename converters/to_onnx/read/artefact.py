@@ -81,6 +81,7 @@ def open_artefact(path: Path, *, provider: str = "cpu") -> Artefact:
         ends=texts.ends,
         chat_templates=texts.chat_templates(),
         merges=texts.merges,
+        flags_around=texts.flags_around(),
         unexpected=partial(unexpected, folder),
         notes=() if crossing is None else (crossing.note(RUNTIMES),),
         probes=make_probes(judged, context=context, switch=switch, rows=read.rows),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ropeconv.errors import CheckpointError, TokenizerError
+from ropeconv.proof.tokens.tokenizing import flags_around
 
 TEMPLATE = "chat_template.jinja"
 SPECIAL = {"bos": "bos", "eos": "eos", "padding": "pad"}
@@ -62,6 +63,10 @@ class Texts:
             if value is not None:
                 found[name] = int(value)
         return found
+
+    def flags_around(self) -> dict[str, Any]:
+        """What onnxruntime-genai and transformers put around a text by tokenizer_config.json."""
+        return flags_around(self._json("tokenizer_config.json"))
 
     def ends(self) -> dict[int, bool]:
         """The tokens at which onnxruntime-genai stops; those of generation_config.json, which

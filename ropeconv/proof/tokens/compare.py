@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ropeconv.artefact import Artefact
 from ropeconv.proof.tokens.added import texts_around
@@ -48,6 +49,8 @@ def compare_tokens(
         findings += _end_findings(artefact.ends(), reference, every=every)
     if artefact.chat_templates is not None:
         findings += _template_findings(artefact.chat_templates, reference.chat_templates())
+    if artefact.flags_around is not None:
+        findings += _flag_findings(artefact.flags_around, reference.flags_around())
     if artefact.merges is not None:
         findings += _merge_findings(artefact.merges(), reference.merges())
     texts = len(samples) + sum(len(texts_around(token)) for token in added.values())
@@ -123,6 +126,18 @@ def _end_findings(
     return [
         *findings,
         *(f"generation stops at token {index}, the reference's does not" for index in added),
+    ]
+
+
+def _flag_findings(
+    found: Mapping[str, Any], expected: Mapping[str, Any] | None
+) -> list[str | None]:
+    if expected is None:
+        return []
+    return [
+        f"{name} is {found.get(name)}, the reference has {expected.get(name)}"
+        for name in sorted(found.keys() | expected.keys())
+        if found.get(name) != expected.get(name)
     ]
 
 

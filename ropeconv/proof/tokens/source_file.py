@@ -69,6 +69,9 @@ class SourceFile:
         """Name -> Jinja source."""
         return dict(self.artefact.chat_templates or {})
 
+    def flags_around(self) -> None:
+        """What its runtime puts around a text shows in every text."""
+
     def merges(self) -> list[str] | None:
         """The file's own."""
         return None if self.artefact.merges is None else list(self.artefact.merges())

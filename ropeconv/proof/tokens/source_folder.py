@@ -15,7 +15,7 @@ from ropeconv.model import Checkpoint
 from ropeconv.proof.reference.transformers_model import load_tokenizer
 from ropeconv.proof.tokens.added import FLAGS, AddedToken
 from ropeconv.proof.tokens.sentencepiece_model import sentencepiece_reading
-from ropeconv.proof.tokens.tokenizing import FURTHER_IDS
+from ropeconv.proof.tokens.tokenizing import FURTHER_IDS, flags_around
 
 # an artefact's name -> the stem of transformers'
 COMMON_IDS = {"bos": "bos", "eos": "eos", "padding": "pad"}
@@ -187,6 +187,10 @@ class SourceFolder:
         return (
             {} if found is None else {"default": found} if isinstance(found, str) else dict(found)
         )
+
+    def flags_around(self) -> dict[str, Any]:
+        """Those that tokenizer_config.json states."""
+        return flags_around(self._json("tokenizer_config.json"))
 
     def merges(self) -> list[str] | None:
         """tokenizer.json's, else those of transformers' fast tokenizer."""

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from ropeconv.proof.tokens.added import AddedToken
 
 # Special ids beside bos, eos and padding, which every format has: an artefact's name -> the stem of
 # transformers'
 FURTHER_IDS = {"unknown": "unk", "seperator": "sep", "mask": "mask"}
+# keys of tokenizer_config.json by which clients put tokens around a text, whatever tokenizer.json
+# says
+FLAGS_AROUND = ("add_bos_token", "add_eos_token")
+
+
+def flags_around(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of FLAGS_AROUND that a tokenizer_config.json states."""
+    return {name: settings[name] for name in FLAGS_AROUND if settings.get(name) is not None}
 
 
 class Tokenizing(Protocol):
@@ -43,6 +51,9 @@ class Tokenizing(Protocol):
 
     def chat_templates(self) -> dict[str, str]:
         """Name -> Jinja source; "default" for the main one."""
+
+    def flags_around(self) -> Mapping[str, Any] | None:
+        """Of FLAGS_AROUND those that are stated; None where they are kept elsewhere."""
 
     def merges(self) -> list[str] | None:
         """The pairs of byte-pair encoding in order, "a b"; None where it is not said so."""
