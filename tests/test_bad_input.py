@@ -178,9 +178,9 @@ SOURCES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "quantised weights": (
         lambda p: edit_json(
-            p.with_name("config.json"), quantization_config={"quant_method": "awq"}
+            p.with_name("config.json"), quantization_config={"quant_method": "quip"}
         ),
-        "quantization_config means quantised weights",
+        "quantization_config: no quant_method 'quip'",
     ),
     "wrong size": (
         lambda p: edit_json(p.with_name("config.json"), vocab_size=385),

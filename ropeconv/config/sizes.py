@@ -52,7 +52,6 @@ READ_ELSEWHERE = frozenset(
 )
 # Values under a harmless name that would still change the forward pass: what they mean, what to do.
 FORBIDDEN = {
-    "quantization_config": ("quantised weights", "convert the unquantised checkpoint instead"),
     "rope_interleaved": (
         "interleaved rotary pairs",
         "reorder the rows of q and k, and set it to false",

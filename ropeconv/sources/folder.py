@@ -18,6 +18,7 @@ from ropeconv.errors import CheckpointError
 from ropeconv.kit.door import check_place, parse_json, read_file
 from ropeconv.model import Checkpoint, Tensor
 from ropeconv.sources.pytorch import open_torch
+from ropeconv.sources.quantised._open import dequantised
 from ropeconv.sources.safetensors import open_safetensors, scattered
 
 # Every text file that belongs to a checkpoint's tokenizer or generation; read only when a converter
@@ -94,7 +95,7 @@ def _open_folder(folder: Path) -> Checkpoint:
         files=_text_files(folder),
         fingerprint=fingerprint(config, tensors),
     )
-    return text_checkpoint(whole)
+    return text_checkpoint(dequantised(whole))
 
 
 def _open_weights(folder: Path) -> tuple[str, dict[str, Tensor]]:

@@ -243,7 +243,7 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
         lambda path: wm.edit_config(
             path, lambda c: c | {"quantization_config": {"quant_method": "fp8"}}
         ),
-        "quantization_config means quantised weights",
+        "quantization_config says that the weights are in FP8, and none is",
     ),
 }
 

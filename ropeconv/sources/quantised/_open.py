@@ -1,0 +1,201 @@
+"""A checkpoint of quantised weights -> the same checkpoint with plain weights under plain names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ropeconv import registry
+from ropeconv.errors import CheckpointError, ConfigError, unknown_name
+from ropeconv.kit.door import parse_json, read_file
+from ropeconv.model import Checkpoint, Tensor
+from ropeconv.sources.quantised._format import ADVICE, Format, Module, Settings, Taken
+
+KEYS = ("quantization_config", "compression_config")
+INSIDE = "text_config"
+METHOD = "quant_method"
+ACTIVATIONS = "scales of activations"
+WEIGHT = re.compile(r"(.+?)\.(weight\..+)")
+
+
+def formats() -> Mapping[str, Format]:
+    """Formats of quantised weights by name."""
+    return registry.discover("ropeconv.sources.quantised", "FORMAT")
+
+
+def dequantised(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint with every quantised weight computed when its rows are asked for, and no word
+    of quantisation in its config; one without such weights as it is.
+
+    Raises ConfigError for settings, CheckpointError for tensors that are not covered. Reads
+    headers, and what says in which order the codes lie.
+    """
+    found = _settings(checkpoint)
+    if found is None:
+        return checkpoint
+    form, settings = found
+    _check_keys(form, settings)
+    tensors: dict[str, Tensor] = {}
+    taken = 0
+    for module in _modules(checkpoint.tensors):
+        made = form.take(module, settings)
+        taken += made is not None
+        tensors |= _named(module, made)
+    if not taken:
+        raise CheckpointError(
+            f"{settings.where} says that the weights are in {form.name}, and none is; remove the "
+            f"key if they were dequantised"
+        )
+    kept = {name: tensor for name, tensor in tensors.items() if not _of_activations(name, form)}
+    left_out = dict(checkpoint.left_out)
+    if len(kept) < len(tensors):
+        left_out[ACTIVATIONS] = len(tensors) - len(kept)
+    return replace(
+        checkpoint,
+        format=f"{checkpoint.format}, dequantised from {form.name}",
+        config=_without(checkpoint.config),
+        tensors=kept,
+        loadable=False,
+        left_out=left_out,
+    )
+
+
+def _modules(tensors: Mapping[str, Tensor]) -> Iterator[Module]:
+    """Tensors by module, in order."""
+    parts: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        match = WEIGHT.fullmatch(name)
+        stem, leaf = (match[1], match[2]) if match else name.rpartition(".")[::2]
+        parts.setdefault(stem, {})[leaf] = tensor
+    return (Module(stem, leaves) for stem, leaves in parts.items())
+
+
+def _named(module: Module, made: Taken | None) -> dict[str, Tensor]:
+    """The module's tensors under their full names: what was made, and what no weight used."""
+    leaves = dict(module.parts)
+    if made is not None:
+        leaves = {leaf: tensor for leaf, tensor in leaves.items() if leaf not in made.used}
+        twice = sorted(leaves.keys() & made.weights.keys())
+        if twice:
+            raise CheckpointError(
+                f"{module.stem}.{twice[0]} is there in numbers and in codes; remove the stale one"
+            )
+        leaves |= made.weights
+    return {f"{module.stem}.{leaf}" if module.stem else leaf: t for leaf, t in leaves.items()}
+
+
+def _of_activations(name: str, form: Format) -> bool:
+    return name.rpartition(".")[2] in form.left_out
+
+
+@dataclass(frozen=True)
+class _Stated:
+    """Settings as found, and where."""
+
+    values: Any
+    where: str
+
+
+def _settings(checkpoint: Checkpoint) -> tuple[Format, Settings] | None:
+    """The format and its settings; None where nothing says that weights are quantised."""
+    stated = list(_in_config(checkpoint.config))
+    if not stated:
+        return _in_own_file(checkpoint)
+    first = stated[0]
+    for other in stated[1:]:
+        if other.values != first.values:
+            raise ConfigError(
+                f"{other.where} and {first.where} say different things; remove the wrong one"
+            )
+    if not isinstance(first.values, Mapping):
+        raise ConfigError(f"{first.where} is no object; download config.json again")
+    return _find(first.values, first.where), Settings(first.values, first.where)
+
+
+def _in_config(config: Mapping[str, Any]) -> Iterator[_Stated]:
+    places = {"config.json": config}
+    if isinstance(config.get(INSIDE), Mapping):
+        places[f"config.json: {INSIDE}"] = config[INSIDE]
+    for where, values in places.items():
+        for key in (*KEYS, *_own_keys()):
+            if values.get(key):
+                yield _Stated(values[key], f"{where}: {key}")
+
+
+def _own_keys() -> tuple[str, ...]:
+    return tuple(form.place for form in formats().values() if form.place is not None)
+
+
+def _find(values: Mapping[str, Any], where: str) -> Format:
+    """The format that the settings name."""
+    method = values.get(METHOD)
+    known = {name: form for form in formats().values() for name in form.methods}
+    if method in known:
+        return known[method]
+    if method is None:
+        fits = [form for form in formats().values() if form.bare is not None and form.bare(values)]
+        if len(fits) == 1:
+            return fits[0]
+        raise ConfigError(f"{where} has no {METHOD}; {ADVICE}")
+    raise ConfigError(f"{where}: {unknown_name(METHOD, str(method), known)}; {ADVICE}")
+
+
+def _in_own_file(checkpoint: Checkpoint) -> tuple[Format, Settings] | None:
+    """Settings beside a config.json that does not speak of them, as the first tools wrote them."""
+    for form in formats().values():
+        for name, other_names in form.files.items():
+            if not (checkpoint.path / name).is_file() or not _has_codes(checkpoint, form):
+                continue
+            values = _read(checkpoint.path / name)
+            plain = {other_names.get(key, key): value for key, value in values.items()}
+            return form, Settings(plain, name)
+    return None
+
+
+def _has_codes(checkpoint: Checkpoint, form: Format) -> bool:
+    return any(name.endswith(f".{form.leaf}") for name in checkpoint.tensors)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = parse_json(read_file(path, inside=path.parent))
+    except (ValueError, OSError) as error:
+        raise CheckpointError(
+            f"{path}: not readable as JSON ({error}); download it again"
+        ) from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path}: a JSON object is expected; download it again")
+    return values
+
+
+def _check_keys(form: Format, settings: Settings) -> None:
+    """ConfigError for a key that nobody reads and for a value that is not covered."""
+    unread = sorted(
+        key
+        for key, value in settings.values.items()
+        if key not in form.keys and key != METHOD and not _says_nothing(value)
+    )
+    if unread:
+        raise settings.error(
+            f"has {', '.join(unread)}, which ropeconv does not read for {form.name}"
+        )
+    for key, known in form.keys.items():
+        if known is not None and settings.value(key) is not None:
+            settings.choice(key, known)
+
+
+def _says_nothing(value: Any) -> bool:
+    return value is None or value is False or value in ({}, [], "")
+
+
+def _without(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config without a word of quantisation."""
+    gone = {*KEYS, *_own_keys()}
+    plain = {key: value for key, value in config.items() if key not in gone}
+    if isinstance(plain.get(INSIDE), Mapping):
+        inner = plain[INSIDE]
+        plain[INSIDE] = {key: value for key, value in inner.items() if key not in gone}
+    return plain
