@@ -69,6 +69,21 @@ def gguf_types() -> str:
     return markdown(rows)
 
 
+def hosts() -> str:
+    """Families that can be written as another architecture than their own."""
+    from converters.to_gguf.archs import homes
+
+    rows = [["model_type", "its own", "by itself", "on request"]]
+    for family in sorted(registry.architectures()):
+        found = homes(family)
+        own = [home.arch.name for home in found if family in home.arch.families]
+        free = [home.arch.name for home in found if not home.asked and home.arch.name not in own]
+        asked = [home.arch.name for home in found if home.asked]
+        if free or asked:
+            rows.append([f"`{family}`", *(", ".join(names) for names in (own, free, asked))])
+    return markdown(rows)
+
+
 def support() -> str:
     """How many methods of a family are exact in each target, by docs/grid.md."""
     counted = {target: _counted(target) for target in registry.targets()}
@@ -92,6 +107,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "kinds": kinds,
     "families": families,
     "gguf types": gguf_types,
+    "gguf hosts": hosts,
     "gguf options": lambda: options("gguf"),
     "support": support,
     "onnx options": lambda: options("onnx"),
