@@ -15,6 +15,7 @@ from ropeconv.errors import CheckpointError
 
 TEXT_LIMIT = 256 << 20  # bytes; the largest tokenizer.json in use has 35 MB
 DIGITS = 20  # of an integer: more than 64 bits have
+UNLIMITED = str(int(1e30))  # transformers writes it as the model_max_length of "no limit"
 SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]|\xed[\xa0-\xbf]")
 
 
@@ -83,7 +84,7 @@ def _finite(text: str) -> float:
 
 
 def _within_64_bits(text: str) -> int:
-    if len(text) > DIGITS:
+    if len(text) > DIGITS and text != UNLIMITED:
         raise ValueError(f"the number {text[:DIGITS]}... is out of range")
     return int(text)
 

@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer, models
 
 from ropeconv.errors import CheckpointError, RopeconvError
 from ropeconv.kit.door import parse_json, read_file
@@ -112,6 +113,14 @@ def test_json_that_readers_take_differently_is_refused(text: str, reason: str) -
 def test_whole_characters_and_long_numbers_pass() -> None:
     value = {"a": "\N{GRINNING FACE}", "b": 2**63, "c": 1.7e308, "d": -1}
     assert parse_json(json.dumps(value)) == value
+
+
+def test_no_limit_as_transformers_writes_it_passes(tmp_path: Path) -> None:
+    from transformers import PreTrainedTokenizerFast
+
+    PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE())).save_pretrained(tmp_path)
+    settings = parse_json((tmp_path / "tokenizer_config.json").read_bytes())
+    assert settings["model_max_length"] == int(1e30)
 
 
 def test_provenance_speaks_of_rope_alone(tmp_path: Path) -> None:
