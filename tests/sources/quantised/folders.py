@@ -108,12 +108,12 @@ def read(checkpoint: Checkpoint, name: str, *, values: int = 1000) -> torch.Tens
     return torch.from_numpy(np.concatenate(slabs).reshape(tensor.shape))
 
 
-def worst(folder: Path, meant: Mapping[str, torch.Tensor], *, dtype: Any = torch.float32) -> float:
-    """The largest distance of any weight from what is meant, each rounded to `dtype`."""
+def worst(folder: Path, meant: Mapping[str, torch.Tensor]) -> float:
+    """The largest distance of any weight from what is meant."""
     checkpoint = open_checkpoint(folder)
     assert checkpoint.tensors.keys() == meant.keys()
     apart = [
-        (read(checkpoint, name).to(dtype).double() - tensor.to(dtype).double()).abs().max().item()
+        (read(checkpoint, name).double() - tensor.double()).abs().max().item()
         for name, tensor in meant.items()
     ]
     return max(apart)
