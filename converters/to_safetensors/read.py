@@ -24,6 +24,8 @@ def open_artefact(path: Path) -> Artefact:
     folder.
     """
     checkpoint = open_checkpoint(path)
+    for read in checkpoint.files.values():
+        read()  # refused here if they have another shape than transformers takes for granted
     arch = find_architecture(checkpoint.config)
     folder = Folder(path)
     sizes = read_sizes(checkpoint.config, arch)

@@ -6,7 +6,6 @@ and m sin(inv_freq).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -20,20 +19,11 @@ from ropeconv.errors import CheckpointError, TokenizerError
 from ropeconv.kit.foreign import first_line, quiet_transformers
 from ropeconv.proof.tokens.tokenizing import flags_around
 from ropeconv.rope.spec import Frequencies
+from ropeconv.sources.folder import read_json
 
 CHUNK = 512  # rows of vocabulary-sized logits held at a time
 SPECIAL = {"bos": "bos", "eos": "eos", "padding": "pad", "unknown": "unk"}
 Array = NDArray[np.float64]
-# what its classes raise on a config or weights that they cannot take
-UNLOADABLE = (
-    ValueError,
-    KeyError,
-    TypeError,
-    RuntimeError,
-    OSError,
-    AttributeError,
-    ZeroDivisionError,
-)
 
 
 class Folder:
@@ -84,7 +74,7 @@ class Folder:
         try:
             with quiet_transformers():
                 return AutoTokenizer.from_pretrained(self.path, local_files_only=True)
-        except (ValueError, KeyError, TypeError, OSError, AttributeError, ImportError) as error:
+        except Exception as error:  # its tokenizers library raises the class itself
             raise TokenizerError(
                 f"{self.path}: transformers cannot load the tokenizer ({first_line(error)})"
             ) from error
@@ -93,7 +83,7 @@ class Folder:
         try:
             with quiet_transformers():
                 return load()
-        except UNLOADABLE as error:
+        except Exception as error:  # its own classes, huggingface_hub's and torch's
             raise CheckpointError(
                 f"{self.path}: transformers cannot load {what} ({first_line(error)})"
             ) from error
@@ -181,14 +171,16 @@ class Folder:
 
     def flags_around(self) -> dict[str, Any]:
         """Those that tokenizer_config.json states."""
-        path = self.path / "tokenizer_config.json"
-        return flags_around(json.loads(path.read_bytes())) if path.is_file() else {}
+        return flags_around(self._json("tokenizer_config.json"))
 
     def merges(self) -> list[str]:
         """Those of tokenizer.json, "a b"; none where it has no such thing."""
-        said = json.loads((self.path / "tokenizer.json").read_bytes())
-        pairs = said.get("model", {}).get("merges") or []
+        pairs = self._json("tokenizer.json").get("model", {}).get("merges") or []
         return [pair if isinstance(pair, str) else " ".join(pair) for pair in pairs]
+
+    def _json(self, name: str) -> dict[str, Any]:
+        path = self.path / name
+        return read_json(path, missing="an incomplete folder") if path.is_file() else {}
 
 
 def _answering(output: Any) -> Callable[..., Any]:
@@ -216,7 +208,7 @@ def _rotary_module(config: Any) -> Any:
         )
     try:
         return found[0](config)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except Exception as error:
         raise CheckpointError(
             f"transformers cannot compute the rotary embedding ({type(error).__name__}: "
             f"{first_line(error)})"

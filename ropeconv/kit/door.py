@@ -14,16 +14,18 @@ from typing import Any, NoReturn
 from ropeconv.errors import CheckpointError
 
 TEXT_LIMIT = 256 << 20  # bytes; the largest tokenizer.json in use has 35 MB
+TEMPLATE = ".jinja"
 DIGITS = 20  # of an integer: more than 64 bits have
 UNLIMITED = str(int(1e30))  # transformers writes it as the model_max_length of "no limit"
 SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]|\xed[\xa0-\xbf]")
 
 
 def read_file(path: Path, *, inside: Path, limit: int = TEXT_LIMIT) -> bytes:
-    """The content of a file of the folder `inside`.
+    """The content of a file of the folder `inside`, in the shape that a file of its name has.
 
     CheckpointError for anything but a regular file of at most `limit` bytes there, whatever links
-    say; FileNotFoundError where there is none.
+    say, for values of other types (ropeconv/kit/shapes.py) and a template that is no UTF-8;
+    FileNotFoundError where there is none.
     """
     found = check_place(path, inside=inside)
     if found.stat().st_size > limit:
@@ -32,7 +34,22 @@ def read_file(path: Path, *, inside: Path, limit: int = TEXT_LIMIT) -> bytes:
             f"{path}: has {size} bytes, and no such file in use has more than {limit}; is it the "
             f"right one?"
         )
-    return found.read_bytes()
+    data = found.read_bytes()
+    _check_text(path, data)
+    return data
+
+
+def _check_text(path: Path, data: bytes) -> None:
+    from ropeconv.kit.shapes import find_misfit
+
+    misfit = find_misfit(path.name, data)
+    if path.suffix == TEMPLATE:
+        try:
+            data.decode()
+        except UnicodeDecodeError as error:
+            misfit = f"not UTF-8 (byte {error.start})"
+    if misfit is not None:
+        raise CheckpointError(f"{path}: {misfit}; download or save it again")
 
 
 def check_place(path: Path, *, inside: Path) -> Path:

@@ -8,7 +8,6 @@ source, or because llama.cpp's own converter does and `BESIDE` says why it is ha
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -19,6 +18,7 @@ from converters.to_gguf.tokenizer.pretokenizers import BY_NAME
 from converters.to_gguf.tokenizer.special_tokens import ID_KEYS
 from converters.to_gguf.tokenizer.token_table import ADDED
 from ropeconv.errors import TokenizerError
+from ropeconv.kit.door import parse_json
 from ropeconv.model import Checkpoint, Model
 
 HEAD = "tokenizer.ggml."
@@ -64,7 +64,7 @@ def _file_findings(metadata: Mapping[str, Any], source: Checkpoint) -> list[str]
 def _read_json(source: Checkpoint, name: str) -> dict[str, Any]:
     read = source.files.get(name)
     try:
-        found = {} if read is None else json.loads(bytes(read()))
+        found = {} if read is None else parse_json(read())
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from converters.to_onnx.client.names import GRAPH
 from converters.to_onnx.read.nodes import Nodes
 from ropeconv.errors import CheckpointError
+from ropeconv.kit.door import check_place
 from ropeconv.kit.foreign import first_line
 
 
@@ -67,6 +69,14 @@ class Folder:
         return {tensor.name: self._array(tensor) for tensor in self.model.graph.initializer}
 
     def _array(self, tensor: Any) -> NDArray[Any]:
+        try:
+            return self._mapped(tensor)
+        except (ValueError, TypeError, KeyError, OverflowError) as error:
+            raise CheckpointError(
+                f"{self.graph}: {tensor.name} is no array ({first_line(error)}); convert it again"
+            ) from error
+
+    def _mapped(self, tensor: Any) -> NDArray[Any]:
         from onnx import TensorProto, helper, numpy_helper
 
         if tensor.data_location != TensorProto.EXTERNAL:
@@ -81,8 +91,9 @@ class Folder:
                 f"{self.graph}: {tensor.name} lies in {place.get('location')!r}, "
                 f"no file beside the graph"
             )
-        fits = length == dtype.itemsize * int(np.prod(tensor.dims, dtype=np.int64))
-        if not fits or offset + length > file.stat().st_size:
+        check_place(file, inside=self.graph.parent)
+        fits = length == dtype.itemsize * prod(tensor.dims) and min(tensor.dims, default=0) >= 0
+        if not fits or offset < 0 or offset + length > file.stat().st_size:
             raise CheckpointError(
                 f"{file}: too short or of another shape for {tensor.name}; convert it again"
             )

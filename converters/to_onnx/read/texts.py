@@ -8,7 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ropeconv.errors import CheckpointError, TokenizerError
+from ropeconv.errors import CheckpointError, RopeconvError, TokenizerError
+from ropeconv.kit.door import parse_json, read_file
 from ropeconv.proof.tokens.tokenizing import flags_around
 
 TEMPLATE = "chat_template.jinja"
@@ -27,7 +28,9 @@ class Texts:
         from tokenizers import Tokenizer
 
         try:
-            return Tokenizer.from_file(str(self.folder / "tokenizer.json"))
+            return Tokenizer.from_buffer(self._read("tokenizer.json"))
+        except RopeconvError:
+            raise
         except Exception as error:
             raise TokenizerError(
                 f"{self.folder}: tokenizer.json is not readable ({error}); convert it again"
@@ -89,7 +92,7 @@ class Texts:
             found = {} if said is None else {"default": str(said)}
         path = self.folder / TEMPLATE
         if path.is_file():
-            text = path.read_bytes().decode()
+            text = self._read(TEMPLATE).decode()
             if text.splitlines() != found.get("default", "").splitlines():
                 found[TEMPLATE] = text
         return found
@@ -104,7 +107,10 @@ class Texts:
         if not path.is_file():
             return {}
         try:
-            value = json.loads(path.read_bytes())
+            value = parse_json(self._read(name))
         except ValueError as error:
             raise CheckpointError(f"{path}: not JSON ({error}); convert it again") from error
         return value if isinstance(value, dict) else {}
+
+    def _read(self, name: str) -> bytes:
+        return read_file(self.folder / name, inside=self.folder)

@@ -38,15 +38,21 @@ def _caches(name: str, cache: Sequence[Port]) -> dict[str, Port]:
 
 
 def _ports(values: Any) -> dict[str, Port]:
-    import onnx
-
     found = {}
     for value in values:
         tensor = value.type.tensor_type
         sizes = tuple(d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim)
-        kind = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
-        found[value.name] = (str(kind.name), sizes)
+        found[value.name] = (_type_name(tensor.elem_type), sizes)
     return found
+
+
+def _type_name(number: int) -> str:
+    from onnx import helper
+
+    try:
+        return str(helper.tensor_dtype_to_np_dtype(number).name)
+    except KeyError:
+        return f"type {number}"
 
 
 def _compare(what: str, found: Mapping[str, Port], wanted: Mapping[str, Port]) -> Iterator[str]:

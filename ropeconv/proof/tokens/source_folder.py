@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from ropeconv.errors import TokenizerError
+from ropeconv.kit.door import parse_json
 from ropeconv.kit.foreign import quiet_transformers
 from ropeconv.model import Checkpoint
 from ropeconv.proof.reference.transformers_model import load_tokenizer
@@ -205,7 +206,7 @@ class SourceFolder:
     def _json(self, name: str) -> dict[str, Any]:
         read = self.checkpoint.files.get(name)
         try:
-            value = {} if read is None else json.loads(read())
+            value = {} if read is None else parse_json(read())
         except ValueError as error:
             raise TokenizerError(
                 f"{self.checkpoint.path}: {name} is not JSON ({error}); download it again"

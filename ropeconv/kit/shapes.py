@@ -1,0 +1,169 @@
+"""The shapes of the text files of a model: which values stand where, for those that are read.
+
+Keys that are not listed may hold anything. The readers' own words for what a value means come
+after: here is only what would make them fall over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, TypedDict
+
+import msgspec
+
+Index = Annotated[int, msgspec.Meta(ge=-(2**31), lt=2**32)]
+Text = str | None
+Flag = bool | None
+
+
+class AddedToken(TypedDict, total=False):
+    """A token with flags, as tokenizers and transformers write it."""
+
+    id: Index
+    content: str
+
+
+class Step(TypedDict, total=False):
+    """One step of a tokenizer, or a sequence of them."""
+
+    type: str
+    content: str | bool
+    prepend: str
+    replacement: str
+    pattern: dict[str, str] | None
+    precompiled_charsmap: str | None
+    normalizers: list[Step]
+    pretokenizers: list[Step]
+    processors: list[Step]
+    decoders: list[Step]
+    single: list[dict[str, dict[str, Any]]]
+    pair: list[dict[str, dict[str, Any]]]
+    special_tokens: dict[str, dict[str, Any]]
+
+
+class TokenModel(TypedDict, total=False):
+    """The vocabulary of a tokenizer.json: a table of ids, or unigram's list of pairs."""
+
+    type: Text
+    vocab: dict[str, Index] | list[tuple[str, float]]
+    merges: list[str | list[str]] | None
+    unk_token: Text
+    byte_fallback: Flag
+    fuse_unk: Flag
+    ignore_merges: Flag
+    continuing_subword_prefix: Text
+    end_of_word_suffix: Text
+
+
+class TokenizerFile(TypedDict, total=False):
+    """tokenizer.json."""
+
+    added_tokens: list[AddedToken] | None
+    model: TokenModel
+    normalizer: Step | None
+    pre_tokenizer: Step | None
+    post_processor: Step | None
+    decoder: Step | None
+    truncation: dict[str, Any] | None
+    padding: dict[str, Any] | None
+
+
+class Template(TypedDict):
+    """One of several chat templates."""
+
+    name: str
+    template: str
+
+
+Token = str | AddedToken | None
+
+
+class TokenizerSettings(TypedDict, total=False):
+    """tokenizer_config.json and special_tokens_map.json."""
+
+    bos_token: Token
+    eos_token: Token
+    unk_token: Token
+    sep_token: Token
+    pad_token: Token
+    cls_token: Token
+    mask_token: Token
+    additional_special_tokens: list[Token] | None
+    added_tokens_decoder: dict[Index, AddedToken] | None
+    chat_template: str | list[Template] | None
+    tokenizer_class: Text
+    model_max_length: int | float | None
+
+
+class ChatTemplate(TypedDict, total=False):
+    """chat_template.json."""
+
+    chat_template: str | list[Template] | None
+
+
+class Ids(TypedDict, total=False):
+    """The special ids, as generation_config.json and config.json spell them."""
+
+    bos_token_id: Index | list[Index] | None
+    eos_token_id: Index | list[Index] | None
+    pad_token_id: Index | list[Index] | None
+
+
+class Config(Ids, total=False):
+    """config.json, also of the model inside a multimodal one."""
+
+    architectures: list[str] | None
+    layer_types: list[Any] | None
+    text_config: dict[str, Any] | None
+    torch_dtype: Text
+    dtype: Text
+
+
+class WeightIndex(TypedDict):
+    """`*.index.json`."""
+
+    weight_map: dict[str, str]
+
+
+class GenaiModel(Ids, total=False):
+    """The model of a genai_config.json."""
+
+    type: str
+    decoder: dict[str, Any]
+    context_length: int
+
+
+class Genai(TypedDict, total=False):
+    """genai_config.json."""
+
+    model: GenaiModel
+    search: dict[str, Any]
+
+
+SHAPES: Mapping[str, Any] = {
+    "config.json": Config,
+    "tokenizer.json": TokenizerFile,
+    "tokenizer_config.json": TokenizerSettings,
+    "special_tokens_map.json": TokenizerSettings,
+    "added_tokens.json": dict[str, Index],
+    "chat_template.json": ChatTemplate,
+    "generation_config.json": Ids,
+    "genai_config.json": Genai,
+    "model.safetensors.index.json": WeightIndex,
+    "pytorch_model.bin.index.json": WeightIndex,
+}
+
+
+def find_misfit(name: str, data: bytes) -> str | None:
+    """What has another shape than a file of that name, and where; None for a good one, for an
+    unknown name and for what is no JSON, which its reader says.
+    """
+    if name not in SHAPES:
+        return None
+    try:
+        msgspec.json.decode(data, type=SHAPES[name])
+    except msgspec.ValidationError as error:
+        return str(error)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return None
