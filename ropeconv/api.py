@@ -39,15 +39,17 @@ def inspect(
     *,
     scaling: ScalingRequest | None = None,
     original_context: int | None = None,
+    base: str | Path | None = None,
 ) -> Look:
     """What `source` is, what its settings will be misread as, and what each target can carry.
 
-    source: a Hugging Face folder, a GGUF file, a written folder or a hub id. scaling: shows it with
-    that. original_context: the trained context L, tokens, where it does not say. Headers only.
+    source: a Hugging Face folder, a GGUF file, a LoRA adapter, a written folder or a hub id.
+    scaling: shows it with that. original_context: the trained context L, tokens, where it does not
+    say. base: the model under an adapter, where that names no folder. Headers only.
     """
     from ropeconv.inspection.look import look
 
-    return look(source, scaling, original_context=original_context)
+    return look(source, scaling, original_context=original_context, base=base)
 
 
 def convert(
@@ -57,13 +59,15 @@ def convert(
     *,
     scaling: ScalingRequest | None = None,
     original_context: int | None = None,
+    base: str | Path | None = None,
     ignore_config_keys: Collection[str] = (),
     progress: Progress | None = None,
     **options: Any,
 ) -> Conversion:
     """Write `source` as `target` ("gguf", "onnx", "safetensors", ...), its context made longer.
 
-    out: file or folder. scaling: None carries the checkpoint's own. ignore_config_keys: config keys
+    out: file or folder. scaling: None carries the checkpoint's own. base: the model under a source
+    that is a LoRA adapter, where the adapter names no folder. ignore_config_keys: config keys
     that you vouch have no bearing on logits. progress: told (done, total) in bytes. options: the
     target's own (`type="Q4_K_M"`, `force=True`, ...), see docs/api.md; ConfigError for an unknown
     one. Every other refusal comes before a file is opened for writing, too.
@@ -81,6 +85,7 @@ def convert(
         options=chosen,
         scaling=scaling,
         original_context=original_context,
+        base=base,
         ignore=ignore_config_keys,
         progress=progress,
     )
@@ -107,6 +112,7 @@ def write(
     options: Any,
     scaling: ScalingRequest | None,
     original_context: int | None,
+    base: str | Path | None = None,
     ignore: Collection[str],
     progress: Progress | None,
 ) -> Conversion:
@@ -116,7 +122,7 @@ def write(
 
     writer = registry.targets()[target]
     model, findings = prepare_with_findings(
-        source, scaling, original_context=original_context, ignore=ignore
+        source, scaling, original_context=original_context, base=base, ignore=ignore
     )
     emitted = writer.emit(
         model,
@@ -136,6 +142,7 @@ def verify(
     reference: str | Path | None = None,
     scaling: ScalingRequest | None = None,
     original_context: int | None = None,
+    base: str | Path | None = None,
     tokens: int | None = None,
     text: str | Path | None = None,
     provider: str | None = None,
@@ -148,7 +155,8 @@ def verify(
 ) -> Report:
     """Prove that `out` computes what its source computes in PyTorch, past the trained context too.
 
-    reference: the source, where `out` does not find it. scaling: what `out` should carry, where it
+    reference: the source, where `out` does not find it; base: the model under it, where it is an
+    adapter. scaling: what `out` should carry, where it
     does not say so itself. tokens: length of the text; text: a UTF-8 file to read it from.
     provider: device of the artefact's runtime. exact: run a float twin of a file in blocks too.
     kv_type, flash_attn: the settings that you mean to run it with, whose cost is told and not
@@ -164,6 +172,7 @@ def verify(
         reference=reference,
         request=scaling,
         original_context=original_context,
+        base=base,
         tokens=tokens,
         text=None if text is None else Path(text),
         provider=provider,

@@ -21,7 +21,7 @@ class Provenance:
     source: path of the checkpoint relative to the artefact's folder, or a hub id. fingerprint: of
     that checkpoint. huggingface: the keys that replace the source config's (rope_parameters,
     max_position_embeddings, ...) for a transformers reference that computes what the artefact
-    should.
+    should. base: the model under an adapter, told like `source`, where that is an adapter.
     """
 
     version: str
@@ -29,6 +29,7 @@ class Provenance:
     fingerprint: str
     family: str
     huggingface: Mapping[str, Any]
+    base: str | None = None
 
 
 @dataclass(frozen=True)

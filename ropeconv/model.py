@@ -61,7 +61,8 @@ class Checkpoint:
     metadata: a single file's key/value pairs, else empty. fingerprint: identifies content, not
     place. loadable: whether transformers loads the path itself. wrapper: model_type of what the
     text model lies in; left_out: what else the files hold -> how many tensors. renamed: how the
-    names of its tensors differ from those in the files, in words.
+    names of its tensors differ from those in the files, in words. unread: files in the folder with
+    other weights than these. base: the checkpoint under an adapter, whose folder is `path`.
     """
 
     path: Path
@@ -75,6 +76,8 @@ class Checkpoint:
     wrapper: str | None = None
     left_out: Mapping[str, int] = field(default_factory=dict)
     renamed: str = ""
+    unread: tuple[str, ...] = ()
+    base: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -31,14 +31,17 @@ def prepare(
     request: ScalingRequest | None,
     *,
     original_context: int | None = None,
+    base: str | Path | None = None,
     ignore: Collection[str] = (),
 ) -> Model:
     """The checkpoint at `source` with the scaling of `request`, or with its own when that is None.
 
-    Headers only. RopeConfigError, naming the trap, for a source whose rotary settings are not what
-    they seem.
+    base: the model under an adapter. Headers only. RopeConfigError, naming the trap, for a source
+    whose rotary settings are not what they seem.
     """
-    found = prepare_with_findings(source, request, original_context=original_context, ignore=ignore)
+    found = prepare_with_findings(
+        source, request, original_context=original_context, base=base, ignore=ignore
+    )
     return found[0]
 
 
@@ -47,6 +50,7 @@ def prepare_with_findings(
     request: ScalingRequest | None,
     *,
     original_context: int | None = None,
+    base: str | Path | None = None,
     ignore: Collection[str] = (),
 ) -> tuple[Model, list[Finding]]:
     """`prepare`'s model, and what the doctor says of it that is no reason to refuse.
@@ -56,7 +60,7 @@ def prepare_with_findings(
     file = open_file(Path(source))
     findings = [] if file is None else examine_file(file, original_context=original_context)
     refuse_errors(findings)
-    checkpoint = open_checkpoint(source, original_context=original_context)
+    checkpoint = open_checkpoint(source, original_context=original_context, base=base)
     if file is None:
         findings = examine_checkpoint(checkpoint, original_context=original_context)
         refuse_errors(findings)

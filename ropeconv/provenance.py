@@ -25,9 +25,12 @@ def describe_origin(model: Model, *, out: Path) -> dict[str, Any]:
     """JSON values for the artefact `out`: the source's place is told relative to the folder that
     holds `out`.
     """
+    base = model.checkpoint.base
+    under = {} if base is None else {"base": _relative(base, out.parent)}
     return {
         "ropeconv": __version__,
         "source": _relative(model.checkpoint.path, out.parent),
+        **under,
         "fingerprint": model.checkpoint.fingerprint,
         "family": model.arch.name,
         "config": huggingface_patch(model),
@@ -48,11 +51,13 @@ def read_origin(value: Any, *, where: str) -> Provenance:
     try:
         texts = [value[key] for key in ("ropeconv", "source", "fingerprint", "family")]
         config = value["config"]
+        base = value.get("base")
     except (KeyError, TypeError) as error:
         raise CheckpointError(
             f"{where}: provenance is unreadable ({error}); pass --reference"
         ) from error
-    if not all(isinstance(text, str) for text in texts) or not isinstance(config, dict):
+    stated = texts if base is None else [*texts, base]
+    if not all(isinstance(text, str) for text in stated) or not isinstance(config, dict):
         raise CheckpointError(f"{where}: provenance is unreadable; pass --reference")
     # everything else about the reference is its own config's to say
     strange = sorted(key for key in config if key not in ROPE_KEYS)
@@ -62,7 +67,7 @@ def read_origin(value: Any, *, where: str) -> Provenance:
             f"changed after it was written"
         )
     version, source, fingerprint, family = texts
-    return Provenance(version, source, fingerprint, family, config)
+    return Provenance(version, source, fingerprint, family, config, base)
 
 
 def read_folder_origin(folder: Path) -> Provenance | None:

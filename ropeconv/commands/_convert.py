@@ -11,7 +11,7 @@ import click
 
 from ropeconv import api
 from ropeconv.commands._fields import click_options, from_options
-from ropeconv.commands._options import scaling_options, scaling_request
+from ropeconv.commands._options import base_option, scaling_options, scaling_request
 from ropeconv.commands._report import byte_progress, conversion_facts, show_conversion
 from ropeconv.target import Options
 
@@ -27,6 +27,7 @@ def make_command(target: Target) -> click.Command:
 
     @click.command(target.name, short_help=target.manual.summary, help=target.manual.text)
     @click.argument("source")
+    @base_option
     @scaling_options
     @click_options(target.options, last=Options)
     @_reading_and_reporting(target.manual)
@@ -81,6 +82,7 @@ def _convert(target: Target, source: str, values: dict[str, Any]) -> None:
             options=options,
             scaling=request,
             original_context=values["original_context"],
+            base=values["base"],
             ignore=values["ignore_config_key"],
             progress=progress,
         )

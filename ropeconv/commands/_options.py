@@ -96,6 +96,15 @@ SCALING_OPTIONS = (
 )
 
 
+def base_option(command: F) -> F:
+    """Add --base, for commands whose source may be an adapter."""
+    return click.option(
+        "--base",
+        metavar="SRC",
+        help="The model under a LoRA adapter: folder or hub id. Default: the folder it names.",
+    )(command)
+
+
 def scaling_options(command: F) -> F:
     """Add the scaling options; the command receives them as keyword arguments for
     `scaling_request`.

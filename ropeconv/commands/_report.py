@@ -123,6 +123,8 @@ def conversion_facts(model: Model, emitted: Emitted, *, dry_run: bool) -> dict[s
         "wrapper": model.checkpoint.wrapper,
         "left_out": dict(model.checkpoint.left_out),
         "renamed": model.checkpoint.renamed,
+        "unread": list(model.checkpoint.unread),
+        "base": None if model.checkpoint.base is None else str(model.checkpoint.base),
         "scaling": rope.kind,
         "original_context": rope.original_context,
         "context": rope.context,
@@ -213,6 +215,10 @@ def _conversion_rows(model: Model, emitted: Emitted, *, dry_run: bool) -> dict[s
         rows["left out"] = describe_left_out(model.checkpoint.left_out)
     if model.checkpoint.renamed:
         rows["names"] = f"read {model.checkpoint.renamed}"
+    if model.checkpoint.unread:
+        rows["not read"] = ", ".join(model.checkpoint.unread)
+    if model.checkpoint.base is not None:
+        rows["base"] = f"{model.checkpoint.base}, with the adapter merged in"
     limits = emitted.details.get("tokenizer_limits", [])
     if limits:
         rows["tokens"] = "\n".join(limits)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ropeconv.commands._options import scaling_options, scaling_request
+from ropeconv.commands._options import base_option, scaling_options, scaling_request
 from ropeconv.commands._report import wide_console
 from ropeconv.errors import RopeconvError
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     "inspect", short_help="Say what a model is, what can carry it, and what is wrong with it."
 )
 @click.argument("source")
+@base_option
 @scaling_options
 @click.option(
     "--fix", is_flag=True, help="Write a copy without the traps that were found; needs -o."
@@ -60,6 +61,7 @@ def command(
     as_json: bool,
     debug: bool,  # noqa: ARG001 - read by cli.main
     original_context: int | None,
+    base: str | None,
     **scaling: Any,
 ) -> int:
     """Look at SOURCE: family, sizes, rotary embedding, bytes, what each target can carry, traps.
@@ -84,7 +86,7 @@ def command(
     from ropeconv.inspection.look import look
     from ropeconv.inspection.report import render, to_json
 
-    found = look(source, request, original_context=original_context)
+    found = look(source, request, original_context=original_context, base=base)
     if plot is not None:
         _draw(source, found, plot, force=force)
     if output is None:

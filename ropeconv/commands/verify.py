@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ropeconv.commands._options import scaling_options, scaling_request
+from ropeconv.commands._options import base_option, scaling_options, scaling_request
 from ropeconv.commands._report import stage_progress, wide_console
 from ropeconv.proof.reference.arithmetic import COSTS, DEVICES
 
@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="What the reference computes in; bfloat16 widens every limit.",
 )
+@base_option
 @scaling_options
 @click.option("--json", "as_json", is_flag=True, help="Report as JSON on stdout.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
@@ -89,6 +90,7 @@ def command(
     quiet: bool,
     debug: bool,  # noqa: ARG001 - read by cli.main
     original_context: int | None,
+    base: str | None,
     **scaling: Any,
 ) -> int:
     """Prove that OUT computes what its source computes in PyTorch, past the trained context too.
@@ -116,6 +118,7 @@ def command(
             reference=reference,
             scaling=scaling_request(scaling),
             original_context=original_context,
+            base=base,
             tokens=tokens,
             text=text,
             provider=provider,

@@ -43,6 +43,13 @@ def understand(
     return Model(arch, sizes, stack, ropes, weights, checkpoint)
 
 
+def stack_of(config: Mapping[str, Any]) -> Stack:
+    """The blocks that a config.json says; ConfigError where it says none that are known."""
+    arch = find_architecture(config)
+    sizes = read_sizes(config, arch)
+    return arch.stack(sizes, find_kinds(config, arch.layers, sizes, family=arch.name))
+
+
 def _without(config: Mapping[str, Any], ignore: Collection[str]) -> dict[str, Any]:
     """The config whose rope dicts lack the keys that the user vouches for."""
     return {

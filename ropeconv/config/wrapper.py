@@ -53,11 +53,11 @@ def _unwrap(checkpoint: Checkpoint, wrapper: Wrapper) -> Checkpoint:
     tensors: dict[str, Tensor] = {}
     left_out: dict[str, int] = {}
     for name, tensor in checkpoint.tensors.items():
-        part = _part(name, wrapper)
+        part = part_of(name, wrapper)
         if part is not None:
             left_out[part] = left_out.get(part, 0) + 1
             continue
-        plain = _plain_name(name, wrapper)
+        plain = plain_name(name, wrapper)
         if plain in tensors:
             raise CheckpointError(
                 f"{checkpoint.path}: {plain} of the text model is there under two names, one of "
@@ -74,13 +74,13 @@ def _unwrap(checkpoint: Checkpoint, wrapper: Wrapper) -> Checkpoint:
     )
 
 
-def _part(name: str, wrapper: Wrapper) -> str | None:
+def part_of(name: str, wrapper: Wrapper) -> str | None:
     """What is left out of which the tensor is one."""
     parts = wrapper.parts.items()
     return next((part for part, places in parts if name.startswith(places)), None)
 
 
-def _plain_name(name: str, wrapper: Wrapper) -> str:
+def plain_name(name: str, wrapper: Wrapper) -> str:
     """The name in a plain text checkpoint; its own where no place of the text model has it."""
     for place in sorted(wrapper.places, key=len, reverse=True):
         if name.startswith(place):

@@ -50,10 +50,12 @@ def look(
     request: ScalingRequest | None = None,
     *,
     original_context: int | None = None,
+    base: str | Path | None = None,
 ) -> Look:
     """A checkpoint folder, a GGUF file, a hub id, or an artefact of any target; headers only.
 
-    request: a scaling to show the source with. Raises RopeconvError for what is none of these.
+    request: a scaling to show the source with. base: the model under an adapter.
+    Raises RopeconvError for what is none of these.
     """
     path = Path(source)
     other = _other_artefact(path)
@@ -62,7 +64,7 @@ def look(
     file = open_file(path)
     findings = [] if file is None else examine_file(file, original_context=original_context)
     try:
-        checkpoint = open_checkpoint(source, original_context=original_context)
+        checkpoint = open_checkpoint(source, original_context=original_context, base=base)
     except RopeconvError as error:
         if file is None or not findings:
             raise
@@ -87,6 +89,8 @@ def _look_at_checkpoint(
         "format": checkpoint.format,
         "wrapper": checkpoint.wrapper,
         "left_out": dict(checkpoint.left_out),
+        "unread": list(checkpoint.unread),
+        "base": None if checkpoint.base is None else str(checkpoint.base),
         "provenance": _provenance(checkpoint.path),
     }
     try:

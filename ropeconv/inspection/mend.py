@@ -67,6 +67,10 @@ def mend(
             Path(source), file, out, original_context=original_context, keep=keep, force=force
         )
     checkpoint = open_checkpoint(source)
+    if checkpoint.base is not None:
+        raise ConfigError(
+            f"{source}: an adapter has no settings of its own to mend; mend {checkpoint.base}"
+        )
     return _mend_folder(
         checkpoint, out, original_context=original_context, keep=keep, force=force, link=link
     )

@@ -70,6 +70,10 @@ def _lines(look: Look) -> dict[str, str]:
         lines["inside"] = str(facts["wrapper"])
     if facts.get("left_out"):
         lines["left out"] = describe_left_out(facts["left_out"])
+    if facts.get("unread"):
+        lines["not read"] = ", ".join(facts["unread"])
+    if facts.get("base"):
+        lines["base"] = facts["base"]
     if "context" in facts:
         lines["context"] = f"{facts['original_context']} trained, {facts['context']} now (tokens)"
     for layer, rope in (facts.get("rope") or {}).items():

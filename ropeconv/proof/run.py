@@ -49,6 +49,7 @@ def verify(
     reference: str | Path | None = None,
     request: ScalingRequest | None = None,
     original_context: int | None = None,
+    base: str | Path | None = None,
     tokens: int | None = None,
     text: Path | None = None,
     provider: str | None = None,
@@ -61,11 +62,12 @@ def verify(
 
     reference: the source, where provenance does not find it. request: the scaling that the artefact
     should carry, where it has no provenance or another is meant. original_context: L where the
-    source's config does not say. tokens: length of the text; text: a file to read it from.
-    provider: device for the artefact's runtime. arithmetic: of the reference, float32 on the CPU
-    where None. exact: run a float twin of a file in blocks too. settings: the user's own, whose
-    cost is told. progress: (stage, done, total). Raises RopeconvError for what is no artefact, has
-    no reference, or cannot be run; a disagreement is in the Report.
+    source's config does not say. base: the model under a source that is an adapter. tokens: length
+    of the text; text: a file to read it from. provider: device for the artefact's runtime.
+    arithmetic: of the reference, float32 on the CPU where None. exact: run a float twin of a file
+    in blocks too. settings: the user's own, whose cost is told. progress: (stage, done, total).
+    Raises RopeconvError for what is no artefact, has no reference, or cannot be run; a disagreement
+    is in the Report.
     """
     clock = Clock()
     arithmetic, settings = arithmetic or Arithmetic(), settings or RunSettings()
@@ -74,7 +76,11 @@ def verify(
         target, artefact = open_any(path, provider=provider)
         runs = find_runs(artefact, exact=exact, settings=settings)
         expected = find_expected(
-            artefact, reference=reference, request=request, original_context=original_context
+            artefact,
+            reference=reference,
+            request=request,
+            original_context=original_context,
+            base=base,
         )
         rope = expected.rope
         wanted = wanted_tokens(tokens, trained=rope.original_context, context=rope.context)

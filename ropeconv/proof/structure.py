@@ -43,11 +43,13 @@ def find_expected(
     reference: str | Path | None,
     request: ScalingRequest | None,
     original_context: int | None = None,
+    base: str | Path | None = None,
 ) -> Expected:
     """The reference that provenance names, or `reference`; scaled as provenance says, or as
     `request`.
 
-    original_context: the trained context where the source's config does not say. CheckpointError
+    original_context: the trained context where the source's config does not say. base: the model
+    under a reference that is an adapter. CheckpointError
     when nothing names a reference, when it is not there, or when it is another checkpoint than the
     artefact was made from.
     """
@@ -56,7 +58,7 @@ def find_expected(
         raise CheckpointError(
             f"{artefact.path}: says nothing about its source; name it with --reference"
         )
-    checkpoint = _open_reference(artefact, reference, original_context=original_context)
+    checkpoint = _open_reference(artefact, reference, base, original_context=original_context)
     if provenance is not None:
         _check_fingerprint(artefact, checkpoint)
     if provenance is not None and request is None:
@@ -69,21 +71,32 @@ def find_expected(
 
 
 def _open_reference(
-    artefact: Artefact, reference: str | Path | None, *, original_context: int | None
+    artefact: Artefact,
+    reference: str | Path | None,
+    base: str | Path | None,
+    *,
+    original_context: int | None,
 ) -> Checkpoint:
     if reference is not None:
-        return open_checkpoint(reference, original_context=original_context)
+        return open_checkpoint(reference, original_context=original_context, base=base)
     assert artefact.provenance is not None
-    source = artefact.provenance.source
-    beside = artefact.path.parent / source
+    source, under = artefact.provenance.source, artefact.provenance.base
+    if base is None and under is not None:
+        base = _beside(artefact, under)
     try:
         return open_checkpoint(
-            beside if beside.exists() else source, original_context=original_context
+            _beside(artefact, source), original_context=original_context, base=base
         )
     except CheckpointError as error:
         raise CheckpointError(
             f"{artefact.path}: its source {source} cannot be opened ({error}); pass --reference"
         ) from error
+
+
+def _beside(artefact: Artefact, place: str) -> str | Path:
+    """A place that provenance tells: beside the artefact, or a hub id."""
+    beside = artefact.path.parent / place
+    return beside if beside.exists() else place
 
 
 def _check_fingerprint(artefact: Artefact, checkpoint: Checkpoint) -> None:

@@ -17,9 +17,12 @@ from ropeconv.config.wrapper import text_checkpoint
 from ropeconv.errors import CheckpointError
 from ropeconv.kit.door import check_place, parse_json, read_file
 from ropeconv.model import Checkpoint, Tensor
+from ropeconv.sources.adapter import merge_adapter
+from ropeconv.sources.adapter_config import AdapterConfig, read_adapter_config
 from ropeconv.sources.pytorch import open_torch
 from ropeconv.sources.quantised._open import dequantised
 from ropeconv.sources.safetensors import open_safetensors, scattered
+from ropeconv.sources.unread import ADAPTER_CONFIG, ADAPTER_WEIGHTS, is_adapter, unread_files
 
 # Every text file that belongs to a checkpoint's tokenizer or generation; read only when a converter
 # asks.
@@ -39,11 +42,15 @@ WEIGHTS: tuple[tuple[str, str, Callable[[Path], dict[str, Tensor]]], ...] = (
     ("safetensors", "model.safetensors", open_safetensors),
     ("pytorch", "pytorch_model.bin", open_torch),
 )
+# weights that LongLoRA trains whole, under the base model's own names
+TRAINED_WHOLE = "trainable_params.bin"
 ROW_BYTES = 4096  # of a row, in a fingerprint
 HUB_PATTERNS = [
     "*.json",
     "*.safetensors",
     "pytorch_model*.bin",
+    "adapter_model.bin",
+    TRAINED_WHOLE,
     "tokenizer*",
     "*.jinja",
     "additional_chat_templates/*",
@@ -51,15 +58,20 @@ HUB_PATTERNS = [
 ]
 
 
-def open_checkpoint(source: str | Path, *, original_context: int | None = None) -> Checkpoint:
-    """A folder, a single-file checkpoint of a target that reads its own format (GGUF), or a hub id;
-    headers only.
+def open_checkpoint(
+    source: str | Path, *, original_context: int | None = None, base: str | Path | None = None
+) -> Checkpoint:
+    """A folder, a single-file checkpoint of a target that reads its own format (GGUF), a LoRA
+    adapter's folder, or a hub id; headers only.
 
     original_context: the trained length of a single file that does not say it; a folder's config is
-    not touched. Raises CheckpointError with what is missing, damaged or unknown.
+    not touched. base: the model under an adapter, where the adapter names no folder. Raises
+    CheckpointError with what is missing, damaged or unknown.
     """
     path = Path(source)
     if path.is_file():
+        if base is not None:
+            raise _no_adapter(path)
         return _open_file(path, original_context=original_context)
     if not path.exists():
         path = _download(str(source))
@@ -68,7 +80,15 @@ def open_checkpoint(source: str | Path, *, original_context: int | None = None) 
             f"{path}: neither a folder nor a file; give a Hugging Face folder, a GGUF file or a "
             f"hub id"
         )
+    if is_adapter(path):
+        return _open_adapter(path, base)
+    if base is not None:
+        raise _no_adapter(path)
     return _open_folder(path)
+
+
+def _no_adapter(path: Path) -> CheckpointError:
+    return CheckpointError(f"{path}: --base belongs to an adapter, and this is none; leave it out")
 
 
 def _open_file(path: Path, *, original_context: int | None) -> Checkpoint:
@@ -86,7 +106,7 @@ def _open_file(path: Path, *, original_context: int | None) -> Checkpoint:
 
 def _open_folder(folder: Path) -> Checkpoint:
     config = read_json(folder / "config.json", missing="not a checkpoint folder")
-    form, tensors = _open_weights(folder)
+    form, names, tensors = _open_weights(folder)
     whole = Checkpoint(
         path=folder,
         format=form,
@@ -94,11 +114,48 @@ def _open_folder(folder: Path) -> Checkpoint:
         tensors=tensors,
         files=_text_files(folder),
         fingerprint=fingerprint(config, tensors),
+        unread=unread_files(folder, names),
     )
     return text_checkpoint(dequantised(whole))
 
 
-def _open_weights(folder: Path) -> tuple[str, dict[str, Tensor]]:
+def _open_adapter(folder: Path, base: str | Path | None) -> Checkpoint:
+    """The adapter merged into `base`, or into the folder that it names itself."""
+    stated = read_json(folder / ADAPTER_CONFIG, missing="not an adapter's folder")
+    config = read_adapter_config(stated, where=folder / ADAPTER_CONFIG)
+    names = [name for name in ADAPTER_WEIGHTS if (folder / name).exists()][:1]
+    names += [TRAINED_WHOLE] * (folder / TRAINED_WHOLE).exists()
+    unread = unread_files(folder, names)
+    under = open_checkpoint(_base_of(folder, config) if base is None else base)
+    tensors = _read_shards(folder, names, _open_either)
+    merged = merge_adapter(
+        under,
+        folder=folder,
+        config=config,
+        tensors=tensors,
+        files=_text_files(folder),
+        fingerprint=fingerprint(stated, tensors),
+    )
+    return replace(merged, unread=unread)
+
+
+def _base_of(folder: Path, config: AdapterConfig) -> Path:
+    named = None if config.base is None else Path(config.base)
+    if named is None or not named.is_dir():
+        of = "" if named is None else f" of {config.base}"
+        raise CheckpointError(
+            f"{folder}: a LoRA adapter{of}, which is no model by itself; give the model's folder "
+            f"or hub id with --base"
+        )
+    return named
+
+
+def _open_either(path: Path) -> dict[str, Tensor]:
+    return open_torch(path) if path.suffix == ".bin" else open_safetensors(path)
+
+
+def _open_weights(folder: Path) -> tuple[str, list[str], dict[str, Tensor]]:
+    """(format, files, tensors) of a folder."""
     for form, name, reader in WEIGHTS:
         index = folder / f"{name}.index.json"
         names = shard_names(index) if index.exists() else [name]
@@ -108,7 +165,7 @@ def _open_weights(folder: Path) -> tuple[str, dict[str, Tensor]]:
             )
         if not index.exists() and not (folder / name).exists():
             continue
-        return form, _read_shards(folder, names, reader)
+        return form, names, _read_shards(folder, names, reader)
     raise CheckpointError(
         f"{folder}: no weights (model.safetensors, model.safetensors.index.json or "
         f"pytorch_model.bin); is the download complete?"
