@@ -50,8 +50,8 @@ def _shape_in(base: Checkpoint, name: str, table: str) -> tuple[int, ...]:
 
 
 def refuse_tied(adapted: Collection[str], stack: Stack, *, folder: Path) -> None:
-    """CheckpointError where one of two ends that are one tensor has an adapter: a merge would change
-    both, and the adapter changes one.
+    """CheckpointError where one of two ends that are one tensor has an adapter: merged in, it would
+    change both.
     """
     ends = {stack.embedding.weight.template, stack.head.output.weight.template}
     changed = sorted(ends.intersection(adapted))
