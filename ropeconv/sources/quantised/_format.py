@@ -63,9 +63,36 @@ class Settings:
             raise self.error(f"{key} is {stated!r}, of which ropeconv knows {listed}")
         return stated
 
+    def check_keys(
+        self,
+        keys: Mapping[str, Collection[Any] | None],
+        *,
+        of: str,
+        free: Callable[[str, Any], bool] | None = None,
+    ) -> None:
+        """ConfigError for a key that nobody reads and for a value that is not covered.
+
+        keys: -> values that are, or ANYTHING; of: what is said to read them; free: (key, value) ->
+        whether it is checked elsewhere.
+        """
+        unread = sorted(
+            key
+            for key, value in self.values.items()
+            if key not in keys and not _says_nothing(value) and not (free and free(key, value))
+        )
+        if unread:
+            raise self.error(f"has {', '.join(unread)}, which ropeconv does not read for {of}")
+        for key, known in keys.items():
+            if known is not None and self.value(key) is not None:
+                self.choice(key, known)
+
     def error(self, text: str) -> ConfigError:
         """The error for a setting that is not read: where it stands, and what to do."""
         return ConfigError(f"{self.where}: {text}; {ADVICE}")
+
+
+def _says_nothing(value: Any) -> bool:
+    return value is None or value is False or value in ({}, [], "")
 
 
 ADVICE = "convert the unquantised checkpoint instead"
@@ -95,13 +122,16 @@ class Module:
 
     def check_shape(self, leaf: str, *wanted: tuple[int, ...]) -> None:
         """CheckpointError for a tensor that has none of these shapes."""
-        shape = tuple(self.parts[leaf].shape)
-        if shape not in wanted:
-            asked = " or ".join(map(str, dict.fromkeys(wanted)))
-            raise CheckpointError(
-                f"tensor {self.stem}.{leaf} has shape {shape}, and the tensors beside it ask for "
-                f"{asked}; download the checkpoint again"
-            )
+        if tuple(self.parts[leaf].shape) not in wanted:
+            raise self.shape_error(leaf, *wanted)
+
+    def shape_error(self, leaf: str, *wanted: tuple[int, ...]) -> CheckpointError:
+        """The error for a tensor that has none of these shapes."""
+        asked = " or ".join(map(str, dict.fromkeys(wanted)))
+        return CheckpointError(
+            f"tensor {self.stem}.{leaf} has shape {tuple(self.parts[leaf].shape)}, and the tensors "
+            f"beside it ask for {asked}; download the checkpoint again"
+        )
 
 
 @dataclass(frozen=True)
@@ -118,18 +148,20 @@ class Format:
 
     name: as reports say it. methods: values of `quant_method`. keys: of the settings -> values
     that ropeconv covers, ANYTHING where `take` checks them or they say nothing about weights; other
-    keys are refused. take: (module, settings) -> its weights, None where nothing in it is
-    quantised. left_out: last parts of names of tensors that belong to activations. bare: whether
-    settings that name no method are this format's. place: where settings stand in config.json, if
-    not at `quantization_config`. files: settings file of its own, beside a config.json that says
-    nothing -> other names that keys have there; leaf: last part of the name of a tensor of codes,
-    which must be there for that file to count.
+    keys are refused, but for those that are `free`: (key, value) -> whether `take` reads it. take:
+    (module, settings) -> its weights, None where nothing in it is quantised. left_out: last parts
+    of names of tensors that belong to activations. bare: whether settings that name no method are
+    this format's. place: where settings stand in config.json, if not at `quantization_config`.
+    files: settings file of its own, beside a config.json that says nothing -> other names that keys
+    have there; leaf: last part of the name of a tensor of codes, which must be there for that file
+    to count.
     """
 
     name: str
     methods: Collection[str]
     keys: Mapping[str, Collection[Any] | None]
     take: Callable[[Module, Settings], Taken | None]
+    free: Callable[[str, Any], bool] | None = None
     left_out: Collection[str] = ()
     bare: Callable[[Mapping[str, Any]], bool] | None = None
     place: str | None = None

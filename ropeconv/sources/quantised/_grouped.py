@@ -9,6 +9,7 @@ from ropeconv.sources.quantised._format import Module, Settings
 
 FLOAT_TYPES = ("F16", "BF16", "F32")
 INTEGER_TYPES = ("I32", "U32")
+WORD = 32  # bits; as many codes fill whole words, whatever the bits of each
 ALL = -1  # a group of all inputs
 APART = ("dynamic", "extra_config")  # keys with other settings for some modules
 

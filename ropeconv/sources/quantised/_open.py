@@ -12,7 +12,7 @@ from ropeconv import registry
 from ropeconv.errors import CheckpointError, ConfigError, unknown_name
 from ropeconv.kit.door import parse_json, read_file
 from ropeconv.model import Checkpoint, Tensor
-from ropeconv.sources.quantised._format import ADVICE, Format, Module, Settings, Taken
+from ropeconv.sources.quantised._format import ADVICE, ANYTHING, Format, Module, Settings, Taken
 
 KEYS = ("quantization_config", "compression_config")
 INSIDE = "text_config"
@@ -37,7 +37,7 @@ def dequantised(checkpoint: Checkpoint) -> Checkpoint:
     if found is None:
         return checkpoint
     form, settings = found
-    _check_keys(form, settings)
+    settings.check_keys({METHOD: ANYTHING, **form.keys}, of=form.name, free=form.free)
     tensors: dict[str, Tensor] = {}
     taken = 0
     for module in _modules(checkpoint.tensors):
@@ -169,26 +169,6 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise CheckpointError(f"{path}: a JSON object is expected; download it again")
     return values
-
-
-def _check_keys(form: Format, settings: Settings) -> None:
-    """ConfigError for a key that nobody reads and for a value that is not covered."""
-    unread = sorted(
-        key
-        for key, value in settings.values.items()
-        if key not in form.keys and key != METHOD and not _says_nothing(value)
-    )
-    if unread:
-        raise settings.error(
-            f"has {', '.join(unread)}, which ropeconv does not read for {form.name}"
-        )
-    for key, known in form.keys.items():
-        if known is not None and settings.value(key) is not None:
-            settings.choice(key, known)
-
-
-def _says_nothing(value: Any) -> bool:
-    return value is None or value is False or value in ({}, [], "")
 
 
 def _without(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -52,16 +52,17 @@ class Scaled:
 
 
 def block_of(
-    shape: tuple[int, ...], grid: tuple[int, ...], block: tuple[int, int] | None
+    shape: tuple[int, int], grid: tuple[int, ...], block: tuple[int, int] | None
 ) -> tuple[int, int] | None:
-    """(rows, columns) that one number of a grid of this shape stands for in a matrix of `shape`;
-    block: as stated, for grids of blocks. None where the grid fits neither the matrix nor a row.
+    """(rows, columns) that one number of a grid of this shape stands for in a matrix of `shape`.
+
+    block: as stated, None where a number is said to stand for the matrix or a row. None where the
+    grid does not fit that.
     """
     rows, columns = shape
+    if block is not None:
+        fits = grid == (-(-rows // block[0]), -(-columns // block[1]))
+        return (min(block[0], rows), min(block[1], columns)) if fits else None
     if all(size == 1 for size in grid):
         return rows, columns
-    if grid in ((rows,), (rows, 1)):
-        return 1, columns
-    if block is not None and grid == (-(-rows // block[0]), -(-columns // block[1])):
-        return block
-    return None
+    return (1, columns) if grid in ((rows,), (rows, 1)) else None

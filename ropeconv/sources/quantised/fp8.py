@@ -35,12 +35,14 @@ def take(module: Module, settings: Settings) -> Taken | None:
     stated = _block(settings)
     block = block_of(shape, tuple(scale.shape), stated)
     if block is None:
-        high, wide = stated or shape
-        grid = (-(-shape[0] // high), -(-shape[1] // wide))
-        module.check_shape(leaf, grid, (shape[0], 1), (1,))
-        raise AssertionError(leaf)
+        grids = ((shape[0], 1), (1,)) if stated is None else (_grid(shape, stated),)
+        raise module.shape_error(leaf, *grids)
     weight = Dequantised(shape, Scaled(base, Grid(scale, block)).rows)
     return Taken({"weight": weight}, {"weight", leaf})
+
+
+def _grid(shape: tuple[int, int], block: tuple[int, int]) -> tuple[int, int]:
+    return -(-shape[0] // block[0]), -(-shape[1] // block[1])
 
 
 def _block(settings: Settings) -> tuple[int, int] | None:

@@ -28,10 +28,9 @@ from ropeconv.sources.quantised._format import (
     Settings,
     Taken,
 )
-from ropeconv.sources.quantised._grouped import FLOAT_TYPES, INTEGER_TYPES, find_group, stated
+from ropeconv.sources.quantised._grouped import FLOAT_TYPES, INTEGER_TYPES, WORD, find_group, stated
 
 BITS = (2, 3, 4, 8)
-WORD = 32  # bits; as many outputs fill whole words, whatever the bits of each
 FORMS = {"gptq": 1, "gptq_v2": 0}  # what is to be added to a stored zero
 ORDER = "desc_act"
 

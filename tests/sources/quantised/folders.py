@@ -60,7 +60,7 @@ def write(
             continue
         stem = name.removesuffix(".weight")
         parts, meant[name] = pack(stem, weight.float(), generator)
-        stored |= {f"{stem}.{leaf}": part.contiguous() for leaf, part in parts.items()}
+        stored |= {f"{stem}.{leaf}": part.clone().contiguous() for leaf, part in parts.items()}
     save_file(stored, out / "model.safetensors", metadata={"format": "pt"})
     edit_config(out, lambda config: config | ({} if settings is None else {key: settings}))
     return meant
@@ -143,7 +143,8 @@ def check_proof(
     numbers than those turn the verdict.
     """
     path = convert(source, target, out)
-    assert verify(path, tokens=160).ok
+    if target == "gguf":
+        assert verify(path, tokens=160).ok
     plain = meant_folder(source, out / "plain", meant)
     # the file was made from another folder than the one it is judged by
     monkeypatch.setattr(structure, "_check_fingerprint", lambda *_: None)

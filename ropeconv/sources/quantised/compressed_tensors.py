@@ -1,0 +1,247 @@
+"""compressed-tensors: integers packed along the inputs, plain 8-bit integers, or 8-bit floats, with
+scales of a tensor, a row, a group of inputs or a block, and zeros where they are not symmetric.
+
+    weight = (code - zero) * scale
+
+For 16-bit scales exact in float32, which is what is given; the library rounds it once to the type
+of the scales (compressed_tensors/compressors, 0.20).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ropeconv.model import Rows, Tensor
+from ropeconv.sources.quantised._codes import FLOAT_8, codes, floats, unpack, whole
+from ropeconv.sources.quantised._format import (
+    ANYTHING,
+    Dequantised,
+    Format,
+    Module,
+    Settings,
+    Taken,
+)
+from ropeconv.sources.quantised._grouped import FLOAT_TYPES, INTEGER_TYPES, WORD
+from ropeconv.sources.quantised._scaled import Grid, Scaled, block_of
+
+FORMATS = ("pack-quantized", "int-quantized", "float-quantized", "naive-quantized")
+BITS = (2, 4, 8)  # packed alike by every version of the library
+SCALE, ZERO, PACKED, SHAPE = "weight_scale", "weight_zero_point", "weight_packed", "weight_shape"
+
+
+@dataclass(frozen=True)
+class Packed:
+    """(rows, columns) codes in words; zero: as the codes are stored, None where they are
+    symmetric.
+    """
+
+    base: Tensor
+    columns: int
+    bits: int
+    scale: Grid
+    zero: Grid | None
+
+    def rows(self, start: int, stop: int) -> Rows:
+        """(stop - start, columns) float32."""
+        numbers = unpack(codes(self.base, start, stop), self.bits, self.columns).astype(np.float32)
+        if self.zero is None:
+            numbers -= np.float32(2 ** (self.bits - 1))
+        else:
+            numbers -= self.zero.rows(start, stop, self.columns)
+        numbers *= self.scale.rows(start, stop, self.columns)
+        return numbers
+
+
+@dataclass(frozen=True)
+class PackedZeros:
+    """Zeros that are packed along the outputs: (outputs * bits / 32, groups)."""
+
+    bits: int
+
+    def read(self, tensor: Tensor, start: int, stop: int) -> NDArray[np.float32]:
+        """(stop - start, groups)."""
+        first, last = start // WORD, -(-stop // WORD)
+        end = min(last * self.bits, tensor.shape[0])
+        words = codes(tensor, first * self.bits, end).T
+        zeros = unpack(words, self.bits, stop - first * WORD)
+        return zeros[:, start - first * WORD :].T.astype(np.float32)
+
+
+def take(module: Module, settings: Settings) -> Taken | None:
+    """The weight of a linear layer; modules whose weight is plain stay as they are."""
+    schemes = list(_schemes(settings))
+    if PACKED in module.parts:
+        return _take_packed(module, settings, schemes)
+    base = module.parts.get("weight")
+    if base is None or base.dtype not in (*FLOAT_8, "I8"):
+        return None
+    scale = module.need(SCALE, beside="weight", types=FLOAT_TYPES)
+    if len(base.shape) != 2:
+        raise settings.error(f"{module.stem}.weight has {len(base.shape)} axes, not 2")
+    shape = (base.shape[0], base.shape[1])
+    block = _block(module, shape, schemes)
+    _need_zeros(module, schemes, beside="weight")
+    zero = None
+    if ZERO in module.parts:
+        zeros = module.need(ZERO, beside="weight", types=("I8", *FLOAT_8, *FLOAT_TYPES))
+        module.check_shape(ZERO, tuple(scale.shape))
+        zero = Grid(zeros, block, floats)
+    weight = Dequantised(shape, Scaled(base, Grid(scale, block), zero).rows)
+    return Taken({"weight": weight}, {"weight", SCALE, ZERO})
+
+
+def _take_packed(
+    module: Module, settings: Settings, schemes: list[Mapping[str, Any]]
+) -> Taken | None:
+    base = module.need(PACKED, beside=SCALE, types=INTEGER_TYPES)
+    scale = module.need(SCALE, beside=PACKED, types=FLOAT_TYPES)
+    stated = whole(module.need(SHAPE, beside=PACKED, types=("I64", "I32"))).tolist()
+    if len(base.shape) != 2 or len(stated) != 2 or stated[0] != base.shape[0]:
+        raise settings.error(f"{module.stem}.{PACKED} of shape {base.shape} holds no {stated}")
+    if "weight_g_idx" in module.parts:
+        raise settings.error(f"{module.stem}.weight_g_idx is an order of inputs, which is not read")
+    shape = (stated[0], stated[1])
+    known = {one.get("num_bits") for one in schemes if one.get("type") == "int"}
+    fits = [bits for bits in BITS if -(-shape[1] * bits // WORD) == base.shape[1]]
+    bits = next((bits for bits in fits if bits in known), None)
+    if bits is None or len(known.intersection(fits)) > 1:
+        listed = ", ".join(map(str, sorted(map(str, known))))
+        raise settings.error(
+            f"num_bits is {listed}, and {module.stem}.{PACKED} of shape {base.shape} holds {stated}"
+        )
+    block = _block(module, shape, schemes)
+    _need_zeros(module, schemes, beside=PACKED)
+    zero = _packed_zero(module, shape, bits, block) if ZERO in module.parts else None
+    packed = Packed(base, shape[1], bits, Grid(scale, block), zero)
+    weight = Dequantised(shape, packed.rows)
+    return Taken({"weight": weight}, {PACKED, SCALE, SHAPE, ZERO})
+
+
+def _packed_zero(module: Module, shape: tuple[int, int], bits: int, block: tuple[int, int]) -> Grid:
+    zeros = module.need(ZERO, beside=PACKED, types=INTEGER_TYPES)
+    groups = -(-shape[1] // block[1])
+    module.check_shape(ZERO, (-(-shape[0] * bits // WORD), groups))
+    return Grid(zeros, block, PackedZeros(bits).read)
+
+
+def _block(
+    module: Module, shape: tuple[int, int], schemes: list[Mapping[str, Any]]
+) -> tuple[int, int]:
+    """(rows, columns) that share a scale: what fits the tensor of scales, by a stated scheme."""
+    grid = tuple(module.parts[SCALE].shape)
+    sizes = {_stated_block(scheme) for scheme in schemes}
+    fits = {block_of(shape, grid, size) for size in sizes} - {None}
+    if len(fits) != 1:
+        raise module.shape_error(SCALE, *(_grid(shape, size) for size in sizes))
+    (block,) = fits
+    assert block is not None
+    return block
+
+
+def _stated_block(scheme: Mapping[str, Any]) -> tuple[int, int] | None:
+    if scheme.get("strategy") == "block":
+        high, wide = scheme["block_structure"]
+        return high, wide
+    size = scheme.get("group_size")
+    return (1, size) if type(size) is int and size > 0 else None
+
+
+def _grid(shape: tuple[int, int], block: tuple[int, int] | None) -> tuple[int, ...]:
+    high, wide = block or (1, shape[1])
+    return -(-shape[0] // high), -(-shape[1] // wide)
+
+
+def _need_zeros(module: Module, schemes: list[Mapping[str, Any]], *, beside: str) -> None:
+    if not any(scheme.get("symmetric", True) for scheme in schemes):
+        module.need(ZERO, beside=beside)
+
+
+def _schemes(settings: Settings) -> Iterator[Mapping[str, Any]]:
+    """How weights are quantised, of every group of modules."""
+    groups = settings.value("config_groups")
+    if not isinstance(groups, Mapping) or not groups:
+        raise settings.error("config_groups is missing")
+    for name, group in groups.items():
+        if not isinstance(group, Mapping):
+            raise settings.error(f"config_groups.{name} is no object")
+        where = f"{settings.where}.config_groups.{name}"
+        _check(Settings(group, where), GROUP)
+        weights = group.get("weights")
+        if isinstance(weights, Mapping):
+            _check(Settings(weights, f"{where}.weights"), WEIGHTS)
+            _check_block(Settings(weights, f"{where}.weights"))
+            yield weights
+
+
+def _check(settings: Settings, keys: Mapping[str, Any]) -> None:
+    settings.check_keys(keys, of="compressed-tensors")
+
+
+def _check_block(settings: Settings) -> None:
+    if settings.value("strategy") != "block":
+        return
+    sizes = settings.value("block_structure")
+    if not isinstance(sizes, list) or len(sizes) != 2 or not all(_positive(one) for one in sizes):
+        raise settings.error(f"block_structure is {sizes!r}, and two sizes are needed")
+
+
+def _positive(size: Any) -> bool:
+    return type(size) is int and size > 0
+
+
+GROUP = {
+    "targets": ANYTHING,
+    "weights": ANYTHING,
+    "input_activations": ANYTHING,
+    "output_activations": ANYTHING,
+    "format": FORMATS,
+}
+WEIGHTS = {
+    "num_bits": BITS,
+    "type": ("int", "float"),
+    "strategy": ("tensor", "channel", "group", "block"),
+    "symmetric": (True, False),
+    "dynamic": (False,),
+    "group_size": ANYTHING,
+    "block_structure": ANYTHING,
+    "actorder": ANYTHING,
+    "observer": ANYTHING,
+    "observer_kwargs": ANYTHING,
+    "scale_dtype": ANYTHING,
+    "zp_dtype": ANYTHING,
+}
+
+
+FORMAT = Format(
+    name="compressed-tensors",
+    methods=("compressed-tensors",),
+    keys={
+        "format": (*FORMATS, "mixed-precision"),
+        "quantization_status": ("compressed",),
+        "config_groups": ANYTHING,
+        "ignore": ANYTHING,
+        "kv_cache_scheme": ANYTHING,
+        "global_compression_ratio": ANYTHING,
+        "version": ANYTHING,
+        "run_compressed": ANYTHING,
+        "dequantize": ANYTHING,
+        "use_optimized_inference": ANYTHING,
+    },
+    take=take,
+    left_out=(
+        "input_scale",
+        "input_zero_point",
+        "output_scale",
+        "output_zero_point",
+        "k_scale",
+        "v_scale",
+        "q_scale",
+        "k_zero_point",
+        "v_zero_point",
+    ),
+)
