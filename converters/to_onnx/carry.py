@@ -32,6 +32,9 @@ def initializer_name(kind: str, part: str) -> str:
     return f"rope.{kind}.{part}"
 
 
+LARGEST = 8 << 30  # bytes of tables; 16 M positions of 64 pairs
+
+
 @dataclass(frozen=True)
 class Rotation:
     """One layer kind's numbers: (d/2,) radians a token, float32.
@@ -74,6 +77,11 @@ def encode(model: Model, bake: str = "auto") -> Encoding:
         why = "frequencies, angles in the graph: exact at every length"
         return Encoding(rotations, Carried("metadata", why))
     size = sum(8 * r.rows * len(r.inv_freq) for r in rotations.values() if r is not None)
+    if size > LARGEST:
+        raise CannotExpress(
+            f"cos and sin of {model.main_rope.context} positions would take {size / 1e9:,.0f} GB; "
+            f"is the config's length meant? Take --bake metadata, or a shorter context"
+        )
     why = f"cos and sin of every position ({size / 1e6:,.1f} MB in float32)"
     return Encoding(rotations, Carried("tables", why))
 

@@ -109,11 +109,39 @@ class Ids(TypedDict, total=False):
     pad_token_id: Index | list[Index] | None
 
 
+Number = int | float | None
+
+
+class RopeDict(TypedDict, total=False):
+    """rope_parameters and rope_scaling, also one a layer type."""
+
+    rope_type: Text
+    type: Text
+    rope_theta: Number
+    factor: Number
+    attention_factor: Number
+    beta_fast: Number
+    beta_slow: Number
+    mscale: Number
+    mscale_all_dim: Number
+    low_freq_factor: Number
+    high_freq_factor: Number
+    partial_rotary_factor: Number
+    original_max_position_embeddings: Number
+    short_factor: list[float] | None
+    long_factor: list[float] | None
+    full_attention: RopeDict | None
+    sliding_attention: RopeDict | None
+
+
 class Config(Ids, total=False):
     """config.json, also of the model inside a multimodal one."""
 
     architectures: list[str] | None
     layer_types: list[Any] | None
+    rope_parameters: RopeDict | None
+    rope_scaling: RopeDict | None
+    rope_theta: Number
     text_config: dict[str, Any] | None
     torch_dtype: Text
     dtype: Text

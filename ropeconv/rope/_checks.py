@@ -11,6 +11,8 @@ from typing import Any
 
 from ropeconv.errors import RopeConfigError
 
+MOST = 2**31 - 1
+
 
 def number(what: str, value: Any, *, above: float = 0.0) -> float:
     """`value` as a finite float above `above`; bool and str are refused."""
@@ -30,9 +32,11 @@ def optional_number(what: str, value: Any, *, above: float = 0.0) -> float | Non
 
 
 def whole(what: str, value: Any, *, least: int = 1) -> int:
-    """`value` as an int of at least `least`; 4096.0 and bool are refused."""
+    """`value` as an int of at least `least` and at most MOST; 4096.0 and bool are refused."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise RopeConfigError(f"{what} is {value!r}; give a whole number of at least {least}")
+    if value > MOST:
+        raise RopeConfigError(f"{what} is {value}; runtimes count positions up to {MOST}")
     return int(value)
 
 

@@ -62,7 +62,6 @@ def _files(base: Path) -> list[str]:
 
 def lay_out(root: Path, case: Case, place: Path) -> Path:
     """The spoiled input in the empty folder `place`, beside the source that it names."""
-    (place / "llama").symlink_to(root / "llama")
     base, target = root / case.subject.name, place / "in" / case.subject.name
     for name in _files(base):
         file = target / name if name else target
@@ -74,8 +73,8 @@ def lay_out(root: Path, case: Case, place: Path) -> Path:
             data = apply(mutation, file.read_bytes())
             file.unlink()
             file.write_bytes(data)
-    if case.subject.name != "llama":
-        (target.parent / "llama").symlink_to(root / "llama")
+    for name in {"llama", "plain"} - {case.subject.name}:
+        (target.parent / name).symlink_to(root / name)
     return target
 
 
@@ -96,12 +95,14 @@ def try_case(root: Path, case: Case, rng: Random, place: Path) -> str:
 
 def commands(subject: Subject, target: Path, place: Path, rng: Random) -> Iterable[Sequence[str]]:
     """What is done with the input: looked at, converted to one target, or proven."""
-    inspect = ["inspect", str(target), *rng.choice(([], ["--json"], ["--yarn-factor", "2"]))]
-    kind = rng.choice(("gguf", "onnx", "safetensors"))
+    shown = rng.choice(([], ["--json"], ["--yarn-factor", "2"] if subject.scales else []))
+    inspect = ["inspect", str(target), *shown]
+    kind = rng.choice(subject.targets)
     scaled = rng.choice(([], ["--pi-factor", "2"], ["--yarn-factor", "4"]))
+    scaled = scaled if subject.scales else []
     convert = [kind, "-o", str(place / f"out.{kind}"), "--quiet"]
     if subject.use == SETTINGS:
-        return [[*convert, str(target.parent / "llama"), "--rope-parameters", str(target)]]
+        return [[*convert, str(target.parent / "plain"), "--rope-parameters", str(target)]]
     if subject.use == ARTEFACT:
         if rng.random() < VERIFIED:
             return [["verify", str(target), "--tokens", "16", "--quiet"]]

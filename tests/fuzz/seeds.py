@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from tests.checkpoints import save_checkpoint
-from tests.methods import spelled
+from tests.methods import FACTOR, YARN, L, spelled
 from tests.to_gguf.tokenizer_cases import LLAMA_LIKE, byte_fallback_json, train_sentencepiece
 
-L = 64
-YARN = {"rope_type": "yarn", "rope_theta": 20000.0, "factor": 4.0}
 TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+SCALED = YARN | {"rope_theta": 20000.0}
 SOURCE = "source"
 ARTEFACT = "artefact"
 SETTINGS = "settings"
@@ -24,23 +23,33 @@ SETTINGS = "settings"
 @dataclass(frozen=True)
 class Subject:
     """An input. use: what is done with it; weight: how often it is taken; files: those that are
-    spoiled, None: all.
+    spoiled, None: all; scales: whether a scaling may come on top; targets: that can have it.
     """
 
     name: str
     use: str
     weight: int
     files: tuple[str, ...] | None = None
+    scales: bool = True
+    targets: tuple[str, ...] = ("gguf", "onnx", "safetensors")
 
 
 SUBJECTS = (
-    Subject("llama", SOURCE, 8),
+    Subject("llama", SOURCE, 8, scales=False),
     Subject("plain", SOURCE, 3),
-    Subject("sharded", SOURCE, 2, ("model.safetensors.index.json", "README.md")),
+    Subject(
+        "sharded", SOURCE, 3, ("model.safetensors.index.json", "model-1.safetensors"), scales=False
+    ),
     Subject("bin", SOURCE, 2, ("pytorch_model.bin",)),
-    Subject("sentencepiece", SOURCE, 2, ("tokenizer.model", "tokenizer_config.json")),
+    Subject(
+        "sentencepiece",
+        SOURCE,
+        2,
+        ("tokenizer.model", "tokenizer_config.json"),
+        targets=("gguf", "safetensors"),
+    ),
     Subject("byte_fallback", SOURCE, 2, ("tokenizer.json", "tokenizer_config.json")),
-    Subject("phi3", SOURCE, 2, ("config.json",)),
+    Subject("longrope", SOURCE, 2, ("config.json",), scales=False),
     Subject("gemma3_text", SOURCE, 2, ("config.json",)),
     Subject("qwen3_moe", SOURCE, 2, ("config.json",)),
     Subject("gpt_neox", SOURCE, 1, ("config.json",)),
@@ -57,14 +66,15 @@ SUBJECTS = (
 
 def make_seeds(root: Path) -> None:
     """Write every subject into `root`; made files name `llama` as their source."""
-    for name in ("phi3", "gemma3_text", "qwen3_moe", "gpt_neox", "cohere", "falcon"):
+    for name in ("gemma3_text", "qwen3_moe", "gpt_neox", "cohere", "falcon"):
         _save(root / name, name)
+    _save(root / "longrope", "phi3", spelled("longrope"))
     _save(root / "plain", "llama")
-    _with_texts(_save(root / "llama", "llama", YARN))
+    _with_texts(_save(root / "llama", "llama", SCALED))
     _sharded(root)
     _bin(root)
     _sentencepiece(root)
-    (root / "rope.json").write_text(json.dumps({"rope_parameters": YARN}))
+    (root / "rope.json").write_text(json.dumps({"rope_parameters": SCALED}))
     _convert("gguf", root / "llama", root / "made.gguf", type="Q8_0")
     _convert("gguf", root / "plain", root / "file.gguf", type="F16")
     _convert("onnx", root / "llama", root / "made.onnx")
@@ -73,12 +83,8 @@ def make_seeds(root: Path) -> None:
 
 
 def _save(folder: Path, family: str, rope: Mapping[str, Any] | None = None) -> Path:
-    if family == "phi3":
-        rope = spelled("longrope")
-    if family == "gemma3_text":
-        plain = {"rope_type": "default", "rope_theta": 10000.0}
-        rope = {"full_attention": plain, "sliding_attention": plain}
-    return save_checkpoint(folder, family, context=4 * L if rope is YARN else L, rope=rope)
+    context = L if rope is None else FACTOR * L
+    return save_checkpoint(folder, family, context=context, rope=rope)
 
 
 def _convert(target: str, source: Path, out: Path, **options: Any) -> None:

@@ -135,6 +135,11 @@ def _common_sizes(stated: Stated, native: Mapping[str, Tensor]) -> dict[str, Any
             f"the GGUF file has no usable {stated.arch.name}.{missing[0]}; convert it again"
         )
     heads = stated.get("attention.head_count")
+    if stated.get("block_count") > len(native):
+        raise CheckpointError(
+            f"the GGUF file has {len(native)} tensors and {stated.arch.name}.block_count "
+            f"{stated.get('block_count')}; convert it again"
+        )
     embedding = native.get("token_embd.weight")
     defaults = {
         "num_kv_heads": heads,

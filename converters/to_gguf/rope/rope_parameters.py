@@ -12,7 +12,7 @@ import numpy as np
 from converters.to_gguf.archs._arch import Stated
 from converters.to_gguf.rope.loader import DEFAULT_TYPE, FREQS, GLOBAL_BASE, STILL, TABLES
 from converters.to_gguf.rope.run_rope import frequencies
-from converters.to_gguf.rope.settings import DEFAULT_BASE, read_settings, read_table
+from converters.to_gguf.rope.settings import DEFAULT_BASE, head_size, read_settings, read_table
 from ropeconv.arch.family import RopeSpelling
 from ropeconv.arch.layers import FULL, SLIDING
 from ropeconv.errors import CheckpointError
@@ -60,7 +60,11 @@ def rotary_size(stated: Stated, tensors: Mapping[str, Tensor], spelling: RopeSpe
 
     Where a loader rotates whole heads and the family a part, the pairs beyond it stand still.
     """
-    dimension = read_settings(stated.metadata).dimension
+    dimension, head = read_settings(stated.metadata).dimension, head_size(stated.metadata)
+    if not 0 < dimension <= head:
+        raise CheckpointError(
+            f"the GGUF file rotates {dimension} values of heads of {head}; convert it again"
+        )
     if not (stated.arch.loader.whole_head and spelling.takes_partial and FREQS in tensors):
         return dimension
     return 2 * int(np.sum(read_table(tensors[FREQS]) < STILL))

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 REQUIRED: Any = object()
+LARGEST = 2**31 - 1
+DEEPEST = 10_000
 ANY: Any = object()  # in `covers`: whatever the value
 
 
@@ -43,8 +45,14 @@ Check = Callable[[Any], str | None]
 
 def whole(value: Any) -> str | None:
     """A size."""
-    good = isinstance(value, int) and not isinstance(value, bool) and value > 0
-    return None if good else f"must be a positive integer, not {value!r}"
+    good = isinstance(value, int) and not isinstance(value, bool) and 0 < value <= LARGEST
+    return None if good else f"must be a positive integer of 31 bits, not {value!r}"
+
+
+def depth(value: Any) -> str | None:
+    """A number of layers, each of which is made before any weight is looked at."""
+    wrong = whole(value)
+    return wrong or (f"must be {DEEPEST} at most, not {value}" if value > DEEPEST else None)
 
 
 def flag(value: Any) -> str | None:
@@ -142,7 +150,7 @@ def even_share(sizes: Sizes) -> int:
 # Keys of every decoder, whatever its blocks.
 DECODER_KEYS: Mapping[str, Key] = {
     "hidden_size": Key(("hidden_size",), check=whole),
-    "num_layers": Key(("num_hidden_layers",), check=whole),
+    "num_layers": Key(("num_hidden_layers",), check=depth),
     "vocab_size": Key(("vocab_size",), check=whole),
     "tied": Key(("tie_word_embeddings",), default=False, check=flag),
 }

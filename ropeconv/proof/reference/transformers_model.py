@@ -41,7 +41,7 @@ def build_model(
             dtype=getattr(torch, dtype),
             output_loading_info=True,
         )
-    except (ValueError, KeyError, TypeError, RuntimeError, OSError, AttributeError) as error:
+    except Exception as error:  # its own classes, huggingface_hub's and torch's
         raise CheckpointError(
             f"{checkpoint.path}: transformers cannot build the reference ({first_line(error)})"
         ) from error
@@ -69,7 +69,12 @@ def transformers_config(config: Mapping[str, Any]) -> Any:
         for key, value in config.items()
         if key not in {"model_type", "torch_dtype", "dtype"}
     }
-    return AutoConfig.for_model(config["model_type"], **values)
+    try:
+        return AutoConfig.for_model(config["model_type"], **values)
+    except Exception as error:  # its own classes and huggingface_hub's
+        raise CheckpointError(
+            f"transformers does not take the config ({first_line(error)})"
+        ) from error
 
 
 def _number(value: Any) -> Any:
@@ -112,7 +117,7 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
         Path(folder, "config.json").write_text(json.dumps(dict(checkpoint.config)))
         try:
             return AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        except (ValueError, KeyError, TypeError, OSError, AttributeError, ImportError) as error:
+        except Exception as error:  # its tokenizers library raises the class itself
             raise TokenizerError(
                 f"{checkpoint.path}: transformers cannot load the tokenizer ({first_line(error)})"
             ) from error
