@@ -45,8 +45,9 @@ Check = Callable[[Any], str | None]
 
 def whole(value: Any) -> str | None:
     """A size."""
-    good = isinstance(value, int) and not isinstance(value, bool) and 0 < value <= LARGEST
-    return None if good else f"must be a positive integer of 31 bits, not {value!r}"
+    if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
+        return f"must be a positive integer, not {value!r}"
+    return f"must be {LARGEST} at most, not {value}" if value > LARGEST else None
 
 
 def depth(value: Any) -> str | None:
