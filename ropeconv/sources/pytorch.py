@@ -17,6 +17,17 @@ from ropeconv.kit.float_types import FLOATS, numpy_dtype
 from ropeconv.kit.foreign import first_line
 from ropeconv.model import Rows, Tensor, row_count
 
+# of quantised weights: name in safetensors -> in torch
+CODES = {
+    "I8": "int8",
+    "U8": "uint8",
+    "I32": "int32",
+    "U32": "uint32",
+    "I64": "int64",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+}
+
 
 @dataclass(frozen=True)
 class TorchTensor:
@@ -41,8 +52,11 @@ class TorchTensor:
 
     def raw_rows(self, start: int, stop: int) -> NDArray[np.uint8]:
         """(stop - start, row bytes) as stored."""
-        rows = np.ascontiguousarray(self.rows(start, stop))
-        return rows.reshape(stop - start, -1).view(np.uint8)
+        import torch
+
+        part = self.value.reshape(row_count(self.shape), -1)[start:stop].contiguous()
+        raw: NDArray[np.uint8] = part.view(torch.uint8).numpy()
+        return raw
 
 
 def open_torch(path: Path) -> dict[str, Tensor]:
@@ -51,7 +65,7 @@ def open_torch(path: Path) -> dict[str, Tensor]:
     """
     import torch
 
-    names = {getattr(torch, dtype): name for name, dtype in FLOATS.items()}
+    names = {getattr(torch, dtype): name for name, dtype in {**FLOATS, **CODES}.items()}
     try:
         state = _torch_load(path)
     except Exception as error:  # a pickle's bytes are instructions, which fail in every way

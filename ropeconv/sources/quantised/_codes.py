@@ -42,7 +42,12 @@ def whole(tensor: Tensor) -> NDArray[Any]:
 
 def floats(tensor: Tensor, start: int, stop: int) -> NDArray[np.float32]:
     """(stop - start, ...) float32 numbers."""
-    return codes(tensor, start, stop).astype(np.float32)
+    stored = codes(tensor, start, stop)
+    if tensor.dtype not in FLOAT_8:
+        return stored.astype(np.float32)
+    every = np.arange(256, dtype=np.uint8).view(CODES[tensor.dtype]).astype(np.float32)
+    numbers: NDArray[np.float32] = every[stored.view(np.uint8)]
+    return numbers
 
 
 def scales(tensor: Tensor, start: int, stop: int) -> NDArray[np.float32]:
@@ -61,8 +66,9 @@ def unpack(packed: NDArray[Any], bits: int, count: int) -> NDArray[np.uint8]:
     if bits == 8:
         return stream[..., :count]
     if bits in (2, 4):
-        shifts = np.arange(0, 8, bits, dtype=np.uint8)
-        split = (stream[..., None] >> shifts) & np.uint8(2**bits - 1)
+        split = np.empty((*stream.shape, 8 // bits), np.uint8)
+        for place in range(8 // bits):
+            split[..., place] = (stream >> (bits * place)) & (2**bits - 1)
         return split.reshape(*stream.shape[:-1], -1)[..., :count]
     return _unpack_odd(stream, bits)[..., :count]
 

@@ -148,7 +148,8 @@ class Format:
 
     name: as reports say it. methods: values of `quant_method`. keys: of the settings -> values
     that ropeconv covers, ANYTHING where `take` checks them or they say nothing about weights; other
-    keys are refused, but for those that are `free`: (key, value) -> whether `take` reads it. take:
+    keys are refused, but for those that are `free`: (key, value) -> whether `take` reads it. check:
+    ConfigError for what is inside of values and not covered, asked once, before `take`. take:
     (module, settings) -> its weights, None where nothing in it is quantised. left_out: last parts
     of names of tensors that belong to activations. bare: whether settings that name no method are
     this format's. place: where settings stand in config.json, if not at `quantization_config`.
@@ -162,6 +163,7 @@ class Format:
     keys: Mapping[str, Collection[Any] | None]
     take: Callable[[Module, Settings], Taken | None]
     free: Callable[[str, Any], bool] | None = None
+    check: Callable[[Settings], None] | None = None
     left_out: Collection[str] = ()
     bare: Callable[[Mapping[str, Any]], bool] | None = None
     place: str | None = None

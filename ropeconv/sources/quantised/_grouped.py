@@ -11,7 +11,7 @@ FLOAT_TYPES = ("F16", "BF16", "F32")
 INTEGER_TYPES = ("I32", "U32")
 WORD = 32  # bits; as many codes fill whole words, whatever the bits of each
 ALL = -1  # a group of all inputs
-APART = ("dynamic", "extra_config")  # keys with other settings for some modules
+APART = ("dynamic", "extra_config", "regex_config")  # keys with other settings for some modules
 
 
 def stated(settings: Settings, key: str) -> set[Any]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +41,8 @@ def dequantised(checkpoint: Checkpoint) -> Checkpoint:
         return checkpoint
     form, settings = found
     settings.check_keys({METHOD: ANYTHING, **form.keys}, of=form.name, free=form.free)
+    if form.check is not None:
+        form.check(settings)
     tensors: dict[str, Tensor] = {}
     taken = 0
     for module in _modules(checkpoint.tensors):
@@ -53,7 +58,7 @@ def dequantised(checkpoint: Checkpoint) -> Checkpoint:
     left_out = dict(checkpoint.left_out)
     if len(kept) < len(tensors):
         left_out[ACTIVATIONS] = len(tensors) - len(kept)
-    return replace(
+    opened = replace(
         checkpoint,
         format=f"{checkpoint.format}, dequantised from {form.name}",
         config=_without(checkpoint.config),
@@ -61,6 +66,9 @@ def dequantised(checkpoint: Checkpoint) -> Checkpoint:
         loadable=False,
         left_out=left_out,
     )
+    if any(True for _ in _in_config(checkpoint.config)):
+        return opened
+    return replace(opened, identify=cache(partial(_fingerprint, checkpoint, settings)))
 
 
 def _modules(tensors: Mapping[str, Tensor]) -> Iterator[Module]:
@@ -153,6 +161,12 @@ def _in_own_file(checkpoint: Checkpoint) -> tuple[Format, Settings] | None:
             plain = {other_names.get(key, key): value for key, value in values.items()}
             return form, Settings(plain, name)
     return None
+
+
+def _fingerprint(checkpoint: Checkpoint, settings: Settings) -> str:
+    """Over settings that are not in config.json too."""
+    text = checkpoint.fingerprint + json.dumps(settings.values, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _has_codes(checkpoint: Checkpoint, form: Format) -> bool:

@@ -35,7 +35,8 @@ SILENT = """
     batch_size block_name_to_quantize dataset enable_alg_ext enable_minmax_tuning
     enable_norm_bias_tuning enable_quanted_input gradient_accumulate_steps iters low_cpu_mem_usage
     low_gpu_mem_usage lr minmax_lr modules_to_not_convert nsamples quant_block_list scale_dtype
-    seqlen static_attention_dtype static_kv_dtype sym to_quant_block_names
+    seqlen static_attention_dtype static_attention_granularity static_kv_dtype
+    static_kv_granularity supported_types sym to_quant_block_names
 """.split()  # noqa: SIM905 - a list of names to read, one a word
 
 
@@ -48,6 +49,7 @@ FORMAT = Format(
         "data_type": ("int", "int_sym", "int_asym"),
         "packing_format": tuple(PACKINGS),
         "extra_config": ANYTHING,
+        "regex_config": ANYTHING,
         **dict.fromkeys(SILENT, ANYTHING),
     },
     take=take,

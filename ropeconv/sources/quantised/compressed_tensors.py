@@ -9,7 +9,7 @@ of the scales (compressed_tensors/compressors, 0.20).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,7 @@ from ropeconv.sources.quantised._grouped import FLOAT_TYPES, INTEGER_TYPES, WORD
 from ropeconv.sources.quantised._scaled import Grid, Scaled, block_of
 
 FORMATS = ("pack-quantized", "int-quantized", "float-quantized", "naive-quantized")
+DENSE = "dense"
 BITS = (2, 4, 8)  # packed alike by every version of the library
 SCALE, ZERO, PACKED, SHAPE = "weight_scale", "weight_zero_point", "weight_packed", "weight_shape"
 
@@ -74,12 +75,12 @@ class PackedZeros:
 
 def take(module: Module, settings: Settings) -> Taken | None:
     """The weight of a linear layer; modules whose weight is plain stay as they are."""
-    schemes = list(_schemes(settings))
-    if PACKED in module.parts:
-        return _take_packed(module, settings, schemes)
     base = module.parts.get("weight")
-    if base is None or base.dtype not in (*FLOAT_8, "I8"):
+    if PACKED not in module.parts and (base is None or base.dtype not in (*FLOAT_8, "I8")):
         return None
+    schemes = list(_schemes(settings))
+    if PACKED in module.parts or base is None:
+        return _take_packed(module, settings, schemes)
     scale = module.need(SCALE, beside="weight", types=FLOAT_TYPES)
     if len(base.shape) != 2:
         raise settings.error(f"{module.stem}.weight has {len(base.shape)} axes, not 2")
@@ -96,7 +97,7 @@ def take(module: Module, settings: Settings) -> Taken | None:
 
 
 def _take_packed(
-    module: Module, settings: Settings, schemes: list[Mapping[str, Any]]
+    module: Module, settings: Settings, schemes: Sequence[Mapping[str, Any]]
 ) -> Taken | None:
     base = module.need(PACKED, beside=SCALE, types=INTEGER_TYPES)
     scale = module.need(SCALE, beside=PACKED, types=FLOAT_TYPES)
@@ -130,7 +131,7 @@ def _packed_zero(module: Module, shape: tuple[int, int], bits: int, block: tuple
 
 
 def _block(
-    module: Module, shape: tuple[int, int], schemes: list[Mapping[str, Any]]
+    module: Module, shape: tuple[int, int], schemes: Sequence[Mapping[str, Any]]
 ) -> tuple[int, int]:
     """(rows, columns) that share a scale: what fits the tensor of scales, by a stated scheme."""
     grid = tuple(module.parts[SCALE].shape)
@@ -156,13 +157,23 @@ def _grid(shape: tuple[int, int], block: tuple[int, int] | None) -> tuple[int, .
     return -(-shape[0] // high), -(-shape[1] // wide)
 
 
-def _need_zeros(module: Module, schemes: list[Mapping[str, Any]], *, beside: str) -> None:
+def _need_zeros(module: Module, schemes: Sequence[Mapping[str, Any]], *, beside: str) -> None:
     if not any(scheme.get("symmetric", True) for scheme in schemes):
         module.need(ZERO, beside=beside)
 
 
 def _schemes(settings: Settings) -> Iterator[Mapping[str, Any]]:
     """How weights are quantised, of every group of modules."""
+    for group in settings.values["config_groups"].values():
+        if isinstance(group.get("weights"), Mapping):
+            yield group["weights"]
+
+
+def check(settings: Settings) -> None:
+    """ConfigError for what is not covered inside of the settings."""
+    sparsity = settings.value("sparsity_config") or {}
+    if not isinstance(sparsity, Mapping) or sparsity.get("format", DENSE) != DENSE:
+        raise settings.error("sparsity_config names a format in which zeros are left out")
     groups = settings.value("config_groups")
     if not isinstance(groups, Mapping) or not groups:
         raise settings.error("config_groups is missing")
@@ -171,11 +182,9 @@ def _schemes(settings: Settings) -> Iterator[Mapping[str, Any]]:
             raise settings.error(f"config_groups.{name} is no object")
         where = f"{settings.where}.config_groups.{name}"
         _check(Settings(group, where), GROUP)
-        weights = group.get("weights")
-        if isinstance(weights, Mapping):
-            _check(Settings(weights, f"{where}.weights"), WEIGHTS)
-            _check_block(Settings(weights, f"{where}.weights"))
-            yield weights
+        if isinstance(group.get("weights"), Mapping):
+            _check(Settings(group["weights"], f"{where}.weights"), WEIGHTS)
+            _check_block(Settings(group["weights"], f"{where}.weights"))
 
 
 def _check(settings: Settings, keys: Mapping[str, Any]) -> None:
@@ -222,7 +231,8 @@ FORMAT = Format(
     methods=("compressed-tensors",),
     keys={
         "format": (*FORMATS, "mixed-precision"),
-        "quantization_status": ("compressed",),
+        "quantization_status": ("compressed", "frozen"),
+        "sparsity_config": ANYTHING,
         "config_groups": ANYTHING,
         "ignore": ANYTHING,
         "kv_cache_scheme": ANYTHING,
@@ -233,6 +243,7 @@ FORMAT = Format(
         "use_optimized_inference": ANYTHING,
     },
     take=take,
+    check=check,
     left_out=(
         "input_scale",
         "input_zero_point",

@@ -18,6 +18,8 @@ from ropeconv.sources.quantised._format import (
 )
 from ropeconv.sources.quantised._scaled import Grid, Scaled, block_of
 
+SIZE = "weight_block_size"
+USUAL = (128, 128)  # where the key is not there, or scales are of rows or tensors
 SCALES = ("weight_scale_inv", "weight_scale")
 SCALE_TYPES = ("F32", "BF16", "F16", "F8_E8M0", "U8")
 
@@ -34,6 +36,8 @@ def take(module: Module, settings: Settings) -> Taken | None:
     shape = (base.shape[0], base.shape[1])
     stated = _block(settings)
     block = block_of(shape, tuple(scale.shape), stated)
+    if block is None and SIZE not in settings.values:
+        block = block_of(shape, tuple(scale.shape), USUAL)
     if block is None:
         grids = ((shape[0], 1), (1,)) if stated is None else (_grid(shape, stated),)
         raise module.shape_error(leaf, *grids)
@@ -47,12 +51,12 @@ def _grid(shape: tuple[int, int], block: tuple[int, int]) -> tuple[int, int]:
 
 def _block(settings: Settings) -> tuple[int, int] | None:
     """(rows, columns) of a block; None where scales are of whole rows or tensors."""
-    stated = settings.value("weight_block_size")
+    stated = settings.value(SIZE)
     if stated is None:
         return None
     sizes = isinstance(stated, list | tuple) and len(stated) == 2
     if not sizes or not all(type(size) is int and size > 0 for size in stated):
-        raise settings.error(f"weight_block_size is {stated!r}, and two sizes are needed")
+        raise settings.error(f"{SIZE} is {stated!r}, and two sizes are needed")
     return stated[0], stated[1]
 
 
@@ -60,7 +64,7 @@ FORMAT = Format(
     name="FP8",
     methods=("fp8", "fbgemm_fp8"),
     keys={
-        "weight_block_size": ANYTHING,
+        SIZE: ANYTHING,
         "fmt": ("e4m3", "e5m2", "float8_e4m3fn", "float8_e5m2"),
         "scale_fmt": ("float", "ue8m0"),
         "expert_dtype": ("fp8",),

@@ -101,6 +101,13 @@ def edit_tensors(
     save_file(changed, path, metadata={"format": "pt"})
 
 
+def as_archive(folder: Path) -> None:
+    """The weights in a `torch.save` archive."""
+    path = folder / "model.safetensors"
+    torch.save(load_file(path), folder / "pytorch_model.bin")
+    path.unlink()
+
+
 def read(checkpoint: Checkpoint, name: str, *, values: int = 1000) -> torch.Tensor:
     """A tensor's numbers, a few rows at a time, in float32."""
     tensor = checkpoint.tensors[name]

@@ -88,7 +88,7 @@ def says(form: str, **weights: Any) -> dict[str, Any]:
         "ignore": ["lm_head"],
         "kv_cache_scheme": None,
         "global_compression_ratio": 1.5,
-        "sparsity_config": {},
+        "sparsity_config": {"format": "dense", "global_sparsity": 0.1},
         "transform_config": {},
         "version": "0.12",
     }
@@ -224,8 +224,13 @@ WRONG: dict[str, tuple[str, Any, str]] = {
     ),
     "weights that are rounded when they run": (
         "8 bits",
-        folders.setting(quantization_status="frozen"),
-        "quantization_status is 'frozen', of which ropeconv knows compressed",
+        folders.setting(quantization_status="initialized"),
+        "quantization_status is 'initialized', of which ropeconv knows compressed",
+    ),
+    "zeros left out": (
+        "8 bits",
+        folders.setting(sparsity_config={"format": "sparse-24-bitmask"}),
+        "sparsity_config names a format in which zeros are left out",
     ),
     "no groups": ("4 bits", folders.setting(config_groups=None), "config_groups is missing"),
     "a block of one size": (

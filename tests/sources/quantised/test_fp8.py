@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,20 +22,20 @@ def stored(weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     return (weight / scale).to(torch.float8_e4m3fn)
 
 
-def blocks(weight: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Codes and the scales of BLOCK-sized blocks."""
-    grid = [-(-size // step) for size, step in zip(weight.shape, BLOCK, strict=True)]
-    scales = torch.rand(grid, generator=generator) * 2e-3 + 1e-3
-    spread = scales.repeat_interleave(BLOCK[0], 0).repeat_interleave(BLOCK[1], 1)
-    return stored(weight, spread[: weight.shape[0], : weight.shape[1]]), scales
+def blocks(block: list[int]) -> folders.Pack:
+    """Codes and the scales of blocks of this size."""
 
+    def pack(_: str, weight: torch.Tensor, generator: torch.Generator) -> Any:
+        from transformers.integrations.finegrained_fp8 import _dequantize_fp8_weight
 
-def pack_blocks(_: str, weight: torch.Tensor, generator: torch.Generator) -> Any:
-    from transformers.integrations.finegrained_fp8 import _dequantize_fp8_weight
+        grid = [-(-size // step) for size, step in zip(weight.shape, block, strict=True)]
+        scales = torch.rand(grid, generator=generator) * 2e-3 + 1e-3
+        spread = scales.repeat_interleave(block[0], 0).repeat_interleave(block[1], 1)
+        codes = stored(weight, spread[: weight.shape[0], : weight.shape[1]])
+        meant = _dequantize_fp8_weight(codes, scales, block, torch.float32)
+        return {"weight": codes, "weight_scale_inv": scales}, meant
 
-    codes, scales = blocks(weight, generator)
-    meant = _dequantize_fp8_weight(codes, scales, BLOCK, torch.float32)
-    return {"weight": codes, "weight_scale_inv": scales}, meant
+    return pack
 
 
 def by_transformers(codes: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
@@ -74,7 +75,8 @@ def pack_exponents(_: str, weight: torch.Tensor, generator: torch.Generator) -> 
 
 FP8 = {"quant_method": "fp8", "activation_scheme": "dynamic", "fmt": "e4m3"}
 KINDS: dict[str, tuple[folders.Pack, dict[str, Any]]] = {
-    "blocks": (pack_blocks, FP8 | {"weight_block_size": BLOCK}),
+    "blocks": (blocks(BLOCK), FP8 | {"weight_block_size": BLOCK}),
+    "blocks that nobody states": (blocks([128, 128]), FP8),
     "tensors, []": (pack_tensor((), "weight_scale_inv"), FP8 | {"weight_block_size": None}),
     "tensors, [1]": (pack_tensor((1,), "weight_scale"), FP8 | {"ignored_layers": ["lm_head"]}),
     "rows": (pack_rows, {"quant_method": "fbgemm_fp8", "activation_scale_ub": 1200.0}),
@@ -92,6 +94,14 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_weight_is_transformers_own(kind: str, source: Path, tmp_path: Path) -> None:
     pack, settings = KINDS[kind]
     meant = folders.write(source, tmp_path / "fp8", pack, settings=settings)
+    assert folders.worst(tmp_path / "fp8", meant) == 0.0
+
+
+@pytest.mark.torch
+def test_codes_in_a_pytorch_archive(source: Path, tmp_path: Path) -> None:
+    pack, settings = KINDS["blocks"]
+    meant = folders.write(source, tmp_path / "fp8", pack, settings=settings)
+    folders.as_archive(tmp_path / "fp8")
     assert folders.worst(tmp_path / "fp8", meant) == 0.0
 
 
@@ -127,8 +137,11 @@ def test_what_is_said_of_it(source: Path, tmp_path: Path, capsys: Any) -> None:
     out, _ = run(["inspect", str(tmp_path / "fp8")], capsys)
     assert "dequantised from FP8" in out
     assert "scales of activations (14 tensors)" in out
-    opened = open_checkpoint(tmp_path / "fp8")
-    assert "quantization_config" not in opened.config
+    assert "quantization_config" not in open_checkpoint(tmp_path / "fp8").config
+    folder = folders.convert(tmp_path / "fp8", "safetensors", tmp_path)
+    written = json.loads((folder / "config.json").read_text())
+    assert "quantization_config" not in written
+    assert written["torch_dtype"] == "float32"
 
 
 WRONG: dict[str, tuple[Any, str]] = {

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from ropeconv.sources.folder import open_checkpoint
 from ropeconv.sources.quantised import gptq
 from tests.sources.quantised import folders
 from tests.sources.quantised.integers import Grouped, packed, quantise
@@ -91,6 +92,10 @@ KINDS: dict[str, tuple[folders.Pack, dict[str, Any]]] = {
     "v1, said": (gptq_pack(4), says(4, checkpoint_format="gptq")),
     "no g_idx": (gptq_pack(4, g_idx=False), says(4)),
     "bits of some": (gptq_pack(8), says(4, dynamic={r"+:.*proj": {"bits": 8}})),
+    "AutoRound, bits of some": (
+        gptq_pack(2),
+        ROUND | {"extra_config": {"model.layers.0.mlp.up_proj": {"bits": 2, "act_bits": 16}}},
+    ),
     "AutoRound": (gptq_pack(4, g_idx=False), ROUND),
     "AutoRound, v2": (gptq_pack(4, less=0), ROUND | {"packing_format": "auto_round:gptqmodel"}),
     "AutoRound, AWQ": (awq_pack, ROUND | {"packing_format": "auto_round:auto_awq"}),
@@ -138,6 +143,9 @@ def test_gptq_of_2023(source: Path, tmp_path: Path, capsys: Any) -> None:
     folders.check_refused(folder, "is there: quantised weights", capsys)
     older(folder)
     assert folders.worst(folder, meant) == 0.0
+    own = open_checkpoint(folder).fingerprint
+    older(folder, damp_percent=0.2)
+    assert open_checkpoint(folder).fingerprint != own  # config.json and tensors are the same
     older(folder, rotation="hadamard")
     folders.check_refused(folder, "quantize_config.json: has rotation", capsys)
     (folder / "quantize_config.json").write_text("{")
@@ -149,6 +157,15 @@ def test_awq_of_2023(source: Path, tmp_path: Path) -> None:
     meant = folders.write(source, tmp_path / "quantised", awq_pack, settings=None)
     values = {"zero_point": True, "q_group_size": GROUP, "w_bit": 4, "version": "GEMM"}
     (tmp_path / "quantised" / "quant_config.json").write_text(json.dumps(values))
+    assert folders.worst(tmp_path / "quantised", meant) == 0.0
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("kind", ["act-order", "AWQ"])
+def test_codes_in_a_pytorch_archive(kind: str, source: Path, tmp_path: Path) -> None:
+    pack, settings = KINDS[kind]
+    meant = folders.write(source, tmp_path / "quantised", pack, settings=settings)
+    folders.as_archive(tmp_path / "quantised")
     assert folders.worst(tmp_path / "quantised", meant) == 0.0
 
 
