@@ -12,7 +12,7 @@ QUICK := not (llama or torch or node or real or gpu)
 # What shows that an older runtime computes the same: minutes.
 LOWEST := not (cell or node or real or gpu)
 
-.PHONY: sample check test grid faults gpu lowest wheel bench clients format clean
+.PHONY: sample check test grid faults fuzz gpu lowest wheel bench clients format clean
 
 # The main job on a real model: SmolLM2 made 4 times longer, written as GGUF, verified.
 sample: $(VENV)/.sample
@@ -40,6 +40,12 @@ grid: $(VENV)/.installed build/transformers4/.installed
 faults: $(VENV)/.sample
 	python -m bench.faults
 	python -m bench.faults.sound
+
+# N spoiled inputs through every reader: a quarter of an hour for 10,000; SEED=... for others.
+N ?= 10000
+SEED ?= 0
+fuzz: $(VENV)/.installed
+	python -m tests.fuzz -n $(N) --seed $(SEED) --processes 2
 
 # What needs a CUDA device, and the long-context tools, which take one where it is.
 gpu: $(VENV)/.sample

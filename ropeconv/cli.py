@@ -81,6 +81,10 @@ def main(arguments: list[str] | None = None) -> Any:
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
         _stop("interrupted; the previous output, if any, is as it was")
+    except MemoryError:
+        if "--debug" in arguments:
+            raise
+        _stop("the memory is used up; close other programs, or take a machine with more")
     except Exception as error:
         if "--debug" in arguments:
             raise

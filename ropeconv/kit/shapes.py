@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypedDict
 import msgspec
 
 Index = Annotated[int, msgspec.Meta(ge=-(2**31), lt=2**32)]
+Word = Annotated[str, msgspec.Meta(max_length=8192)]  # a token; the longest in use has 512
 Text = str | None
 Flag = bool | None
 
@@ -20,7 +21,7 @@ class AddedToken(TypedDict, total=False):
     """A token with flags, as tokenizers and transformers write it."""
 
     id: Index
-    content: str
+    content: Word
 
 
 class Step(TypedDict, total=False):
@@ -45,7 +46,7 @@ class TokenModel(TypedDict, total=False):
     """The vocabulary of a tokenizer.json: a table of ids, or unigram's list of pairs."""
 
     type: Text
-    vocab: dict[str, Index] | list[tuple[str, float]]
+    vocab: dict[Word, Index] | list[tuple[Word, float]]
     merges: list[str | list[str]] | None
     unk_token: Text
     byte_fallback: Flag
@@ -173,7 +174,7 @@ SHAPES: Mapping[str, Any] = {
     "tokenizer.json": TokenizerFile,
     "tokenizer_config.json": TokenizerSettings,
     "special_tokens_map.json": TokenizerSettings,
-    "added_tokens.json": dict[str, Index],
+    "added_tokens.json": dict[Word, Index],
     "chat_template.json": ChatTemplate,
     "generation_config.json": Ids,
     "genai_config.json": Genai,

@@ -16,6 +16,8 @@ from ropeconv.errors import CheckpointError
 from ropeconv.kit.float_types import FLOATS, numpy_dtype
 from ropeconv.model import Rows, Tensor, row_count
 
+LONGEST_HEADER = 32 << 20  # bytes: 200 thousand tensors; DeepSeek-V3 has 91 thousand in 163 files
+
 
 @dataclass(frozen=True)
 class SafetensorsTensor:
@@ -53,13 +55,22 @@ def open_safetensors(path: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError, safe_open
 
     try:
+        _check_header_size(path)
         with safe_open(str(path), framework="np"):  # checks the header against the file's size
             pass
         return _map_safetensors(path)
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, MemoryError) as error:
         raise CheckpointError(
             f"{path}: not a readable safetensors file ({error}); download it again"
         ) from error
+
+
+def _check_header_size(path: Path) -> None:
+    """ValueError for a header that would take minutes to read."""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+    if LONGEST_HEADER < size < path.stat().st_size:
+        raise ValueError(f"a header of {size} bytes; no file in use has {LONGEST_HEADER}")
 
 
 def _map_safetensors(path: Path) -> dict[str, Tensor]:
@@ -69,7 +80,8 @@ def _map_safetensors(path: Path) -> dict[str, Tensor]:
     File: u64 header length, JSON header {name: {dtype, shape, data_offsets}}, data (safetensors
     README, "Format").
     """
-    mapped: NDArray[np.uint8] = np.memmap(path, dtype=np.uint8, mode="r")
+    # a plain array over the mapping: the class of the mapping looks at every slice
+    mapped: NDArray[np.uint8] = np.memmap(path, dtype=np.uint8, mode="r").view(np.ndarray)
     start = 8 + int(mapped[:8].view("<u8")[0])
     header = json.loads(mapped[8:start].tobytes())
     header.pop("__metadata__", None)

@@ -16,7 +16,7 @@ import click
 
 from ropeconv.errors import RopeconvError
 from tests.fuzz.mutations import Mutation, apply, propose
-from tests.fuzz.seeds import ARTEFACT, SETTINGS, SUBJECTS, Subject
+from tests.fuzz.seeds import ARTEFACT, SETTINGS, SOURCE, SUBJECTS, Subject
 
 ACCEPTED = "accepted"
 REFUSED = "refused"
@@ -95,11 +95,12 @@ def try_case(root: Path, case: Case, rng: Random, place: Path) -> str:
 
 def commands(subject: Subject, target: Path, place: Path, rng: Random) -> Iterable[Sequence[str]]:
     """What is done with the input: looked at, converted to one target, or proven."""
-    shown = rng.choice(([], ["--json"], ["--yarn-factor", "2"] if subject.scales else []))
+    scales = subject.scales and subject.use == SOURCE
+    shown = rng.choice(([], ["--json"], ["--yarn-factor", "2"] if scales else []))
     inspect = ["inspect", str(target), *shown]
     kind = rng.choice(subject.targets)
     scaled = rng.choice(([], ["--pi-factor", "2"], ["--yarn-factor", "4"]))
-    scaled = scaled if subject.scales else []
+    scaled = scaled if scales else []
     convert = [kind, "-o", str(place / f"out.{kind}"), "--quiet"]
     if subject.use == SETTINGS:
         return [[*convert, str(target.parent / "plain"), "--rope-parameters", str(target)]]

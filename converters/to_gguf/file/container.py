@@ -42,6 +42,13 @@ SCALARS = {
     12: "d",
 }
 MAX_AXES = 4
+# more than any file in use has: a sparse file of terabytes bears out every claim
+LONGEST_NAME = 65535  # ggml docs/gguf.md
+LONGEST_VALUE = 64 << 20
+LONGEST_ENTRY = 16384  # of an array: tokens and merges
+MOST_ENTRIES = 1 << 24  # of an array
+MOST_TENSORS = 200_000
+MOST_KEYS = 65535
 
 
 @dataclass(frozen=True)
@@ -117,8 +124,11 @@ class _Reader:
     def number(self, code: str) -> Any:
         return struct.unpack("<" + code, self.take(struct.calcsize("<" + code)))[0]
 
-    def text(self) -> str:
-        raw = self.take(self.number("Q"))
+    def text(self, longest: int = LONGEST_VALUE) -> str:
+        size = self.number("Q")
+        if size > longest:
+            self.fail(f"a string of {size} bytes before byte {self.at}; {longest} at most are read")
+        raw = self.take(size)
         try:
             return raw.decode("utf-8")
         except UnicodeDecodeError:
@@ -130,8 +140,8 @@ class _Reader:
         try:
             for _ in range(count):
                 end = at + 8 + length(data, at)[0]
-                if end > self.size:
-                    self.fail(f"it ends at byte {self.size}, a string needs {end}")
+                if end > self.size or end - at > LONGEST_ENTRY:
+                    self.fail(f"it ends at byte {self.size}, a string at {at} needs {end}")
                 found.append(str(data[at + 8 : end], "utf-8"))
                 at = end
         except struct.error:
@@ -148,6 +158,8 @@ class _Reader:
         if version not in (2, VERSION):
             self.fail(f"version {version}; ropeconv reads 2 and 3, little endian")
         n_tensors, n_keys = self.number("Q"), self.number("Q")
+        if n_tensors > MOST_TENSORS or n_keys > MOST_KEYS:
+            self.fail(f"its header claims {n_tensors} tensors and {n_keys} keys")
         keys: dict[str, RawKey] = {}
         for _ in range(n_keys):
             key = self.key()
@@ -165,7 +177,7 @@ class _Reader:
 
     def key(self) -> RawKey:
         start = self.at
-        name = self.text()
+        name = self.text(LONGEST_NAME)
         kind = self.number("I")
         value, sub = self.value(kind)
         return RawKey(KeyValue(name, value, kind, sub), self.data[start : self.at])
@@ -178,6 +190,8 @@ class _Reader:
         if kind != ARRAY:
             self.fail(f"value type {kind}")
         sub, count = self.number("I"), self.number("Q")
+        if count > MOST_ENTRIES:
+            self.fail(f"an array of {count} entries; {MOST_ENTRIES} at most are read")
         if sub == STRING:
             if count * 8 > self.size - self.at:
                 self.fail(f"it ends at byte {self.size}, an array of {count} strings does not fit")
@@ -188,7 +202,7 @@ class _Reader:
         return np.frombuffer(self.take(count * dtype.itemsize), dtype=dtype).tolist(), sub
 
     def tensor(self) -> tuple[str, tuple[int, ...], int, int]:
-        name = self.text()
+        name = self.text(LONGEST_NAME)
         axes = self.number("I")
         if not 1 <= axes <= MAX_AXES:
             self.fail(f"tensor {name} has {axes} axes")
