@@ -40,16 +40,24 @@ def inspect(
     scaling: ScalingRequest | None = None,
     original_context: int | None = None,
     base: str | Path | None = None,
+    ignore_config_keys: Collection[str] = (),
 ) -> Look:
     """What `source` is, what its settings will be misread as, and what each target can carry.
 
     source: a Hugging Face folder, a GGUF file, a LoRA adapter, a written folder or a hub id.
     scaling: shows it with that. original_context: the trained context L, tokens, where it does not
-    say. base: the model under an adapter, where that names no folder. Headers only.
+    say. base: the model under an adapter, where that names no folder.
+    ignore_config_keys: those that you vouch have no bearing on logits. Headers only.
     """
     from ropeconv.inspection.look import look
 
-    return look(source, scaling, original_context=original_context, base=base)
+    return look(
+        source,
+        scaling,
+        original_context=original_context,
+        base=base,
+        ignore=ignore_config_keys,
+    )
 
 
 def convert(

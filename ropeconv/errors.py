@@ -58,9 +58,12 @@ class OutputError(RopeconvError):
     """The output cannot be written: it exists, the directory is not writable, the disk is full."""
 
 
-def unknown_name(what: str, name: str, known: Iterable[str]) -> str:
-    """The text for a name that is not in a table: near misses first, then the list."""
+def unknown_name(what: str, name: str, known: Iterable[str], *, alike: float = 0.5) -> str:
+    """The text for a name that is not in a table: near misses first, then the list.
+
+    alike: how near a miss is, at least (difflib's ratio).
+    """
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(name, names, n=3, cutoff=alike)
     hint = f"near: {', '.join(near)}; " if near else ""
     return f"no {what} {name!r}; {hint}known: {', '.join(names)}"

@@ -12,12 +12,13 @@ from ropeconv.errors import RopeConfigError
 from ropeconv.rope import _checks
 from ropeconv.rope.build import find_kind
 from ropeconv.rope.carry import as_longrope
+from ropeconv.rope.existing import bare_of, reach_of, unscaled
 from ropeconv.rope.huggingface import find_rope_type
 from ropeconv.rope.requested import build_from_huggingface
-from ropeconv.rope.scalings.default import DefaultParameters
 from ropeconv.rope.solve import is_scaled, solve, validate
 from ropeconv.rope.spec import Frequencies, Rope
 
+LENGTH_ALONE = "linear"
 ON_EXISTING = ("refuse", "replace", "compose")
 
 
@@ -25,7 +26,8 @@ ON_EXISTING = ("refuse", "replace", "compose")
 class ScalingRequest:
     """What the user asked for.
 
-    kind: scaling kind; None with `huggingface`. factor: s = L'/L, above 1. context: L', tokens. One
+    kind: scaling kind; None with `huggingface`, and for a length alone: Position Interpolation past
+    the trained context, no scaling within it. factor: s = L'/L, above 1. context: L', tokens. One
     of the two is enough; both must agree, but where the factor is nominal (`ScalingKind.nominal`),
     which may exceed L'/L. parameters: the kind's others. on_existing: what to do with a rope that
     is scaled already. "replace" counts the factor from the trained context L; "compose" counts it
@@ -68,7 +70,7 @@ def extend_ropes(
         if layer in scaled
         else None
         if rope is None
-        else replace(rope, context=context)
+        else replace(rope, context=context, original_context=min(rope.original_context, context))
         for layer, rope in ropes.items()
     }
 
@@ -112,26 +114,23 @@ def _extend(rope: Rope, request: ScalingRequest) -> Rope:
             f"pass --on-existing replace or compose"
         )
     if request.on_existing == "replace":
-        return _scale(_unscaled(rope), request)
+        return _replace(rope, request)
     return _compose(rope, request)
 
 
-def _unscaled(rope: Rope) -> Rope:
-    """The trained rope under an existing scaling; refused where the config no longer tells it."""
-    if rope.kind == "default":
+def _replace(rope: Rope, request: ScalingRequest) -> Rope:
+    """The trained rope scaled as requested. A context shorter than today's is refused where no
+    length was asked for: the factor counts from the trained context.
+    """
+    scaled = _scale(unscaled(rope), request)
+    if request.context is None and rope.original_context < scaled.context < rope.context:
         raise RopeConfigError(
-            f"the checkpoint reaches {rope.context} tokens from {rope.original_context} by its "
-            f"rope_theta "
-            f"{rope.theta:g}, and the trained one is not known; use --on-existing compose"
+            f"the checkpoint reaches {rope.context} tokens by {rope.kind}; {scaled.kind} in its "
+            f"place reaches {scaled.context} (from the trained {rope.original_context}): "
+            f"give --context {scaled.context} where that is meant, a larger factor, or "
+            f"--on-existing compose"
         )
-    if find_kind(rope.kind).static:
-        _refuse_unknown_trained(rope)
-    if rope.kind == "proportional":
-        parameters = replace(rope.parameters, factor=1.0)
-        return replace(rope, context=rope.original_context, parameters=parameters)
-    return replace(
-        rope, kind="default", context=rope.original_context, parameters=DefaultParameters()
-    )
+    return scaled
 
 
 def _compose(rope: Rope, request: ScalingRequest) -> Rope:
@@ -146,8 +145,8 @@ def _compose(rope: Rope, request: ScalingRequest) -> Rope:
         raise RopeConfigError(
             f"{rope.kind} has no single table to compose with; use --on-existing replace"
         )
-    bare = _bare(rope)
-    factor, context = _settle(request, _request_kind(request), trained=_reach(rope))
+    bare = bare_of(rope)
+    factor, context = _settle(request, _request_kind(request), trained=reach_of(rope))
     added_rope = _build(bare, request, factor=factor, context=round(bare.context * factor))
     added = solve(added_rope)
     if added.long_inv_freq is not None or not find_kind(added_rope.kind).static:
@@ -160,60 +159,32 @@ def _compose(rope: Rope, request: ScalingRequest) -> Rope:
         base_inv_freq=before.base_inv_freq,
         attention_factor=before.attention_factor * added.attention_factor,
     )
-    return as_longrope(replace(rope, context=context), frequencies=product)
-
-
-def _refuse_unknown_trained(rope: Rope) -> None:
-    """RopeConfigError for a scaled rope whose one length may be the trained or the extended one."""
-    known = rope.trained_known or find_kind(rope.kind).needs_original
-    if not known and rope.context == rope.original_context:
-        raise RopeConfigError(
-            f"the checkpoint is scaled ({rope.kind}) without saying its trained context; give "
-            f"--original-context"
-        )
-
-
-def _reach(rope: Rope) -> int:
-    """Tokens that the existing scaling reaches: by its factor, where the source still states the
-    trained length alone.
-    """
-    if rope.context != rope.original_context:
-        return rope.context
-    _refuse_unknown_trained(rope)
-    factor = getattr(rope.parameters, "factor", None)
-    if factor is None:
-        raise RopeConfigError(
-            f"the checkpoint is scaled ({rope.kind}) without saying how far it reaches; raise "
-            f"max_position_embeddings, or use --on-existing replace"
-        )
-    return round(rope.original_context * float(factor))
-
-
-def _bare(rope: Rope) -> Rope:
-    """The trained rope without its scaling, whatever that is."""
-    bare = Rope(
-        "default",
-        rope.theta,
-        rope.head_dim,
-        rope.original_context,
-        rope.original_context,
-        DefaultParameters(),
-    )
-    return replace(bare, partial_rotary_factor=rope.partial_rotary_factor)
+    kinds = (*(rope.composed or (rope.kind,)), added_rope.kind)
+    return replace(as_longrope(replace(rope, context=context), frequencies=product), composed=kinds)
 
 
 def _scale(rope: Rope, request: ScalingRequest) -> Rope:
+    if _shortens(rope, request):
+        context = _checks.whole("context", request.context)
+        return replace(rope, original_context=context, context=context)
     factor, context = _settle(request, _request_kind(request), trained=rope.original_context)
     return _build(rope, request, factor=factor, context=context)
 
 
+def _shortens(rope: Rope, request: ScalingRequest) -> bool:
+    """Whether a length alone was asked for, and the trained one holds it."""
+    alone = request.kind is None and request.huggingface is None and request.factor is None
+    context = request.context
+    return alone and isinstance(context, int) and 0 < context <= rope.original_context
+
+
 def _request_kind(request: ScalingRequest) -> str:
     if request.huggingface is None:
-        if request.kind is None:
+        if request.kind is None and (request.context is None or request.factor is not None):
             raise RopeConfigError(
                 "no scaling kind; pass --scaling KIND or --rope-parameters FILE.json"
             )
-        return find_kind(request.kind).name
+        return find_kind(request.kind or LENGTH_ALONE).name
     if request.kind is not None or request.parameters:
         raise RopeConfigError(
             "rope_parameters name their own kind and values; drop --scaling and --set"
@@ -282,7 +253,7 @@ def _build(rope: Rope, request: ScalingRequest, *, factor: float, context: int) 
     """The rope scaled by `factor` to `context` tokens; `rope` is unscaled."""
     if request.huggingface is not None:
         return build_from_huggingface(rope, request.huggingface, factor=factor, context=context)
-    kind = find_kind(str(request.kind))
+    kind = find_kind(request.kind or LENGTH_ALONE)
     parameters = kind.by_factor(rope, factor, request.parameters)
     scaled = replace(rope, kind=kind.name, context=context, parameters=parameters)
     validate(scaled)

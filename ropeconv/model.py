@@ -58,11 +58,12 @@ class Checkpoint:
     """Files that were recognised, headers read, nothing converted.
 
     format: the file format's name. files: text and tokenizer files by name, read when asked for.
-    metadata: a single file's key/value pairs, else empty. fingerprint: identifies content, not
-    place. loadable: whether transformers loads the path itself. wrapper: model_type of what the
-    text model lies in; left_out: what else the files hold -> how many tensors. renamed: how the
-    names of its tensors differ from those in the files, in words. unread: files in the folder with
-    other weights than these. base: the checkpoint under an adapter, whose folder is `path`.
+    metadata: a single file's key/value pairs, else empty. identify: () -> its fingerprint, which
+    reads some of every tensor. loadable: whether transformers loads the path itself. wrapper:
+    model_type of what the text model lies in; left_out: what else the files hold -> how many
+    tensors. renamed: how the names of its tensors differ from those in the files, in words. unread:
+    files in the folder with other weights than these. base: the checkpoint under an adapter, whose
+    folder is `path`. vouched: config keys that a user said have no bearing on logits.
     """
 
     path: Path
@@ -70,7 +71,7 @@ class Checkpoint:
     config: Mapping[str, Any]
     tensors: Mapping[str, Tensor]
     files: Mapping[str, Callable[[], bytes]]
-    fingerprint: str
+    identify: Callable[[], str]
     metadata: Mapping[str, Any] = field(default_factory=dict)
     loadable: bool = True
     wrapper: str | None = None
@@ -78,6 +79,12 @@ class Checkpoint:
     renamed: str = ""
     unread: tuple[str, ...] = ()
     base: Path | None = None
+    vouched: tuple[str, ...] = ()
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies content, not place."""
+        return self.identify()
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,9 @@ from ropeconv.errors import RopeConfigError
 from ropeconv.extend import ScalingRequest, extend_ropes
 from ropeconv.finding import Finding
 from ropeconv.model import Model
+from ropeconv.provenance import vouched_keys
 from ropeconv.rope.solve import is_scaled
-from ropeconv.sources.folder import open_checkpoint
+from ropeconv.sources.folder import open_checkpoint, refuse_family
 
 
 def prepare(
@@ -60,11 +61,13 @@ def prepare_with_findings(
     file = open_file(Path(source))
     findings = [] if file is None else examine_file(file, original_context=original_context)
     refuse_errors(findings)
+    refuse_family(source)
     checkpoint = open_checkpoint(source, original_context=original_context, base=base)
     if file is None:
         findings = examine_checkpoint(checkpoint, original_context=original_context)
         refuse_errors(findings)
-    model = scale(understand(checkpoint, original_context=original_context, ignore=ignore), request)
+    keys = vouched_keys(checkpoint.path, ignore)
+    model = scale(understand(checkpoint, original_context=original_context, ignore=keys), request)
     if request is not None:
         findings = _examine_scaled(model, file)
     return model, findings

@@ -106,14 +106,14 @@ def test_a_window_that_llama_cpp_ignores(
         "safetensors`, which keep the window"
     ) in told
     report(["gguf", str(wide), "--context", str(2 * L), "--dry-run"], capsys)
-    options: list[str]
-    for options in ([], ["--pi-factor", "4"]):
-        told = refused(["gguf", str(narrow), *options], capsys)
-        assert "; take `ropeconv onnx` or `ropeconv safetensors`, which keep the window" in told
-        for target in ("onnx", "safetensors"):
-            report(
-                [target, str(narrow), *options, "-o", str(tmp_path / "out"), "--dry-run"], capsys
-            )
+    told = refused(["gguf", str(narrow), "--pi-factor", "4"], capsys)
+    assert "; take `ropeconv onnx` or `ropeconv safetensors`, which keep the window" in told
+    assert f"give --context {L // 2} or less" in refused(["gguf", str(narrow)], capsys)
+    report(["gguf", str(narrow), "--context", str(L // 2), "--dry-run"], capsys)
+    out = ["-o", str(tmp_path / "out"), "--dry-run"]
+    for target in ("onnx", "safetensors"):
+        report([target, str(narrow), *out], capsys)
+        report([target, str(narrow), "--pi-factor", "4", *out], capsys)
 
 
 def test_a_window_on_every_layer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -230,16 +230,14 @@ def test_a_config_without_its_trained_length(
     source = with_config(
         model, tmp_path / "linear", rope_parameters=linear, max_position_embeddings=4 * L
     )
-    for existing in ("replace", "compose"):
-        command = ["gguf", str(source), "--pi-factor", "2", "--on-existing", existing, "--dry-run"]
+    for existing, factor in (("replace", "8"), ("compose", "2")):
+        scaling = ["--pi-factor", factor, "--on-existing", existing]
+        command = ["gguf", str(source), *scaling, "--dry-run"]
         assert "without saying its trained context; give --original-context" in refused(
             command, capsys
         )
         found = report([*command, "--original-context", str(L)], capsys)
-        assert (found["original_context"], found["context"]) == (
-            L,
-            2 * L if existing == "replace" else 8 * L,
-        )
+        assert (found["original_context"], found["context"]) == (L, 8 * L)
 
 
 # keys that change what layers attend to in other families, and nothing in transformers' llama

@@ -28,6 +28,7 @@ from ropeconv.arch.layers import SLIDING
 from ropeconv.errors import CannotExpress
 from ropeconv.model import Model
 from ropeconv.rope.build import find_kind
+from ropeconv.rope.solve import trained_in_doubt
 from ropeconv.rope.spec import Frequencies, Rope
 from ropeconv.target import Carried
 
@@ -84,7 +85,7 @@ def _common(model: Model, arch: Arch) -> list[KeyValue]:
     dimension = attention.head_dim if loader.whole_head else rotary_dim * loader.divided_by
     keys = [uint32("context_length", rope.context), uint32("rope.dimension_count", dimension)]
     scaled = rope.context != rope.original_context or rope.kind != "default"
-    if scaled or attention.temperature is not None:
+    if (scaled and not trained_in_doubt(rope)) or attention.temperature is not None:
         keys.append(uint32("rope.scaling.original_context_length", rope.original_context))
     sliding = model.ropes.get(SLIDING)
     if arch.loader.sliding == OWN_BASE and sliding is not None:
@@ -161,7 +162,7 @@ def _refusal(model: Model, bake: str, archs: list[Arch]) -> str:
         )
     tables = [known.name for known in architectures().values() if known.loader.has_tables]
     return (
-        f"llama.cpp's {name} cannot carry {rope.kind} scaling exactly{only}: its metadata gives "
+        f"llama.cpp's {name} cannot carry {rope.spoken} scaling exactly{only}: its metadata gives "
         f"other frequencies and its loader has no table for them (architectures that have: "
         f"{', '.join(tables)}); take --pi-factor, --ntk-factor or YaRN with default settings, or "
         f"another target"

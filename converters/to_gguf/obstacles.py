@@ -9,6 +9,7 @@ from ropeconv.arch.blocks import describe
 from ropeconv.arch.blocks.weight import Role
 from ropeconv.arch.layers import NO_ROPE
 from ropeconv.model import Model
+from ropeconv.rope.solve import is_scaled
 from ropeconv.rope.spec import Rope
 
 
@@ -37,9 +38,9 @@ def _window(model: Model, arch: Arch) -> str | None:
 
 
 def _within_window(rope: Rope, window: int) -> str:
-    """The advice that helps: a context is never made shorter than the trained one."""
+    """The advice that helps: within the window the file is exact."""
     elsewhere = "take `ropeconv onnx` or `ropeconv safetensors`, which keep the window"
-    if rope.original_context >= window:
+    if is_scaled(rope) and rope.original_context >= window:
         return elsewhere
     return f"give --context {window} or less, or {elsewhere}"
 

@@ -1,5 +1,5 @@
-"""Traps of a GGUF file's rotary keys and tables: G1 to G11, one function each, and the table of
-them.
+"""Traps of a GGUF file's rotary keys and tables: G1 to G11, G16 of its window, one function each,
+and the table of them.
 
 Traps of one architecture alone lie with it (`Arch.traps`: G6, G12 to G15). The effects are those of
 llama.cpp: load_hparams and get_rope_factors (src/llama-model.cpp), src/llama-context.cpp, and the
@@ -255,6 +255,25 @@ def _table_without_place(case: RotaryCase) -> Finding | None:
     )
 
 
+def _ignored_window(case: RotaryCase) -> Finding | None:
+    key = f"{case.arch}.attention.sliding_window"
+    window, context = case.metadata.get(key), case.context
+    known = architectures().get(case.arch)
+    if known is None or known.has_windows or not isinstance(window, int) or context is None:
+        return None
+    if not 0 < window < context:
+        return None
+    return Finding(
+        "G16",
+        ERROR,
+        f"{key} is {window}, below context_length {context}",
+        {"llama.cpp": f"attends past the window: other numbers than the model's from {window} on"},
+        f"lower context_length to {window}, within which the file is exact; or convert the model's "
+        f"own folder with `ropeconv onnx` or `ropeconv safetensors`, which keep the window",
+        change({case.context_key: window}),
+    )
+
+
 TRAPS: tuple[Callable[[RotaryCase], Finding | None], ...] = (
     _dead_keys,
     _stale_length,
@@ -266,4 +285,5 @@ TRAPS: tuple[Callable[[RotaryCase], Finding | None], ...] = (
     _no_base,
     _ignored_table,
     _table_without_place,
+    _ignored_window,
 )

@@ -11,7 +11,12 @@ import click
 
 from ropeconv import api
 from ropeconv.commands._fields import click_options, from_options
-from ropeconv.commands._options import base_option, scaling_options, scaling_request
+from ropeconv.commands._options import (
+    base_option,
+    scaling_options,
+    scaling_request,
+    vouching_option,
+)
 from ropeconv.commands._report import byte_progress, conversion_facts, show_conversion
 from ropeconv.target import Options
 
@@ -40,12 +45,7 @@ def make_command(target: Target) -> click.Command:
 def _reading_and_reporting(manual: Manual) -> Callable[[F], F]:
     """The options beside the target's own: what is read, where to, what is said of it."""
     options = (
-        click.option(
-            "--ignore-config-key",
-            multiple=True,
-            metavar="KEY",
-            help="A config key that you vouch has no bearing on logits.",
-        ),
+        vouching_option,
         click.option(
             "-o",
             "--output",

@@ -78,7 +78,8 @@ SCALING_OPTIONS = (
         "--context",
         type=int,
         metavar="N",
-        help="Target context in tokens: gives the factor; alone, by Position Interpolation.",
+        help="Target context in tokens: gives the factor; alone, by Position Interpolation, or, "
+        "where the trained context holds it, a shorter one without scaling.",
     ),
     click.option(
         "--original-context",
@@ -102,6 +103,16 @@ def base_option(command: F) -> F:
         "--base",
         metavar="SRC",
         help="The model under a LoRA adapter: folder or hub id. Default: the folder it names.",
+    )(command)
+
+
+def vouching_option(command: F) -> F:
+    """Add --ignore-config-key."""
+    return click.option(
+        "--ignore-config-key",
+        multiple=True,
+        metavar="KEY",
+        help="A config key that you vouch has no bearing on logits.",
     )(command)
 
 
@@ -138,7 +149,7 @@ def scaling_request(options: dict[str, Any]) -> ScalingRequest | None:
     if given:
         kind, factor = given[0]
     return ScalingRequest(
-        kind=kind or ("linear" if file is None else None),
+        kind=kind,
         factor=factor,
         context=context,
         parameters=parameters,

@@ -125,6 +125,7 @@ def conversion_facts(model: Model, emitted: Emitted, *, dry_run: bool) -> dict[s
         "renamed": model.checkpoint.renamed,
         "unread": list(model.checkpoint.unread),
         "base": None if model.checkpoint.base is None else str(model.checkpoint.base),
+        "vouched": list(model.checkpoint.vouched),
         "scaling": rope.kind,
         "original_context": rope.original_context,
         "context": rope.context,
@@ -217,6 +218,9 @@ def _conversion_rows(model: Model, emitted: Emitted, *, dry_run: bool) -> dict[s
         rows["names"] = f"read {model.checkpoint.renamed}"
     if model.checkpoint.unread:
         rows["not read"] = ", ".join(model.checkpoint.unread)
+    if model.checkpoint.vouched:
+        keys = ", ".join(model.checkpoint.vouched)
+        rows["vouched"] = f"{keys}, for having no bearing on logits"
     if model.checkpoint.base is not None:
         rows["base"] = f"{model.checkpoint.base}, with the adapter merged in"
     limits = emitted.details.get("tokenizer_limits", [])

@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ropeconv.commands._options import base_option, scaling_options, scaling_request
+from ropeconv.commands._options import (
+    base_option,
+    scaling_options,
+    scaling_request,
+    vouching_option,
+)
 from ropeconv.commands._report import wide_console
 from ropeconv.errors import RopeconvError
 
@@ -24,6 +29,7 @@ if TYPE_CHECKING:
 @click.argument("source")
 @base_option
 @scaling_options
+@vouching_option
 @click.option(
     "--fix", is_flag=True, help="Write a copy without the traps that were found; needs -o."
 )
@@ -62,6 +68,7 @@ def command(
     debug: bool,  # noqa: ARG001 - read by cli.main
     original_context: int | None,
     base: str | None,
+    ignore_config_key: tuple[str, ...],
     **scaling: Any,
 ) -> int:
     """Look at SOURCE: family, sizes, rotary embedding, bytes, what each target can carry, traps.
@@ -86,7 +93,9 @@ def command(
     from ropeconv.inspection.look import look
     from ropeconv.inspection.report import render, to_json
 
-    found = look(source, request, original_context=original_context, base=base)
+    found = look(
+        source, request, original_context=original_context, base=base, ignore=ignore_config_key
+    )
     if plot is not None:
         _draw(source, found, plot, force=force)
     if output is None:

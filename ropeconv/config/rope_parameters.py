@@ -20,7 +20,7 @@ from ropeconv.errors import RopeConfigError
 from ropeconv.rope import _checks
 from ropeconv.rope.build import find_kind
 from ropeconv.rope.huggingface import find_rope_type, parse_rope
-from ropeconv.rope.solve import validate
+from ropeconv.rope.solve import trained_in_doubt, validate
 from ropeconv.rope.spec import Rope, ScalingKind
 
 ORIGINAL = "original_max_position_embeddings"
@@ -100,7 +100,7 @@ def _contexts(
     )
     if argument is not None:
         _check_argument(argument, stated=stated, limit=limit)
-        if stated is None and argument == limit:
+        if argument == limit:
             limit = _reached(argument, values, kind)
         stated = argument
     if stated is None and kind.needs_original:
@@ -191,14 +191,6 @@ def _refuse_partial(ropes: Iterable[Rope | None]) -> None:
             )
 
 
-def _one_doubtful_length(rope: Rope) -> bool:
-    """Whether the source scales and gives one length, which may be the extended one: nothing
-    written states it as the trained one.
-    """
-    known = rope.trained_known or rope.context != rope.original_context
-    return not known and rope.kind != "default" and not find_kind(rope.kind).needs_original
-
-
 def write_rope_parameters(ropes: Mapping[str, Rope | None], *, nested: bool) -> dict[str, Any]:
     """The config.json keys from which transformers 5.23 computes the frequencies of `ropes`.
 
@@ -222,7 +214,7 @@ def write_rope_parameters(ropes: Mapping[str, Rope | None], *, nested: bool) -> 
     patch: dict[str, Any] = {"rope_parameters": _nest(spelled) if nested else _flatten(spelled)}
     patch["max_position_embeddings"] = main.context
     # Phi-3's class has a default of its own here and lets it override rope_parameters.
-    if find_kind(main.kind).static and not _one_doubtful_length(main):
+    if find_kind(main.kind).static and not trained_in_doubt(main):
         patch[ORIGINAL] = main.original_context
     return patch
 

@@ -73,7 +73,8 @@ def find_architecture(config: Mapping[str, Any]) -> Architecture:
         raise ConfigError("config.json has no model_type; is this a language model's folder?")
     refusal = unreachable(name, config)
     if refusal is None and name not in families:
-        refusal = unknown_name("model family", name, families)
+        # llava is no misspelt llama, nor bert an apertus: at 0.8 and below, names meet by chance
+        refusal = unknown_name("model family", name, families, alike=0.85)
     if refusal is not None:
         raise ConfigError(refusal)
     arch = families[name]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ropeconv.arch.family import Architecture
@@ -15,6 +16,9 @@ from ropeconv.config.sizes import check_keys, find_architecture, read_sizes
 from ropeconv.config.ties import same_table
 from ropeconv.errors import CheckpointError
 from ropeconv.model import Checkpoint, Model, Tensor
+
+# angles that older releases of transformers saved; every later one makes its own of the config
+BUFFERS = re.compile(r"(.+\.)?rotary_emb\.(inv_freq|cos_cached|sin_cached)")
 
 
 def understand(
@@ -40,7 +44,14 @@ def understand(
     )
     checkpoint = with_plain_names(checkpoint, stack)
     weights = account(checkpoint.tensors, arch, stack)
+    checkpoint = replace(checkpoint, vouched=_vouched(config, ignore))
     return Model(arch, sizes, stack, ropes, weights, checkpoint)
+
+
+def _vouched(config: Mapping[str, Any], ignore: Collection[str]) -> tuple[str, ...]:
+    """The keys to ignore that are there."""
+    inside = [config[key] for key in ROPE_DICTS if isinstance(config.get(key), Mapping)]
+    return tuple(sorted(key for key in set(ignore) if any(key in d for d in (config, *inside))))
 
 
 def stack_of(config: Mapping[str, Any]) -> Stack:
@@ -68,7 +79,7 @@ def account(tensors: Mapping[str, Tensor], arch: Architecture, stack: Stack) -> 
     wanted = stack.places()
     missing = [name for name in wanted if name not in tensors]
     if missing:
-        raise _incomplete(missing, tensors, wanted=len(wanted))
+        raise _incomplete(missing, tensors, stack, wanted=len(wanted))
     for name, place in wanted.items():
         shape = place.weight.shape
         if tuple(tensors[name].shape) != shape:
@@ -76,7 +87,7 @@ def account(tensors: Mapping[str, Tensor], arch: Architecture, stack: Stack) -> 
                 f"tensor {name} has shape {tuple(tensors[name].shape)}, config.json says {shape}"
             )
         _check_dtype(name, tensors[name])
-    drops = [_pattern(template) for template in arch.drops]
+    drops = [BUFFERS, *(_pattern(template) for template in arch.drops)]
     if stack.tied:
         _check_tie(tensors, stack)
         drops.append(_pattern(stack.head.output.weight.template))
@@ -86,17 +97,19 @@ def account(tensors: Mapping[str, Tensor], arch: Architecture, stack: Stack) -> 
         if name not in wanted and not any(drop.fullmatch(name) for drop in drops)
     ]
     if stray:
+        count = f"{len(stray)} tensors" if len(stray) > 1 else "1 tensor"
         raise CheckpointError(
-            f"{len(stray)} tensors that {arch.name} has no place for: "
-            f"{', '.join(sorted(stray)[:4])}"
+            f"{count} that {arch.name} has no place for: {', '.join(sorted(stray)[:4])}"
         )
     return wanted
 
 
 def _incomplete(
-    missing: Sequence[str], tensors: Mapping[str, Tensor], *, wanted: int
+    missing: Sequence[str], tensors: Mapping[str, Tensor], stack: Stack, *, wanted: int
 ) -> CheckpointError:
-    """What is missing; or that quantised numbers are in its place."""
+    """What is missing; or that quantised numbers are in its place; or that head and embedding may
+    be one.
+    """
     stem = missing[0].removesuffix("weight")
     others = (name for name in tensors if name.startswith(stem) and name != f"{stem}bias")
     instead = None if stem == missing[0] else next(others, None)
@@ -104,6 +117,11 @@ def _incomplete(
         return CheckpointError(
             f"tensor {missing[0]} is missing, and {instead} is there: quantised weights; convert "
             f"the unquantised checkpoint instead"
+        )
+    if list(missing) == [stack.head.output.weight.template]:
+        return CheckpointError(
+            f"tensor {missing[0]} is missing, and config.json ties it to no embedding: set "
+            f"tie_word_embeddings to true where the two are one; else the head was not saved"
         )
     return CheckpointError(
         f"tensor {missing[0]} is missing ({len(missing)} of {wanted}); is the checkpoint complete?"

@@ -16,7 +16,7 @@ from ropeconv.arch.family import Architecture
 from ropeconv.arch.layers import LAYER_KEYS
 from ropeconv.arch.wrapper import PART_KEYS, Wrapper
 from ropeconv.config.rope_parameters import ROPE_DICTS
-from ropeconv.config.sizes import IGNORED, READ_ELSEWHERE
+from ropeconv.config.sizes import IGNORED, READ_ELSEWHERE, find_architecture
 from ropeconv.config.ties import same_table
 from ropeconv.errors import CheckpointError, ConfigError
 from ropeconv.model import Checkpoint, Tensor
@@ -47,6 +47,14 @@ def text_checkpoint(checkpoint: Checkpoint) -> Checkpoint:
     wrapper = registry.wrappers().get(str(checkpoint.config.get("model_type")))
     text = checkpoint if wrapper is None else _unwrap(checkpoint, wrapper)
     return _without_mtp(text)
+
+
+def refuse_uncovered(config: Mapping[str, Any]) -> None:
+    """ConfigError for a config.json of a family that is neither covered nor wrapped around one that
+    is.
+    """
+    wrapper = registry.wrappers().get(str(config.get("model_type")))
+    find_architecture(config if wrapper is None else _text_config(config, wrapper, {}))
 
 
 def _unwrap(checkpoint: Checkpoint, wrapper: Wrapper) -> Checkpoint:

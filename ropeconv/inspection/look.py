@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from ropeconv.inspection.facts import frequency_facts, model_facts, weight_bytes
 from ropeconv.inspection.methods import FACTOR, carry_table
 from ropeconv.model import Checkpoint, Model
 from ropeconv.prepare import scale
-from ropeconv.provenance import read_folder_origin
+from ropeconv.provenance import read_folder_origin, vouched_keys
 from ropeconv.sources.folder import open_checkpoint
 from ropeconv.target import Target
 
@@ -51,11 +51,12 @@ def look(
     *,
     original_context: int | None = None,
     base: str | Path | None = None,
+    ignore: Collection[str] = (),
 ) -> Look:
     """A checkpoint folder, a GGUF file, a hub id, or an artefact of any target; headers only.
 
     request: a scaling to show the source with. base: the model under an adapter.
-    Raises RopeconvError for what is none of these.
+    ignore: config keys that the user vouches for. Raises RopeconvError for what is none of these.
     """
     path = Path(source)
     other = _other_artefact(path)
@@ -72,7 +73,12 @@ def look(
     if file is None:
         findings = examine_checkpoint(checkpoint, original_context=original_context)
     return _look_at_checkpoint(
-        str(source), checkpoint, findings, request, original_context=original_context
+        str(source),
+        checkpoint,
+        findings,
+        request,
+        original_context=original_context,
+        ignore=ignore,
     )
 
 
@@ -83,6 +89,7 @@ def _look_at_checkpoint(
     request: ScalingRequest | None,
     *,
     original_context: int | None,
+    ignore: Collection[str],
 ) -> Look:
     """Its model as `request` scales it; its family and bytes where it cannot be understood."""
     facts: dict[str, Any] = {
@@ -94,7 +101,8 @@ def _look_at_checkpoint(
         "provenance": _provenance(checkpoint.path),
     }
     try:
-        model = understand(checkpoint, original_context=original_context)
+        keys = vouched_keys(checkpoint.path, ignore)
+        model = understand(checkpoint, original_context=original_context, ignore=keys)
     except RopeconvError as error:
         config = checkpoint.config
         reason = unreachable(str(config.get("model_type")), config) or str(error)
@@ -104,7 +112,7 @@ def _look_at_checkpoint(
     scaled = scale(model, request)
     reach = scaled.main_rope.context / scaled.main_rope.original_context
     table = carry_table(model, factor=reach if reach > 1 else FACTOR)
-    facts |= model_facts(scaled) | {"carries": table}
+    facts |= model_facts(scaled) | {"carries": table, "vouched": list(model.checkpoint.vouched)}
     return Look(source, facts, findings, model, scaled)
 
 

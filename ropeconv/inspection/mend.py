@@ -175,7 +175,7 @@ def _mend_file(
     if intent is not None:
         checkpoint = replace(checkpoint, config=_with_intent(checkpoint.config, intent))
     own = _fingerprint(reader, path, checkpoint)
-    model = understand(replace(checkpoint, fingerprint=own))
+    model = understand(replace(checkpoint, identify=lambda: own))
     emitted = target.emit(model, out, options=target.options(force=force))
     written = emitted.files[0]
     return Mended(

@@ -74,6 +74,8 @@ def _lines(look: Look) -> dict[str, str]:
         lines["not read"] = ", ".join(facts["unread"])
     if facts.get("base"):
         lines["base"] = facts["base"]
+    if facts.get("vouched"):
+        lines["vouched"] = f"{', '.join(facts['vouched'])}, for having no bearing on logits"
     if "context" in facts:
         lines["context"] = f"{facts['original_context']} trained, {facts['context']} now (tokens)"
     for layer, rope in (facts.get("rope") or {}).items():

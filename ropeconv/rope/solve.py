@@ -63,3 +63,11 @@ def is_scaled(rope: Rope) -> bool:
     turning = found.inv_freq != 0.0
     same = np.allclose(found.rho[turning], 1.0, rtol=1e-12, atol=0.0)
     return found.long_inv_freq is not None or found.attention_factor != 1.0 or not same
+
+
+def trained_in_doubt(rope: Rope) -> bool:
+    """Whether the source scales and gives one length, which may be the trained or the extended one:
+    nothing written states it as the trained one.
+    """
+    known = rope.trained_known or rope.context != rope.original_context
+    return not known and rope.kind != "default" and not find_kind(rope.kind).needs_original

@@ -26,7 +26,8 @@ class Rope:
 
     `parameters` is an instance of the dataclass that the scaling kind declares (see
     `ScalingKind.parameters`). trained_known: whether original_context was said as such, by the
-    source or the user, and is not just the one length that there is.
+    source or the user, and is not just the one length that there is. composed: the kinds that were
+    multiplied into this one, in order.
     """
 
     kind: str
@@ -37,6 +38,12 @@ class Rope:
     parameters: Any
     partial_rotary_factor: float = 1.0
     trained_known: bool = field(default=False, compare=False)
+    composed: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def spoken(self) -> str:
+        """Its kind, or those that the user composed."""
+        return " composed with ".join(self.composed) or self.kind
 
     @property
     def rotary_dim(self) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from pathlib import Path
 
 from ropeconv import registry
@@ -63,13 +64,13 @@ def merge_adapter(
     config: AdapterConfig,
     tensors: Mapping[str, Tensor],
     files: Mapping[str, Callable[[], bytes]],
-    fingerprint: str,
+    identify: Callable[[], str],
 ) -> Checkpoint:
     """`base` with the adapter in `folder` merged in; tensors stay lazy, and those that it changes
     are float32.
 
-    tensors: the adapter's own; files: its text files; fingerprint: of both. Raises CheckpointError
-    for whatever cannot be merged exactly.
+    tensors: the adapter's own; files: its text files; identify: () -> its fingerprint. Raises
+    CheckpointError for whatever cannot be merged exactly.
     """
     _refuse_base(base, folder)
     stack = stack_of(base.config)
@@ -88,11 +89,15 @@ def merge_adapter(
         config=model_config,
         tensors={**base_tensors, **merged},
         files=_files(base.files, files),
-        fingerprint=hashlib.sha256(f"{base.fingerprint} {fingerprint}".encode()).hexdigest(),
+        identify=cache(partial(_fingerprint_of_both, base.identify, identify)),
         loadable=False,
         left_out={**base.left_out, **found.left_out},
         base=base.path,
     )
+
+
+def _fingerprint_of_both(base: Callable[[], str], adapter: Callable[[], str]) -> str:
+    return hashlib.sha256(f"{base()} {adapter()}".encode()).hexdigest()
 
 
 def _refuse_base(base: Checkpoint, folder: Path) -> None:

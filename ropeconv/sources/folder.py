@@ -8,12 +8,12 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from ropeconv import registry
-from ropeconv.config.wrapper import text_checkpoint
+from ropeconv.config.wrapper import refuse_uncovered, text_checkpoint
 from ropeconv.errors import CheckpointError
 from ropeconv.kit.door import check_place, parse_json, read_file
 from ropeconv.model import Checkpoint, Tensor
@@ -22,7 +22,13 @@ from ropeconv.sources.adapter_config import AdapterConfig, read_adapter_config
 from ropeconv.sources.pytorch import open_torch
 from ropeconv.sources.quantised._open import dequantised
 from ropeconv.sources.safetensors import open_safetensors, scattered
-from ropeconv.sources.unread import ADAPTER_CONFIG, ADAPTER_WEIGHTS, is_adapter, unread_files
+from ropeconv.sources.unread import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    CONFIG,
+    is_adapter,
+    unread_files,
+)
 
 # Every text file that belongs to a checkpoint's tokenizer or generation; read only when a converter
 # asks.
@@ -44,6 +50,7 @@ WEIGHTS: tuple[tuple[str, str, Callable[[Path], dict[str, Tensor]]], ...] = (
 )
 # weights that LongLoRA trains whole, under the base model's own names
 TRAINED_WHOLE = "trainable_params.bin"
+LONGEST_NAME = 255  # bytes that a file system takes
 ROW_BYTES = 4096  # of a row, in a fingerprint
 HUB_PATTERNS = [
     "*.json",
@@ -87,6 +94,15 @@ def open_checkpoint(
     return _open_folder(path)
 
 
+def refuse_family(source: str | Path) -> None:
+    """ConfigError for a folder whose config.json names a family that is not covered: nothing else
+    of it is read.
+    """
+    config = Path(source) / CONFIG
+    if config.is_file() and not is_adapter(Path(source)):
+        refuse_uncovered(read_json(config, missing="not a checkpoint folder"))
+
+
 def _no_adapter(path: Path) -> CheckpointError:
     return CheckpointError(f"{path}: --base belongs to an adapter, and this is none; leave it out")
 
@@ -95,17 +111,18 @@ def _open_file(path: Path, *, original_context: int | None) -> Checkpoint:
     for target in registry.targets().values():
         if target.reader is not None and target.recognizes(path):
             opened = target.reader.open_checkpoint(path)
-            own = fingerprint(opened.config, opened.tensors)  # of the file, whatever a user adds
+            # of the file, whatever a user adds
+            own = cache(partial(fingerprint, opened.config, opened.tensors))
             if original_context is not None:
                 opened = target.reader.open_checkpoint(path, original_context=original_context)
-            return replace(opened, fingerprint=own)
+            return replace(opened, identify=own)
     raise CheckpointError(
         f"{path}: not a checkpoint file that ropeconv reads (GGUF); for safetensors give the folder"
     )
 
 
 def _open_folder(folder: Path) -> Checkpoint:
-    config = read_json(folder / "config.json", missing="not a checkpoint folder")
+    config = read_json(folder / CONFIG, missing="not a checkpoint folder")
     form, names, tensors = _open_weights(folder)
     whole = Checkpoint(
         path=folder,
@@ -113,7 +130,7 @@ def _open_folder(folder: Path) -> Checkpoint:
         config=config,
         tensors=tensors,
         files=_text_files(folder),
-        fingerprint=fingerprint(config, tensors),
+        identify=cache(partial(fingerprint, config, tensors)),
         unread=unread_files(folder, names),
     )
     return text_checkpoint(dequantised(whole))
@@ -134,7 +151,7 @@ def _open_adapter(folder: Path, base: str | Path | None) -> Checkpoint:
         config=config,
         tensors=tensors,
         files=_text_files(folder),
-        fingerprint=fingerprint(stated, tensors),
+        identify=cache(partial(fingerprint, stated, tensors)),
     )
     return replace(merged, unread=unread)
 
@@ -208,6 +225,10 @@ def _download(source: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
+        # a family that is not covered costs one small file
+        first = Path(snapshot_download(source, allow_patterns=[CONFIG]))
+        if (first / CONFIG).exists():
+            refuse_uncovered(read_json(first / CONFIG, missing="not a checkpoint folder"))
         return Path(snapshot_download(source, allow_patterns=HUB_PATTERNS))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise CheckpointError(
@@ -263,7 +284,7 @@ def shard_names(index: Path) -> list[str]:
             f"{index}: not a shard index (no readable weight_map); download it again"
         ) from error
     for name in names:
-        if not isinstance(name, str) or Path(name).name != name or name in {"", ".", ".."}:
+        if Path(name).name != name or name in {"", ".", ".."} or len(name.encode()) > LONGEST_NAME:
             raise CheckpointError(
                 f"{index}: shard {name!r} is not a file name inside the folder; mend the index"
             )

@@ -65,7 +65,7 @@ def open_checkpoint(
         config=config,
         tensors=view,
         files=LazyFiles(metadata) if "tokenizer.ggml.tokens" in metadata else {},
-        fingerprint="",
+        identify=str,
         metadata=metadata,
         loadable=False,
     )

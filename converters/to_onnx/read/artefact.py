@@ -118,7 +118,7 @@ def _context(config: Mapping[str, Any], folder: Folder) -> int:
 def _checkpoint(folder: Folder, config: Mapping[str, Any], stack: Stack) -> Checkpoint:
     offsets = {name: place.weight.offset for name, place in stack.places().items()}
     tensors = read_tensors(folder, offsets)
-    return Checkpoint(folder.folder, "onnx", config, tensors, {}, fingerprint="", loadable=False)
+    return Checkpoint(folder.folder, "onnx", config, tensors, {}, identify=str, loadable=False)
 
 
 def _stated(checkpoint: Checkpoint) -> Mapping[str, Rope | None]:
