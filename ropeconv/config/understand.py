@@ -94,7 +94,9 @@ def account(tensors: Mapping[str, Tensor], arch: Architecture, stack: Stack) -> 
     stray = [
         name
         for name in tensors
-        if name not in wanted and not any(drop.fullmatch(name) for drop in drops)
+        if name not in wanted
+        and not any(drop.fullmatch(name) for drop in drops)
+        and not _adds_nothing(name, tensors[name], wanted)
     ]
     if stray:
         count = f"{len(stray)} tensors" if len(stray) > 1 else "1 tensor"
@@ -102,6 +104,14 @@ def account(tensors: Mapping[str, Tensor], arch: Architecture, stack: Stack) -> 
             f"{count} that {arch.name} has no place for: {', '.join(sorted(stray)[:4])}"
         )
     return wanted
+
+
+def _adds_nothing(name: str, tensor: Tensor, wanted: Collection[str]) -> bool:
+    """Whether it is a bias of zeros, which AutoGPTQ of 2023 saved for layers that have none."""
+    if not name.endswith(".bias") or name.removesuffix("bias") + "weight" not in wanted:
+        return False
+    _check_dtype(name, tensor)
+    return len(tensor.shape) == 1 and not tensor.rows(0, tensor.shape[0]).any()
 
 
 def _incomplete(

@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from ropeconv.arch.stack import Stack
+from ropeconv.kit.float_types import BYTES
 from ropeconv.model import Model, Tensor, row_count
 from ropeconv.rope.spec import Frequencies, Rope
 
@@ -103,7 +105,8 @@ def weight_bytes(tensors: Mapping[str, Tensor]) -> dict[str, int]:
     """Storage type -> bytes."""
     found: dict[str, int] = {}
     for tensor in tensors.values():
-        size = row_count(tensor.shape) * tensor.raw_rows(0, 1).nbytes
+        row = BYTES.get(tensor.dtype, 0) * prod(tensor.shape[1:])  # a row in blocks is asked for
+        size = row_count(tensor.shape) * (row or tensor.raw_rows(0, 1).nbytes)
         found[tensor.dtype] = found.get(tensor.dtype, 0) + size
     return dict(sorted(found.items(), key=lambda item: -item[1]))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -21,7 +20,7 @@ KEYS = ("quantization_config", "compression_config")
 INSIDE = "text_config"
 METHOD = "quant_method"
 ACTIVATIONS = "scales of activations"
-WEIGHT = re.compile(r"(.+?)\.(weight\..+)")
+WEIGHT = ".weight."  # what lies below a weight belongs to it
 
 
 def formats() -> Mapping[str, Format]:
@@ -75,9 +74,8 @@ def _modules(tensors: Mapping[str, Tensor]) -> Iterator[Module]:
     """Tensors by module, in order."""
     parts: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
-        match = WEIGHT.fullmatch(name)
-        stem, leaf = (match[1], match[2]) if match else name.rpartition(".")[::2]
-        parts.setdefault(stem, {})[leaf] = tensor
+        end = name.find(WEIGHT) if WEIGHT in name else name.rfind(".")
+        parts.setdefault(name[: max(end, 0)], {})[name[end + 1 :]] = tensor
     return (Module(stem, leaves) for stem, leaves in parts.items())
 
 

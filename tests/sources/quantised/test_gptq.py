@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from ropeconv.prepare import prepare
 from ropeconv.sources.folder import open_checkpoint
 from ropeconv.sources.quantised import gptq
 from tests.sources.quantised import folders
@@ -150,6 +151,18 @@ def test_gptq_of_2023(source: Path, tmp_path: Path, capsys: Any) -> None:
     folders.check_refused(folder, "quantize_config.json: has rotation", capsys)
     (folder / "quantize_config.json").write_text("{")
     folders.check_refused(folder, "quantize_config.json: not readable as JSON", capsys)
+
+
+def test_biases_of_zeros_that_the_family_has_not(source: Path, tmp_path: Path, capsys: Any) -> None:
+    def pack(stem: str, weight: torch.Tensor, generator: torch.Generator) -> Any:
+        parts, meant = gptq_pack(4)(stem, weight, generator)
+        return parts | {"bias": torch.zeros(len(weight), dtype=torch.float16)}, meant
+
+    folder = tmp_path / "quantised"
+    folders.write(source, folder, pack, settings=says(4))
+    prepare(folder, None)
+    folders.change("up_proj.bias", lambda bias: bias + 1e-3)(folder)
+    folders.check_refused(folder, "2 tensors that llama has no place for", capsys)
 
 
 @pytest.mark.torch
