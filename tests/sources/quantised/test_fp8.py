@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 import torch
 
+from ropeconv.prepare import prepare
 from ropeconv.sources.folder import open_checkpoint
 from ropeconv.sources.quantised import fp8
 from tests.command_line import run
+from tests.sources import wrapper_models
 from tests.sources.quantised import folders
 
 BLOCK = [24, 40]  # neither divides 64, so that blocks at the edges are cut
@@ -129,6 +131,33 @@ def test_conversion_and_proof(
     pack, settings = KINDS["blocks"]
     meant = folders.write(source, tmp_path / "fp8", pack, settings=settings)
     folders.check_proof(tmp_path / "fp8", meant, target, tmp_path, monkeypatch)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("inside", [False, True])
+def test_the_text_model_in_a_wrapper(*, inside: bool, tmp_path: Path) -> None:
+    """Settings beside text_config or in it; the vision model is not quantised."""
+    wrapped = wrapper_models.save(tmp_path / "wrapped", "mistral3 of ministral3")
+    pack, settings = KINDS["blocks"]
+    of_text = lambda name: "language_model" in name and folders.is_linear(name)  # noqa: E731
+    meant = folders.write(wrapped, tmp_path / "fp8", pack, settings=settings, quantised=of_text)
+    if inside:
+        wrapper_models.edit_config(
+            tmp_path / "fp8",
+            lambda config: {
+                key: value | {"quantization_config": settings} if key == "text_config" else value
+                for key, value in config.items()
+                if key != "quantization_config"
+            },
+        )
+    opened = open_checkpoint(tmp_path / "fp8")
+    assert "quantization_config" not in opened.config
+    name = "model.layers.1.mlp.down_proj.weight"
+    (own,) = (
+        meant[long] for long in meant if of_text(long) and long.endswith("1.mlp.down_proj.weight")
+    )
+    assert torch.equal(folders.read(opened, name), own)
+    prepare(tmp_path / "fp8", None)
 
 
 def test_what_is_said_of_it(source: Path, tmp_path: Path, capsys: Any) -> None:
