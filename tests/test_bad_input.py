@@ -156,7 +156,7 @@ SOURCES: dict[str, tuple[Callable[[Path], object], str]] = {
     "vocabulary mismatch": (bigger_vocabulary, "384"),
     "unknown family": (
         lambda p: edit_json(p.with_name("config.json"), model_type="qwen-2"),
-        "no model family 'qwen-2'; near: qwen2, qwen3, qwen3_moe; known: apertus, arcee",
+        "no model family 'qwen-2'; near: qwen2; known: apertus, arcee",
     ),
     "another class": (
         lambda p: edit_json(

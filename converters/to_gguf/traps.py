@@ -259,9 +259,9 @@ def _ignored_window(case: RotaryCase) -> Finding | None:
     key = f"{case.arch}.attention.sliding_window"
     window, context = case.metadata.get(key), case.context
     known = architectures().get(case.arch)
-    if known is None or known.has_windows or not isinstance(window, int) or context is None:
+    if known is None or known.loader.sliding is not None or context is None:
         return None
-    if not 0 < window < context:
+    if not isinstance(window, int) or not 0 < window < context:
         return None
     return Finding(
         "G16",

@@ -210,7 +210,7 @@ NORM = "language_model.model.norm.weight"
 REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
     "a tensor of no part": (
         lambda path: add_tensor(path, "adapter.weight", like=NORM),
-        "1 tensors that gemma3_text has no place for: adapter.weight",
+        "1 tensor that gemma3_text has no place for: adapter.weight",
     ),
     "a tensor under two names": (
         lambda path: add_tensor(path, "model.language_model.norm.weight", like=NORM),

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -150,11 +151,10 @@ def test_existing_scaling_is_replaced_or_composed(llama: Path, tmp_path: Path) -
     convert(llama, tmp_path / "x4")
     with pytest.raises(RopeconvError, match="scaled already"):
         convert(tmp_path / "x4", tmp_path / "no")
-    convert(
-        tmp_path / "x4",
-        tmp_path / "x2",
-        ScalingRequest(kind="linear", factor=2, on_existing="replace"),
-    )
+    shorter = ScalingRequest(kind="linear", factor=2, on_existing="replace")
+    with pytest.raises(RopeconvError, match=f"give --context {2 * L}"):
+        convert(tmp_path / "x4", tmp_path / "no", shorter)
+    convert(tmp_path / "x4", tmp_path / "x2", replace(shorter, context=2 * L))
     convert(
         tmp_path / "x4",
         tmp_path / "x8",
