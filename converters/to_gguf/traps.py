@@ -15,6 +15,7 @@ from typing import Any
 from converters.to_gguf.archs import architectures
 from converters.to_gguf.rope.case import SEEN, RotaryCase, change
 from converters.to_gguf.rope.loader import FREQS, LONG, SCALING_TYPES, SHORT, TABLES
+from converters.to_gguf.rope.settings import count_layers
 from ropeconv.artefact import Raw
 from ropeconv.finding import ERROR, INTENT, NOTE, WARNING, Finding
 
@@ -259,8 +260,12 @@ def _ignored_window(case: RotaryCase) -> Finding | None:
     key = f"{case.arch}.attention.sliding_window"
     window, context = case.metadata.get(key), case.context
     known = architectures().get(case.arch)
-    if known is None or known.loader.sliding is not None or context is None:
+    count = case.metadata.get(f"{case.arch}.block_count")
+    if known is None or known.has_windows or context is None or not isinstance(count, int):
         return None
+    windowed = case.metadata.get(f"{case.arch}.attention.sliding_window_pattern", True)
+    if isinstance(windowed, list) and not any(windowed[: count_layers(case.metadata)]):
+        return None  # the window of a spare layer, which its loader asks for
     if not isinstance(window, int) or not 0 < window < context:
         return None
     return Finding(
