@@ -26,7 +26,10 @@ def stated(settings: Settings, key: str) -> set[Any]:
         for pattern, values in apart.items():
             _check_apart(settings, f"{place} {pattern}", values)
             found.append(values.get(key))
-    return {value for value in found if isinstance(value, int | str)}
+    wrong = [value for value in found if value is not None and not isinstance(value, int)]
+    if wrong:
+        raise settings.error(f"{key} is {wrong[0]!r}, which is no integer and no truth value")
+    return {value for value in found if value is not None}
 
 
 def _check_apart(settings: Settings, where: str, values: Any) -> None:
@@ -53,7 +56,7 @@ def find_group(module: Module, settings: Settings, *, inputs: int, groups: int) 
     if groups == 1 and fits:
         return inputs
     if len(fits) != 1:
-        listed = ", ".join(map(str, sorted(map(str, stated(settings, "group_size"))))) or "missing"
+        listed = ", ".join(sorted(map(str, stated(settings, "group_size")))) or "missing"
         raise settings.error(
             f"group_size is {listed}, and {module.stem} has {groups} groups of {inputs} inputs"
         )

@@ -42,6 +42,9 @@ def dequantised(checkpoint: Checkpoint) -> Checkpoint:
     settings.check_keys({METHOD: ANYTHING, **form.keys}, of=form.name, free=form.free)
     if form.check is not None:
         form.check(settings)
+    empty = next((name for name, one in checkpoint.tensors.items() if 0 in one.shape), None)
+    if empty is not None:
+        raise CheckpointError(f"tensor {empty} has no numbers; download the checkpoint again")
     tensors: dict[str, Tensor] = {}
     taken = 0
     for module in _modules(checkpoint.tensors):
@@ -139,7 +142,7 @@ def _find(values: Mapping[str, Any], where: str) -> Format:
     """The format that the settings name."""
     method = values.get(METHOD)
     known = {name: form for form in formats().values() for name in form.methods}
-    if method in known:
+    if isinstance(method, str) and method in known:
         return known[method]
     if method is None:
         fits = [form for form in formats().values() if form.bare is not None and form.bare(values)]

@@ -26,8 +26,8 @@ from ropeconv.sources.quantised._format import (
     Settings,
     Taken,
 )
-from ropeconv.sources.quantised._grouped import FLOAT_TYPES, INTEGER_TYPES, WORD
-from ropeconv.sources.quantised._scaled import Grid, Scaled, block_of
+from ropeconv.sources.quantised._grouped import ALL, FLOAT_TYPES, INTEGER_TYPES, WORD
+from ropeconv.sources.quantised._scaled import Grid, Scaled
 
 FORMATS = ("pack-quantized", "int-quantized", "float-quantized", "naive-quantized")
 DENSE = "dense"
@@ -84,6 +84,11 @@ def take(module: Module, settings: Settings) -> Taken | None:
     scale = module.need(SCALE, beside="weight", types=FLOAT_TYPES)
     if len(base.shape) != 2:
         raise settings.error(f"{module.stem}.weight has {len(base.shape)} axes, not 2")
+    kind = "int" if base.dtype == "I8" else "float"
+    if not any(scheme.get("type", "int") == kind for scheme in schemes):
+        raise settings.error(
+            f"{module.stem}.weight is stored as {base.dtype}, and no type is {kind}"
+        )
     shape = (base.shape[0], base.shape[1])
     block = _block(module, shape, schemes)
     _need_zeros(module, schemes, beside="weight")
@@ -101,17 +106,19 @@ def _take_packed(
 ) -> Taken | None:
     base = module.need(PACKED, beside=SCALE, types=INTEGER_TYPES)
     scale = module.need(SCALE, beside=PACKED, types=FLOAT_TYPES)
-    stated = whole(module.need(SHAPE, beside=PACKED, types=("I64", "I32"))).tolist()
-    if len(base.shape) != 2 or len(stated) != 2 or stated[0] != base.shape[0]:
+    size = module.need(SHAPE, beside=PACKED, types=("I64", "I32"))
+    module.check_shape(SHAPE, (2,))
+    stated = whole(size).tolist()
+    if len(base.shape) != 2 or stated[0] != base.shape[0] or stated[1] < 1:
         raise settings.error(f"{module.stem}.{PACKED} of shape {base.shape} holds no {stated}")
     if "weight_g_idx" in module.parts:
         raise settings.error(f"{module.stem}.weight_g_idx is an order of inputs, which is not read")
     shape = (stated[0], stated[1])
-    known = {one.get("num_bits") for one in schemes if one.get("type") == "int"}
+    known = {one.get("num_bits") for one in schemes if one.get("type", "int") == "int"}
     fits = [bits for bits in BITS if -(-shape[1] * bits // WORD) == base.shape[1]]
     bits = next((bits for bits in fits if bits in known), None)
     if bits is None or len(known.intersection(fits)) > 1:
-        listed = ", ".join(map(str, sorted(map(str, known))))
+        listed = ", ".join(sorted(map(str, known)))
         raise settings.error(
             f"num_bits is {listed}, and {module.stem}.{PACKED} of shape {base.shape} holds {stated}"
         )
@@ -134,27 +141,34 @@ def _block(
     module: Module, shape: tuple[int, int], schemes: Sequence[Mapping[str, Any]]
 ) -> tuple[int, int]:
     """(rows, columns) that share a scale: what fits the tensor of scales, by a stated scheme."""
-    grid = tuple(module.parts[SCALE].shape)
-    sizes = {_stated_block(scheme) for scheme in schemes}
-    fits = {block_of(shape, grid, size) for size in sizes} - {None}
-    if len(fits) != 1:
-        raise module.shape_error(SCALE, *(_grid(shape, size) for size in sizes))
-    (block,) = fits
-    assert block is not None
-    return block
+    grids: dict[tuple[int, ...], tuple[int, int]] = {}
+    for scheme in schemes:
+        grids |= _grids(shape, scheme)
+    module.check_shape(SCALE, *grids)
+    return grids[tuple(module.parts[SCALE].shape)]
 
 
-def _stated_block(scheme: Mapping[str, Any]) -> tuple[int, int] | None:
-    if scheme.get("strategy") == "block":
-        high, wide = scheme["block_structure"]
-        return high, wide
+def _grids(
+    shape: tuple[int, int], scheme: Mapping[str, Any]
+) -> dict[tuple[int, ...], tuple[int, int]]:
+    """Shapes that a scheme's scales may have -> what one number stands for."""
+    rows, columns = shape
+    strategy = _strategy(scheme)
+    if strategy == "tensor":
+        return dict.fromkeys([(), (1,), (1, 1)], shape)
+    if strategy == "channel":
+        return dict.fromkeys([(rows, 1), (rows,)], (1, columns))
+    high, wide = scheme["block_structure"] if strategy == "block" else (1, scheme["group_size"])
+    return {(-(-rows // high), -(-columns // wide)): (min(high, rows), min(wide, columns))}
+
+
+def _strategy(scheme: Mapping[str, Any]) -> str:
+    """As stated, or as the library concludes from the size of groups."""
+    stated = scheme.get("strategy")
+    by_size = {None: "tensor", ALL: "channel"}
     size = scheme.get("group_size")
-    return (1, size) if type(size) is int and size > 0 else None
-
-
-def _grid(shape: tuple[int, int], block: tuple[int, int] | None) -> tuple[int, ...]:
-    high, wide = block or (1, shape[1])
-    return -(-shape[0] // high), -(-shape[1] // wide)
+    known = size is None or type(size) is int
+    return str(stated or (by_size.get(size, "group") if known else "group"))
 
 
 def _need_zeros(module: Module, schemes: Sequence[Mapping[str, Any]], *, beside: str) -> None:
@@ -192,11 +206,14 @@ def _check(settings: Settings, keys: Mapping[str, Any]) -> None:
 
 
 def _check_block(settings: Settings) -> None:
-    if settings.value("strategy") != "block":
-        return
+    strategy = _strategy(settings.values)
     sizes = settings.value("block_structure")
-    if not isinstance(sizes, list) or len(sizes) != 2 or not all(_positive(one) for one in sizes):
+    pair = isinstance(sizes, list) and len(sizes) == 2 and all(_positive(one) for one in sizes)
+    if strategy == "block" and not pair:
         raise settings.error(f"block_structure is {sizes!r}, and two sizes are needed")
+    size = settings.value("group_size")
+    if strategy == "group" and not _positive(size):
+        raise settings.error(f"group_size is {size!r}, and a size is needed")
 
 
 def _positive(size: Any) -> bool:

@@ -113,7 +113,7 @@ def _bits(module: Module, settings: Settings) -> int:
     bits = qzeros[1] * WORD // max(scales[1], 1)
     known = stated(settings, "bits")
     if bits not in known or bits not in BITS:
-        listed = ", ".join(map(str, sorted(known)))
+        listed = ", ".join(sorted(map(str, known)))
         raise settings.error(
             f"bits is {listed}, and {module.stem}.qzeros of shape {qzeros} beside scales of shape "
             f"{scales} has {bits}"

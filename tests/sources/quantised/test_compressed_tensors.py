@@ -238,6 +238,22 @@ WRONG: dict[str, tuple[str, Any, str]] = {
         of_weights(block_structure=[24]),
         "block_structure is [24], and two sizes are needed",
     ),
+    "one scale for rows": (
+        "8 bits",
+        folders.change(".weight_scale", lambda scale: scale[0, 0]),
+        "weight_scale has shape (), and the tensors beside it ask for (64, 1)",
+    ),
+    "floats where integers are said": (
+        "8 bits",
+        folders.change("_proj.weight", lambda codes: codes.to(torch.float8_e4m3fn)),
+        "weight is stored as F8_E4M3, and no type is float",
+    ),
+    "a shape of no axes": (
+        "4 bits",
+        folders.change(".weight_shape", lambda shape: shape[0]),
+        "weight_shape has shape (), and the tensors beside it ask for (2,)",
+    ),
+    "no size of groups": ("4 bits", of_weights(group_size=None), "group_size is None, and a size"),
     "cut short": ("4 bits", folders.cut_short, "not a readable safetensors file"),
 }
 

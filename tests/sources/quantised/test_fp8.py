@@ -195,6 +195,14 @@ WRONG: dict[str, tuple[Any, str]] = {
         folders.setting(quant_method="fp9"),
         "no quant_method 'fp9'; near: fp8",
     ),
+    "a method that is no name": (
+        folders.setting(quant_method=["fp8"]),
+        "no quant_method",
+    ),
+    "no numbers": (
+        folders.change("scale_inv", lambda scale: scale[:0]),
+        "has no numbers; download the checkpoint again",
+    ),
     "cut short": (folders.cut_short, "not a readable safetensors file"),
     "codes in place of all": (
         lambda folder: folders.edit_tensors(

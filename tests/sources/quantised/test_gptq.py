@@ -273,6 +273,11 @@ WRONG: dict[str, tuple[str, Any, str]] = {
         folders.setting(dynamic={"+:.*": {"rotation": "x"}}),
         "dynamic +:.* has rotation, which ropeconv does not read",
     ),
+    "bits in words": (
+        "bits of some",
+        folders.setting(bits="4"),
+        "bits is '4', which is no integer",
+    ),
     "cut short": ("4 bits", folders.cut_short, "not a readable safetensors file"),
 }
 
