@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ropeconv.errors import ConfigError, unknown_name
+from ropeconv.errors import ConfigError, OutputError, unknown_name
 
 if TYPE_CHECKING:
     from ropeconv.extend import ScalingRequest
@@ -132,6 +132,13 @@ def write(
     model, findings = prepare_with_findings(
         source, scaling, original_context=original_context, base=base, ignore=ignore
     )
+    under = model.checkpoint.base
+    if (
+        out is not None
+        and under is not None
+        and under.resolve().is_relative_to(Path(out).resolve())
+    ):
+        raise OutputError(f"{out}: the adapter's base lies there; choose another place with -o")
     emitted = writer.emit(
         model,
         None if out is None else Path(out),

@@ -143,7 +143,13 @@ def _open_adapter(folder: Path, base: str | Path | None) -> Checkpoint:
     names = [name for name in ADAPTER_WEIGHTS if (folder / name).exists()][:1]
     names += [TRAINED_WHOLE] * (folder / TRAINED_WHOLE).exists()
     unread = unread_files(folder, names)
-    under = open_checkpoint(_base_of(folder, config) if base is None else base)
+    place = _base_of(folder, config) if base is None else base
+    if Path(place).is_dir() and is_adapter(Path(place)):
+        raise CheckpointError(
+            f"{folder}: its base {place} is an adapter too; write that one as a folder first "
+            f"(ropeconv safetensors) and give it with --base"
+        )
+    under = open_checkpoint(place)
     tensors = _read_shards(folder, names, _open_either)
     merged = merge_adapter(
         under,

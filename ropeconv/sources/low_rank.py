@@ -41,8 +41,12 @@ class LowRank:
     def rows(self, start: int, stop: int) -> Rows:
         """(stop - start, in) float32 numbers."""
         # A is read anew for every slab: kept, the adapters of all layers would stay in memory
-        added = _float(self.b, start, stop) @ _float(self.a, 0, self.a.shape[0])
-        merged: Float = _float(self.base, start, stop) + added * np.float32(self.scale)
+        merged = _sum(
+            _float(self.base, start, stop),
+            _float(self.b, start, stop),
+            _float(self.a, 0, self.a.shape[0]),
+            self.scale,
+        )
         if self.magnitude is None:
             return merged
         length = np.linalg.norm(merged, axis=1)
@@ -78,13 +82,19 @@ class LowRankEmbedding:
     def rows(self, start: int, stop: int) -> Rows:
         """(stop - start, e) float32 numbers."""
         columns = self.a.rows(0, self.a.shape[0])[:, start:stop].astype(np.float32)
-        added = columns.T @ _float(self.b, 0, self.b.shape[0]).T
-        merged: Float = _float(self.base, start, stop) + added * np.float32(self.scale)
-        return merged
+        b = _float(self.b, 0, self.b.shape[0])
+        return _sum(_float(self.base, start, stop), columns.T, b.T, self.scale)
 
     def raw_rows(self, start: int, stop: int) -> NDArray[np.uint8]:
         """Their bytes."""
         return as_bytes(self.rows(start, stop))
+
+
+def _sum(base: Float, b: Float, a: Float, scale: float) -> Float:
+    """base + scale b a; what is not finite is found and named by whoever writes it."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        merged: Float = base + (b @ a) * np.float32(scale)
+    return merged
 
 
 def _float(tensor: Tensor, start: int, stop: int) -> Float:

@@ -309,6 +309,49 @@ def test_an_adapter_alone_is_refused_as_what_it_is(
     assert "--base" in said
 
 
+def test_an_adapter_under_an_adapter_is_refused(plain: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(plain, tmp_path / "adapter"))
+    edit_config(folder, base_model_name_or_path=str(folder))
+    for base in (None, plain):
+        with pytest.raises(CheckpointError, match="is an adapter too"):
+            open_checkpoint(folder, base=base)
+
+
+def test_the_base_is_not_written_over(
+    base: Path, plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    under = Path(shutil.copytree(base, tmp_path / "base"))
+    before = (under / "model.safetensors").read_bytes()
+    command = ["safetensors", str(plain), "--base", str(under), "-o", str(under), "--force"]
+    assert "the adapter's base lies there" in refused(command, capsys)
+    assert (under / "model.safetensors").read_bytes() == before
+
+
+DAMAGE: dict[str, tuple[str, Callable[[bytes], bytes], str]] = {
+    "truncated": ("adapter_model.safetensors", lambda data: data[:-50], "not a readable"),
+    "no JSON": ("adapter_config.json", lambda data: data[:-3], "not readable as JSON"),
+    "a list": ("adapter_config.json", lambda _: b"[]", "a JSON object is expected"),
+    "a huge alpha": (
+        "adapter_config.json",
+        lambda data: data.replace(b'"lora_alpha": 12', b'"lora_alpha": 1e308'),
+        "not finite",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_damage_is_one_line_and_nothing_is_left(
+    case: str, base: Path, plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, damage, said = DAMAGE[case]
+    folder, out = Path(shutil.copytree(plain, tmp_path / "adapter")), tmp_path / "out"
+    out.mkdir()
+    (folder / name).write_bytes(damage((folder / name).read_bytes()))
+    command = ["gguf", str(folder), "--base", str(base), "-o", str(out / "out.gguf")]
+    assert said in refused(command, capsys)
+    assert list(out.iterdir()) == []
+
+
 def test_base_belongs_to_an_adapter(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = refused(["inspect", str(base), "--base", str(base)], capsys)
     assert "--base belongs to an adapter" in said
