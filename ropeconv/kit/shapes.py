@@ -111,6 +111,7 @@ class Ids(TypedDict, total=False):
 
 
 Number = int | float | None
+Positive = Annotated[float, msgspec.Meta(gt=0)] | None
 
 
 class RopeDict(TypedDict, total=False):
@@ -143,7 +144,11 @@ class Config(Ids, total=False):
     rope_parameters: RopeDict | None
     rope_scaling: RopeDict | None
     rope_theta: Number
-    text_config: dict[str, Any] | None
+    text_config: Config | None
+    sliding_window: int | None
+    query_pre_attn_scalar: Positive
+    final_logit_softcapping: Positive
+    attn_logit_softcapping: Positive
     torch_dtype: Text
     dtype: Text
 
