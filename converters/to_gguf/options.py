@@ -43,3 +43,4 @@ class Options(target.Options):
         metavar="SIZE",
         help="Split into files of at most SIZE (300M, 2G).",
     )
+    modelfile: bool = option(False, help="Write an Ollama Modelfile beside the file.")

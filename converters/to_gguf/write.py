@@ -19,6 +19,7 @@ from converters.to_gguf.file.metadata import (
     hyperparameters,
     provenance_key,
 )
+from converters.to_gguf.file.modelfile import modelfile, modelfile_path, write_modelfile
 from converters.to_gguf.file.naming import Naming, describe
 from converters.to_gguf.file.parts import Part, lay_out, write
 from converters.to_gguf.file.splits import SPLIT_NAME, check_outputs, read_headers
@@ -57,11 +58,15 @@ def emit(
     keys.append(provenance_key(model, path))
     parts = lay_out(path, keys, tensors, split=options.split)
     names = [part.path for part in parts]
-    stale = check_outputs(path, names, source=model.checkpoint.path, force=options.force)
+    beside = [modelfile_path(names)] if options.modelfile else []
+    outputs = [*names, *beside]
+    stale = check_outputs(path, outputs, source=model.checkpoint.path, force=options.force)
     if not options.dry_run:
         write(parts, stale=stale, threads=options.threads, progress=progress)
+        for file in beside:
+            write_modelfile(file, modelfile(names[0], context=model.main_rope.context))
     return Emitted(
-        files=tuple(names),
+        files=tuple(outputs),
         size=sum(part.size for part in parts),
         carried=encoding.carried,
         type=type_name,
