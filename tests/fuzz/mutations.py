@@ -282,6 +282,8 @@ def _propose_onnx(rng: Random, data: bytes) -> Mutation:
 
 
 def _apply_onnx(data: bytes, path: list[Any], action: str, value: Any) -> bytes:
+    from google.protobuf.message import EncodeError
+
     model = _graph(data)
     message: Any = model
     *outer, name, index = path
@@ -290,13 +292,16 @@ def _apply_onnx(data: bytes, path: list[Any], action: str, value: Any) -> bytes:
             getattr(message, own)[number] if _repeated(message, own) else getattr(message, own)
         )
     _spoil(message, name, index, action, value)
-    return bytes(model.SerializeToString())
+    try:
+        return bytes(model.SerializeToString())
+    except EncodeError as error:  # half a character
+        raise ValueError("cannot be written") from error
 
 
 def _spoil(message: Any, name: str, index: int | None, action: str, value: Any) -> None:
     if index is None or not _repeated(message, name):
         if action == "set" and not _repeated(message, name):
-            setattr(message, name, type(getattr(message, name))(value))
+            setattr(message, name, _like(getattr(message, name), value))
         else:
             message.ClearField(name)
         return
@@ -307,10 +312,13 @@ def _spoil(message: Any, name: str, index: int | None, action: str, value: Any) 
         entries.append(entries[index])
     elif action == "swap":
         entries[index], entries[-1] = entries[-1], entries[index]
-    elif isinstance(entries[index], str):
-        entries[index] = str(value)
     else:
-        entries[index] = type(entries[index])(value)
+        entries[index] = _like(entries[index], value)
+
+
+def _like(old: Any, value: Any) -> Any:
+    """The value in the type of the old one."""
+    return str(value).encode() if isinstance(old, bytes) else type(old)(value)
 
 
 # --- torch.save: a zip archive with a pickle ------------------------------------------------------

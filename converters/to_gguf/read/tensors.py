@@ -86,6 +86,11 @@ def open_tensors(path: Path) -> dict[str, GgufTensor]:
 def _as_rows(mapped: NDArray[np.uint8], info: TensorInfo) -> NDArray[np.uint8]:
     part = mapped[info.offset : info.offset + info.nbytes]
     if len(info.shape) == 1:  # one element a row
+        if info.nbytes % info.shape[0]:
+            raise CheckpointError(
+                f"tensor {info.name} of the GGUF file is a vector in {info.type} blocks; "
+                f"convert it again"
+            )
         return part.reshape(info.shape[0], -1)
     width = row_bytes(info.type, info.shape[-1]) * prod(info.shape[1:-1])
     return part.reshape(info.shape[0], width)

@@ -9,6 +9,8 @@ from typing import Any
 from converters.to_onnx.quant._types import Blocks
 from converters.to_onnx.read.folder import Folder
 from converters.to_onnx.read.nodes import whole_numbers
+from ropeconv.errors import CheckpointError
+from ropeconv.kit.foreign import first_line
 
 
 @dataclass(frozen=True)
@@ -23,11 +25,21 @@ Found = Iterator[tuple[str, Coded]]
 
 
 def find_coded(folder: Folder) -> Mapping[str, Coded]:
-    """Codes -> how they are read, for every node that multiplies by them or looks rows up."""
+    """Codes -> how they are read, for every node that multiplies by them or looks rows up.
+
+    CheckpointError for a node that is not as onnxruntime wants it.
+    """
     found: dict[str, Coded] = {}
     for node in folder.nodes:
-        if node.op_type in OPERATORS:
+        if node.op_type not in OPERATORS:
+            continue
+        try:
             found.update(OPERATORS[node.op_type](folder, node))
+        except (KeyError, IndexError, ValueError, TypeError, ZeroDivisionError) as error:
+            raise CheckpointError(
+                f"{folder.graph}: node {node.name} ({node.op_type}) lacks an input or attribute "
+                f"({first_line(error)}); convert it again"
+            ) from error
     return found
 
 
