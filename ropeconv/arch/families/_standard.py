@@ -16,7 +16,6 @@ from ropeconv.arch.blocks.weight import Role
 from ropeconv.arch.layers import SLIDING
 
 LAYER = "model.layers.{n}"
-INV_FREQ = f"{LAYER}.self_attn.rotary_emb.inv_freq"  # a buffer that old checkpoints keep
 KEYS: dict[str, Key] = {**DECODER_KEYS, **attn.KEYS, **mlp.KEYS, **norm.KEYS}
 
 

@@ -11,7 +11,6 @@ from ropeconv.arch.blocks.norm import layer_norm
 from ropeconv.arch.blocks.residual import SharedParallel
 from ropeconv.arch.blocks.weight import Role
 from ropeconv.arch.families._standard import (
-    INV_FREQ,
     LAYER,
     gated,
     self_attention,
@@ -60,6 +59,5 @@ ARCH = Architecture(
         scale=float(s.logit_scale),
     ),
     rope=RopeSpelling(default_theta={FULL: 500_000.0}),
-    drops=(INV_FREQ,),
     source="transformers models/cohere/modeling_cohere.py",
 )

@@ -8,7 +8,6 @@ from ropeconv.arch.blocks.keys import Key, fixed, switch
 from ropeconv.arch.blocks.norm import rms_norm
 from ropeconv.arch.blocks.weight import Role
 from ropeconv.arch.families._standard import (
-    INV_FREQ,
     gated,
     pre_norms,
     self_attention,
@@ -38,6 +37,5 @@ ARCH = Architecture(
         replace(gated(s), activation="gelu_pytorch_tanh"),
     ),
     head=lambda s: head(s, norm=rms_norm(Role.OUTPUT_NORM, "model.norm", s, offset=1.0)),
-    drops=(INV_FREQ,),
     source="transformers models/gemma/modeling_gemma.py",
 )

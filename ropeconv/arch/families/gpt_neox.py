@@ -73,7 +73,6 @@ ARCH = Architecture(
     drops=(
         f"{LAYER}.attention.bias",
         f"{LAYER}.attention.masked_bias",
-        f"{LAYER}.attention.rotary_emb.inv_freq",
     ),
     source="transformers models/gpt_neox/modeling_gpt_neox.py",
 )

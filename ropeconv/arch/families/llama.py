@@ -1,7 +1,7 @@
 """Llama 1/2/3, SmolLM2, TinyLlama: norms before the blocks, grouped queries, gated SiLU MLP."""
 
 from ropeconv.arch.blocks.keys import switch
-from ropeconv.arch.families._standard import INV_FREQ, KEYS, gated, pre_norms, self_attention
+from ropeconv.arch.families._standard import KEYS, gated, pre_norms, self_attention
 from ropeconv.arch.family import Architecture
 from ropeconv.arch.stack import Layer
 
@@ -19,6 +19,5 @@ ARCH = Architecture(
         self_attention(s, bias=s.attention_bias, output_bias=s.attention_bias),
         gated(s, bias=s.mlp_bias),
     ),
-    drops=(INV_FREQ,),
     source="transformers models/llama/modeling_llama.py",
 )

@@ -3,7 +3,6 @@
 from ropeconv.arch import layers
 from ropeconv.arch.blocks.keys import Key, whole
 from ropeconv.arch.families._standard import (
-    INV_FREQ,
     KEYS,
     gated,
     pre_norms,
@@ -25,6 +24,5 @@ ARCH = Architecture(
     layer=lambda s, kind, _: Layer(
         kind, pre_norms(s), self_attention(s, window=window(s, kind)), gated(s)
     ),
-    drops=(INV_FREQ,),
     source="transformers models/mistral/modeling_mistral.py",
 )

@@ -6,7 +6,7 @@ from ropeconv.arch.blocks.mlp import RELU2, plain_mlp
 from ropeconv.arch.blocks.norm import layer_norm
 from ropeconv.arch.blocks.residual import PreNorm
 from ropeconv.arch.blocks.weight import Role
-from ropeconv.arch.families._standard import INV_FREQ, KEYS, LAYER, self_attention
+from ropeconv.arch.families._standard import KEYS, LAYER, self_attention
 from ropeconv.arch.family import Architecture, RopeSpelling
 from ropeconv.arch.stack import Layer
 
@@ -36,6 +36,5 @@ ARCH = Architecture(
     # transformers 4's class sets its rope_type itself
     rope=RopeSpelling(default_partial=0.5, takes_partial=True, runs_in_4=("default",)),
     ignores=frozenset({"norm_type", "unk_token_id"}),
-    drops=(INV_FREQ,),
     source="transformers models/nemotron/modeling_nemotron.py",
 )

@@ -9,7 +9,7 @@ from ropeconv.arch.blocks.keys import Key, Sizes, switch
 from ropeconv.arch.blocks.norm import BareLayerNorm
 from ropeconv.arch.blocks.residual import PreNorm
 from ropeconv.arch.blocks.weight import Role
-from ropeconv.arch.families._standard import INV_FREQ, gated, self_attention, with_defaults
+from ropeconv.arch.families._standard import gated, self_attention, with_defaults
 from ropeconv.arch.family import Architecture, RopeSpelling
 from ropeconv.arch.stack import Layer
 
@@ -45,7 +45,6 @@ ARCH = Architecture(
         gated(s),
     ),
     head=lambda s: head(s, norm=_norm(Role.OUTPUT_NORM, s)),
-    drops=(INV_FREQ,),
     rope=RopeSpelling(transformers_4={"linear": ("factor",), "dynamic": ("factor",)}),
     source="transformers models/olmo/modeling_olmo.py",
 )

@@ -11,7 +11,7 @@ from ropeconv.arch.blocks.mlp import RELU2, plain_mlp
 from ropeconv.arch.blocks.norm import layer_norm
 from ropeconv.arch.blocks.residual import PreNorm
 from ropeconv.arch.blocks.weight import Role
-from ropeconv.arch.families._standard import INV_FREQ, KEYS, LAYER
+from ropeconv.arch.families._standard import KEYS, LAYER
 from ropeconv.arch.family import Architecture, RopeSpelling
 from ropeconv.arch.stack import Layer
 
@@ -57,6 +57,5 @@ ARCH = Architecture(
     head=lambda s: head(s, norm=layer_norm(Role.OUTPUT_NORM, "model.final_layernorm", s)),
     rope=RopeSpelling(default_partial=0.5, takes_partial=True),
     ignores=frozenset({"hidden_dropout"}),
-    drops=(INV_FREQ,),
     source="transformers models/persimmon/modeling_persimmon.py",
 )

@@ -11,7 +11,7 @@ from ropeconv.arch.blocks.mlp import GELU, plain_mlp
 from ropeconv.arch.blocks.norm import layer_norm
 from ropeconv.arch.blocks.residual import SharedParallel
 from ropeconv.arch.blocks.weight import Role
-from ropeconv.arch.families._standard import INV_FREQ, KEYS, LAYER
+from ropeconv.arch.families._standard import KEYS, LAYER
 from ropeconv.arch.family import Architecture, RopeSpelling
 from ropeconv.arch.stack import Layer
 
@@ -51,6 +51,5 @@ ARCH = Architecture(
         s, norm=layer_norm(Role.OUTPUT_NORM, "model.final_layernorm", s), bias=True
     ),
     rope=RopeSpelling(default_partial=0.5, takes_partial=True),
-    drops=(INV_FREQ,),
     source="transformers models/phi/modeling_phi.py",
 )

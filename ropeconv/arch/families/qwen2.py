@@ -3,7 +3,6 @@
 from ropeconv.arch import layers
 from ropeconv.arch.blocks.keys import Key
 from ropeconv.arch.families._standard import (
-    INV_FREQ,
     KEYS,
     gated,
     pre_norms,
@@ -21,7 +20,6 @@ ARCH = Architecture(
     layer=lambda s, kind, _: Layer(
         kind, pre_norms(s), self_attention(s, bias=True, window=window(s, kind)), gated(s)
     ),
-    drops=(INV_FREQ,),
     # of Qwen2.5-1M, read by vLLM alone: the doctor says so
     ignores=frozenset({"dual_chunk_attention_config"}),
     source="transformers models/qwen2/modeling_qwen2.py",

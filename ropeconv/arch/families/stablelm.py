@@ -11,7 +11,6 @@ from ropeconv.arch.blocks.norm import HeadLayerNorms, layer_norm
 from ropeconv.arch.blocks.residual import PreNorm, SharedParallel
 from ropeconv.arch.blocks.weight import Role, Weight
 from ropeconv.arch.families._standard import (
-    INV_FREQ,
     LAYER,
     gated,
     self_attention,
@@ -60,6 +59,5 @@ ARCH = Architecture(
     head=lambda s: head(s, norm=layer_norm(Role.OUTPUT_NORM, "model.norm", s)),
     rope=RopeSpelling(default_partial=0.25, takes_partial=True),
     ignores=frozenset({"hidden_dropout"}),
-    drops=(INV_FREQ,),
     source="transformers models/stablelm/modeling_stablelm.py",
 )
