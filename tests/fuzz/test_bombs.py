@@ -155,6 +155,14 @@ def test_a_folder_is_not_believed(model: Path, tmp_path: Path, name: str) -> Non
     assert not out.exists()
 
 
+def test_a_card_whose_aliases_explode_is_not_read(model: Path, tmp_path: Path) -> None:
+    levels = ["a0: &a0 [x]"]
+    for n in range(1, 10):
+        levels.append(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]")
+    (model / "README.md").write_text("\n".join(["---", *levels, "tags: *a9", "---", ""]))
+    assert "91 aliases" in refused_in_time("gguf", model, "-o", tmp_path / "out.gguf")
+
+
 def test_the_sound_model_passes_the_same_command(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

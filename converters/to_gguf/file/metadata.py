@@ -14,6 +14,7 @@ from converters.to_gguf.file.learned import learned_keys
 from ropeconv.arch.blocks.norm import BareLayerNorm, LayerNorm, RmsNorm
 from ropeconv.artefact import Provenance
 from ropeconv.errors import CheckpointError
+from ropeconv.kit.door import parse_json
 from ropeconv.model import Model
 from ropeconv.provenance import describe_origin, read_origin
 
@@ -66,7 +67,7 @@ def read_provenance(metadata: Mapping[str, Any]) -> Provenance | None:
     if text is None:
         return None
     try:
-        value = json.loads(text)
+        value = parse_json(text)
     except (ValueError, TypeError) as error:
         raise CheckpointError(
             f"{PROVENANCE} in the file is unreadable ({error}); pass --reference"

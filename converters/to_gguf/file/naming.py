@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
+from pathlib import Path
 from typing import Any
 
 from converters.to_gguf.file.keys import ARRAY, STRING, KeyValue, string
 from ropeconv.errors import ConfigError
+from ropeconv.kit.door import read_file
 from ropeconv.kit.foreign import first_line
 from ropeconv.model import Model
+
+CARD = "README.md"
+LARGEST_CARD = 16 << 20  # bytes
+MOST_ALIASES = 10
+# what gguf-py raises on a card and a config that it does not expect
+FAILURES = (AttributeError, TypeError, ValueError, KeyError, IndexError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,7 @@ def describe(model: Model, *, name: str | None = None) -> tuple[Naming, list[Key
         return _describe_gguf(checkpoint.metadata, model), own
     folder = checkpoint.path.resolve()
     try:
+        _check_card(folder)
         info = gguf.Metadata.load(None, folder, name, _parameters(model))
         if info.size_label is None:
             total = _parameters(model)
@@ -53,11 +62,24 @@ def describe(model: Model, *, name: str | None = None) -> tuple[Naming, list[Key
         info.finetune = _finetune(info.finetune, model)
         naming = Naming(info.name, info.basename, info.finetune, info.version, info.size_label)
         return naming, _general_keys(info)
-    except (AttributeError, TypeError, ValueError, KeyError, IndexError, YAMLError) as error:
-        card = folder / "README.md"
+    except (*FAILURES, YAMLError) as error:
+        card = folder / CARD
         raise ConfigError(
             f"{card}: its front matter cannot be read ({first_line(error)}); mend it"
         ) from error
+
+
+def _check_card(folder: Path) -> None:
+    """ValueError for a front matter whose aliases could multiply without end."""
+    import yaml
+
+    if not (folder / CARD).exists():
+        return
+    text = read_file(folder / CARD, inside=folder, limit=LARGEST_CARD).decode()
+    front = text.partition("---\n")[2].partition("\n---")[0]
+    aliases = sum(isinstance(event, yaml.AliasEvent) for event in yaml.parse(front))
+    if text.startswith("---") and aliases > MOST_ALIASES:
+        raise ValueError(f"{aliases} aliases in it")
 
 
 def _parameters(model: Model) -> int:

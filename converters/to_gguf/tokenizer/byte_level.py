@@ -44,9 +44,9 @@ def check_plain_bpe(model: Mapping[str, Any]) -> None:
 
 def read_merges(model: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Merges as pairs, from either spelling: `"a b"` or `["a", "b"]`."""
-    merges = model["merges"]
-    spelt = isinstance(next(iter(merges), ""), str)
-    pairs = [tuple(merge.split(" ") if spelt else merge) for merge in merges]
+    pairs = [
+        tuple(merge.split(" ") if isinstance(merge, str) else merge) for merge in model["merges"]
+    ]
     bad = next((pair for pair in pairs if len(pair) != 2), None)
     if bad is not None:
         raise TokenizerError(
