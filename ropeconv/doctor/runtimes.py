@@ -47,6 +47,7 @@ def _loose_factor(config: Values, values: Values) -> bool:
     reach = config.get(MAX)
     known = (
         isinstance(trained, int)
+        and trained > 0
         and isinstance(reach, int)
         and isinstance(values.get("factor"), int | float)
     )

@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypedDict
 
 import msgspec
 
-Index = Annotated[int, msgspec.Meta(ge=-(2**31), lt=2**32)]
+Index = Annotated[int, msgspec.Meta(ge=-(2**31), lt=2**24)]  # vocabularies are lists by it
 Word = Annotated[str, msgspec.Meta(max_length=8192)]  # a token; the longest in use has 512
 Text = str | None
 Flag = bool | None
