@@ -13,6 +13,10 @@ from numpy.typing import NDArray
 from ropeconv.model import Checkpoint, Model, Tensor
 from ropeconv.rope.spec import Frequencies
 
+# keys of tokenizer_config.json by which clients put tokens around a text, whatever tokenizer.json
+# says
+FLAGS_AROUND = ("add_bos_token", "add_eos_token")
+
 
 @dataclass(frozen=True)
 class Provenance:
@@ -140,3 +144,8 @@ class Raw:
     tensors: Mapping[str, Tensor]
     problems: Sequence[str]
     frequencies: Callable[[], Mapping[str, Frequencies | None]]
+
+
+def flags_around(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of FLAGS_AROUND that a tokenizer_config.json states."""
+    return {name: settings[name] for name in FLAGS_AROUND if settings.get(name) is not None}

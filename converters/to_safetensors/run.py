@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ropeconv.arch.layers import NO_ROPE
+from ropeconv.artefact import flags_around
 from ropeconv.errors import CheckpointError, TokenizerError
 from ropeconv.kit.foreign import first_line, quiet_transformers
-from ropeconv.proof.tokens.tokenizing import flags_around
 from ropeconv.rope.spec import Frequencies
 from ropeconv.sources.folder import read_json
 

@@ -8,9 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ropeconv.artefact import flags_around
 from ropeconv.errors import CheckpointError, RopeconvError, TokenizerError
 from ropeconv.kit.door import parse_json, read_file
-from ropeconv.proof.tokens.tokenizing import flags_around
 
 TEMPLATE = "chat_template.jinja"
 SPECIAL = {"bos": "bos", "eos": "eos", "padding": "pad"}

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from ropeconv.artefact import flags_around
 from ropeconv.errors import TokenizerError
 from ropeconv.kit.door import parse_json
 from ropeconv.kit.foreign import quiet_transformers
@@ -16,7 +17,7 @@ from ropeconv.model import Checkpoint
 from ropeconv.proof.reference.transformers_model import load_tokenizer
 from ropeconv.proof.tokens.added import FLAGS, AddedToken
 from ropeconv.proof.tokens.sentencepiece_model import sentencepiece_reading
-from ropeconv.proof.tokens.tokenizing import FURTHER_IDS, flags_around
+from ropeconv.proof.tokens.tokenizing import FURTHER_IDS
 
 # an artefact's name -> the stem of transformers'
 COMMON_IDS = {"bos": "bos", "eos": "eos", "padding": "pad"}

@@ -10,14 +10,6 @@ from ropeconv.proof.tokens.added import AddedToken
 # Special ids beside bos, eos and padding, which every format has: an artefact's name -> the stem of
 # transformers'
 FURTHER_IDS = {"unknown": "unk", "seperator": "sep", "mask": "mask"}
-# keys of tokenizer_config.json by which clients put tokens around a text, whatever tokenizer.json
-# says
-FLAGS_AROUND = ("add_bos_token", "add_eos_token")
-
-
-def flags_around(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of FLAGS_AROUND that a tokenizer_config.json states."""
-    return {name: settings[name] for name in FLAGS_AROUND if settings.get(name) is not None}
 
 
 class Tokenizing(Protocol):

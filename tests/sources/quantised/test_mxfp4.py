@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from ropeconv.errors import RopeconvError
 from ropeconv.kit.views import Entry
 from ropeconv.sources.folder import open_checkpoint
-from ropeconv.sources.quantised import mxfp4
+from ropeconv.sources.quantised import _codes, mxfp4
 from tests.sources.quantised import folders
 
 NAME = "model.layers.0.mlp.experts"
@@ -63,7 +63,7 @@ def test_halves_of_a_byte_in_the_other_order_are_seen(
 ) -> None:
     from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
-    read = mxfp4.unpack
+    read = _codes.unpack
     swapped = lambda packed, *rest: read(packed << 4 | packed >> 4, *rest)  # noqa: E731 - a stand-in
     monkeypatch.setattr(mxfp4, "unpack", swapped)
     opened = open_checkpoint(folder(tmp_path / "model", stored()))
