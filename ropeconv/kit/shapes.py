@@ -140,12 +140,12 @@ class Config(Ids, total=False):
     """config.json, also of the model inside a multimodal one."""
 
     architectures: list[str] | None
-    layer_types: list[Any] | None
+    layer_types: list[Any] | bool | None
     rope_parameters: RopeDict | None
     rope_scaling: RopeDict | None
     rope_theta: Number
     text_config: Config | None
-    sliding_window: int | None
+    sliding_window: int | bool | list[Any] | None
     query_pre_attn_scalar: Positive
     final_logit_softcapping: Positive
     attn_logit_softcapping: Positive
