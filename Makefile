@@ -71,6 +71,7 @@ bench: $(VENV)/.bench $(VENV)/.genai build/optimum/.installed
 	python bench/onnx.py
 	python bench/folders.py
 	python bench/verify.py
+	python -m bench.cells
 
 # The programs that load what `ropeconv onnx` writes, for its tests; needs Node 20.
 clients: $(VENV)/.genai build/node/.installed build/optimum/.installed

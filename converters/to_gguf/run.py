@@ -186,6 +186,8 @@ def _load(path: Path, *, vocabulary_only: bool) -> Any:
     params.vocab_only = vocabulary_only
     params.load_mode = 1  # LLAMA_LOAD_MODE_MMAP
     params.n_gpu_layers = 0
+    # else it keeps a second copy of quantised weights in memory; logits and seconds are the same
+    params.use_extra_bufts = False
     _STATE["errors"].clear()
     model = lc.llama_model_load_from_file(os.fsencode(path), params)
     if not model:
