@@ -147,8 +147,8 @@ class Config(Ids, total=False):
     text_config: Config | None
     sliding_window: int | bool | list[Any] | None
     query_pre_attn_scalar: Positive
-    final_logit_softcapping: Positive
-    attn_logit_softcapping: Positive
+    final_logit_softcapping: Number
+    attn_logit_softcapping: Number
     torch_dtype: Text
     dtype: Text
 

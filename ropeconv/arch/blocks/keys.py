@@ -75,6 +75,14 @@ def number(value: Any) -> str | None:
     return f"must be a number other than 0, not {value!r}"
 
 
+def cap(value: Any) -> str | None:
+    """A soft cap, or None for none: 0 makes every value NaN."""
+    wrong = None if value is None else number(value)
+    if wrong or (value is not None and value < 0):
+        return f"must be a positive number, or null for none, not {value!r}"
+    return None
+
+
 def only(wanted: Any) -> Check:
     """The one value that is covered, where a config class takes another when the key is absent."""
     return lambda value: None if value == wanted else f"must be {wanted!r}, not {value!r}"

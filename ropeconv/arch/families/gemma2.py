@@ -6,7 +6,7 @@ from ropeconv.arch import layers
 from ropeconv.arch.blocks.attention import Attention
 from ropeconv.arch.blocks.embedding import embedding
 from ropeconv.arch.blocks.head import head
-from ropeconv.arch.blocks.keys import Key, Sizes, fixed, switch
+from ropeconv.arch.blocks.keys import Key, Sizes, cap, fixed, switch
 from ropeconv.arch.blocks.norm import RmsNorm, rms_norm
 from ropeconv.arch.blocks.residual import Sandwich
 from ropeconv.arch.blocks.weight import Role
@@ -51,8 +51,8 @@ ARCH = Architecture(
         ),
         "sliding_window": Key(("sliding_window",), 4096),
         "query_scale_dim": Key(("query_pre_attn_scalar",), 256),
-        "final_logit_softcap": Key(("final_logit_softcapping",), 30.0),
-        "attn_logit_softcap": Key(("attn_logit_softcapping",), 50.0),
+        "final_logit_softcap": Key(("final_logit_softcapping",), 30.0, check=cap),
+        "attn_logit_softcap": Key(("attn_logit_softcapping",), 50.0, check=cap),
         "attention_bias": switch("attention_bias", default=False),
         "bidirectional": fixed("use_bidirectional_attention", None, False),
     },

@@ -6,7 +6,7 @@ from ropeconv.arch import layers
 from ropeconv.arch.blocks.attention import Attention
 from ropeconv.arch.blocks.embedding import embedding
 from ropeconv.arch.blocks.head import head
-from ropeconv.arch.blocks.keys import Key, Sizes, epsilon, fixed, flag, switch, whole
+from ropeconv.arch.blocks.keys import Key, Sizes, cap, epsilon, fixed, flag, switch, whole
 from ropeconv.arch.blocks.norm import RmsNorm, rms_norm
 from ropeconv.arch.blocks.residual import Sandwich
 from ropeconv.arch.blocks.weight import Role
@@ -64,7 +64,7 @@ ARCH = Architecture(
         "tied": Key(("tie_word_embeddings",), default=True, check=flag),
         "sliding_window": Key(("sliding_window",), 4096),
         "query_scale_dim": Key(("query_pre_attn_scalar",), 256),
-        "final_logit_softcap": Key(("final_logit_softcapping",), None),
+        "final_logit_softcap": Key(("final_logit_softcapping",), None, check=cap),
         "attention_bias": switch("attention_bias", default=False),
         "attn_logit_softcap": fixed("attn_logit_softcapping", None),
         "bidirectional": fixed("use_bidirectional_attention", False, None),
