@@ -96,7 +96,8 @@ def unpack_rows(packed: Packed, blocks: Blocks, *, columns: int) -> Float:
     else:
         zeros = _split(packed.zero_points, blocks.bits)[:, :b]
     values = codes.astype(np.float32) - zeros[..., None].astype(np.float32)
-    values *= packed.scales[..., None]
+    with np.errstate(over="ignore", invalid="ignore"):  # a file's scales may be anything
+        values *= packed.scales[..., None]
     return np.ascontiguousarray(values.reshape(n, -1)[:, :columns])
 
 
