@@ -22,7 +22,6 @@ from ropeconv.errors import RopeConfigError
 from ropeconv.extend import ScalingRequest, extend_ropes
 from ropeconv.finding import Finding
 from ropeconv.model import Model
-from ropeconv.provenance import vouched_keys
 from ropeconv.rope.solve import is_scaled
 from ropeconv.sources.folder import open_checkpoint, refuse_family
 
@@ -66,8 +65,7 @@ def prepare_with_findings(
     if file is None:
         findings = examine_checkpoint(checkpoint, original_context=original_context)
         refuse_errors(findings)
-    keys = vouched_keys(checkpoint.path, ignore)
-    model = scale(understand(checkpoint, original_context=original_context, ignore=keys), request)
+    model = scale(understand(checkpoint, original_context=original_context, ignore=ignore), request)
     if request is not None:
         findings = _examine_scaled(model, file)
     return model, findings

@@ -5,8 +5,6 @@ reference.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,6 @@ from ropeconv.errors import CheckpointError
 from ropeconv.kit.door import parse_json, read_file
 from ropeconv.model import Model
 
-VOUCHED = "vouched"
 ORIGIN_FILE = (
     "ropeconv.json"  # of a folder; a key of config.json would be unknown to its other readers
 )
@@ -30,8 +27,6 @@ def describe_origin(model: Model, *, out: Path) -> dict[str, Any]:
     """
     base = model.checkpoint.base
     under = {} if base is None else {"base": _relative(base, out.parent)}
-    vouched = model.checkpoint.vouched
-    told = {VOUCHED: list(vouched)} if vouched else {}
     return {
         "ropeconv": __version__,
         "source": _relative(model.checkpoint.path, out.parent),
@@ -39,22 +34,7 @@ def describe_origin(model: Model, *, out: Path) -> dict[str, Any]:
         "fingerprint": model.checkpoint.fingerprint,
         "family": model.arch.name,
         "config": huggingface_patch(model),
-        **told,
     }
-
-
-def vouched_keys(source: Path, given: Collection[str]) -> tuple[str, ...]:
-    """The config keys to pass over: those that the user gives, and those that a user gave when the
-    folder `source` was written.
-    """
-    file = source / ORIGIN_FILE
-    stated: Any = []
-    if file.is_file():
-        with suppress(ValueError):  # `read_folder_origin` says so
-            value = parse_json(read_file(file, inside=source))
-            stated = value.get(VOUCHED, []) if isinstance(value, dict) else []
-    names = stated if isinstance(stated, list) else []
-    return tuple(sorted({*given, *(name for name in names if isinstance(name, str))}))
 
 
 def _relative(source: Path, folder: Path) -> str:

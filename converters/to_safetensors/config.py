@@ -16,7 +16,7 @@ import numpy as np
 
 from converters.to_safetensors.carry import Spelling
 from ropeconv.arch.layers import FULL, SLIDING
-from ropeconv.config.rope_parameters import read_ropes, replace_rope_parameters
+from ropeconv.config.rope_parameters import ROPE_DICTS, read_ropes, replace_rope_parameters
 from ropeconv.errors import CannotExpress
 from ropeconv.kit.float_types import FLOATS
 from ropeconv.model import Model
@@ -41,8 +41,23 @@ def write_config(model: Model, spelling: Spelling, *, dtype: str | None) -> dict
     if patch:
         older = _older_nested if model.arch.rope.nested else _older_flat
         config = _narrow({**config, **older(model, patch["rope_parameters"])}, model)
+    config = _without_vouched(config, model)
     _check_reading(config, model, spelling)
     return config
+
+
+def _without_vouched(config: Mapping[str, Any], model: Model) -> dict[str, Any]:
+    """The config less the keys that the user vouched for: without bearing on logits they are not
+    missed, and whoever reads the folder need not take anybody's word for it.
+    """
+    gone = set(model.checkpoint.vouched)
+    kept = {key: value for key, value in config.items() if key not in gone}
+    inside = {
+        key: {name: value for name, value in kept[key].items() if name not in gone}
+        for key in ROPE_DICTS
+        if isinstance(kept.get(key), Mapping)
+    }
+    return kept | inside
 
 
 def _by_first_name(config: Mapping[str, Any], model: Model) -> dict[str, Any]:

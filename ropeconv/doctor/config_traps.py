@@ -9,12 +9,12 @@ file shows it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 from ropeconv import registry
-from ropeconv.arch.family import THETA_KEYS
+from ropeconv.arch.family import THETA_KEYS, Architecture
 from ropeconv.arch.uncovered import DROPS_CACHE, NEVER_READ, UNREACHABLE
 from ropeconv.doctor.case import (
     Case,
@@ -233,11 +233,18 @@ def _lost_keys(case: Case) -> Finding | None:
     return None
 
 
+def _meant(arch: Architecture, values: Mapping[str, Any]) -> Any:
+    """The rope_type that a family's class makes of a dict; neither base nor size decides it."""
+    found = arch.rope.translate(values, 10000.0, 128)
+    return found.get("rope_type", found.get("type", "default"))
+
+
 def _unscaled_in_4(case: Case) -> Finding | None:
-    runs = None if case.arch is None else case.arch.rope.runs_in_4
+    if case.arch is None or not case.arch.rope.runs_in_4:
+        return None
     for where, values in case.dicts():
         name = values.get("rope_type", values.get("type", "default"))
-        if runs and name not in runs:
+        if _meant(case.arch, values) not in case.arch.rope.runs_in_4:
             return Finding(
                 "T15",
                 WARNING,

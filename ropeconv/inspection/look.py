@@ -19,7 +19,7 @@ from ropeconv.inspection.facts import frequency_facts, model_facts, weight_bytes
 from ropeconv.inspection.methods import FACTOR, carry_table
 from ropeconv.model import Checkpoint, Model
 from ropeconv.prepare import scale
-from ropeconv.provenance import read_folder_origin, vouched_keys
+from ropeconv.provenance import read_folder_origin
 from ropeconv.sources.folder import open_checkpoint
 from ropeconv.target import Target
 
@@ -101,8 +101,7 @@ def _look_at_checkpoint(
         "provenance": _provenance(checkpoint.path),
     }
     try:
-        keys = vouched_keys(checkpoint.path, ignore)
-        model = understand(checkpoint, original_context=original_context, ignore=keys)
+        model = understand(checkpoint, original_context=original_context, ignore=ignore)
     except RopeconvError as error:
         config = checkpoint.config
         reason = unreachable(str(config.get("model_type")), config) or str(error)

@@ -23,6 +23,7 @@ from tests.methods import THETA, L, ramp
 from tests.sources.wrapper_models import edit_config, text_logits
 
 LINEAR = {"rope_type": "linear", "factor": 4.0, "rope_theta": THETA}
+DYNAMIC = LINEAR | {"rope_type": "dynamic"}
 DEFAULT = {"rope_type": "default", "rope_theta": THETA}
 YARN = {"rope_type": "yarn", "factor": 4.0, "rope_theta": THETA}
 IDS = random_ids(2 * L)
@@ -163,6 +164,11 @@ ROWS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         config_of("hunyuan_v1_dense", head_dim=16),
     ),
     "T15": (config_of("nemotron", rope_parameters=LINEAR), config_of("nemotron")),
+    # with an alpha, as it is published, both majors run it; without one transformers 4 breaks
+    "T15 hunyuan": (
+        config_of("hunyuan_v1_dense", head_dim=16, rope_parameters=DYNAMIC),
+        config_of("hunyuan_v1_dense", head_dim=16, rope_parameters=DYNAMIC | {"alpha": 1000.0}),
+    ),
 }
 
 
