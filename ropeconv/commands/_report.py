@@ -212,6 +212,8 @@ def _conversion_rows(model: Model, emitted: Emitted, *, dry_run: bool) -> dict[s
         "divisors": _describe_numbers(model),
         "carried as": f"{emitted.carried.how}: {emitted.carried.why}",
     }
+    if emitted.details.get("kept"):
+        rows["kept"] = emitted.details["kept"]
     if model.checkpoint.left_out:
         rows["left out"] = describe_left_out(model.checkpoint.left_out)
     if model.checkpoint.renamed:
