@@ -30,7 +30,7 @@ test: $(VENV)/.sample clients build/transformers4/.installed
 	ruff check .
 	ruff format --check .
 	mypy ropeconv converters tests samples
-	pytest -m "not gpu"
+	pytest -n logical --maxprocesses 4 --dist worksteal -m "not gpu"
 
 # Every cell of the grids, written to docs/grid.md; README's table is cut from it.
 grid: $(VENV)/.installed build/transformers4/.installed

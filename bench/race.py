@@ -30,7 +30,7 @@ except ModuleNotFoundError as missing:
 
 ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / "build" / "bench"
-THREADS = os.cpu_count() or 1
+THREADS = len(os.sched_getaffinity(0))
 LAYERS, WIDTH, MLP = 22, 2048, 5632  # TinyLlama's
 
 

@@ -28,7 +28,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--resume", action="store_true", help="take over what has ended")
     parser.add_argument("--tokens", type=int, default=256)
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "faults")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "faults.md")
     return parser.parse_args()

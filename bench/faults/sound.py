@@ -19,7 +19,7 @@ from pathlib import Path
 from bench.faults.models import ROOT, SOUND, TYPES, sound_file, source
 from bench.faults.trial import Outcome, Trial, run_all
 
-CPUS = os.cpu_count() or 1
+CPUS = len(os.sched_getaffinity(0))
 
 
 def parse() -> argparse.Namespace:

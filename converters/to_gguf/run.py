@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from converters.to_gguf.rope.run_rope import frequencies
 from converters.to_gguf.rope.settings import rope_problems
 from ropeconv.errors import CannotExpress, CheckpointError
+from ropeconv.kit.cpus import usable_cpus
 
 __all__ = [
     "Cache",
@@ -203,7 +204,7 @@ def _context(model: Any, context: int, *, path: Path, cache: Cache) -> Iterator[
     params = lc.llama_context_default_params()
     params.n_ctx = -(-context // CONTEXT_STEP) * CONTEXT_STEP
     params.n_batch = params.n_ubatch = BATCH
-    params.n_threads = params.n_threads_batch = os.cpu_count() or 1
+    params.n_threads = params.n_threads_batch = usable_cpus()
     params.type_k = params.type_v = int(GGMLQuantizationType[cache.type])
     params.flash_attn_type = (
         lc.LLAMA_FLASH_ATTN_TYPE_ENABLED if cache.flash else lc.LLAMA_FLASH_ATTN_TYPE_DISABLED

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from converters.to_safetensors.plan import (
     shard_index,
 )
 from ropeconv.errors import OutputError, TokenizerError
+from ropeconv.kit.cpus import usable_cpus
 from ropeconv.kit.door import parse_json
 from ropeconv.kit.float_types import COARSEST_FIRST
 from ropeconv.kit.output import check_folder, replacing_folder
@@ -118,7 +118,7 @@ def _weights(part: Path, contents: Contents, options: SafetensorsOptions) -> Ite
     for path in contents.kept:
         yield from keep_file(path, part, link=options.link)
     for shard in contents.shards:
-        yield from write_shard(shard, part, threads=options.threads or os.cpu_count() or 1)
+        yield from write_shard(shard, part, threads=options.threads or usable_cpus())
 
 
 def _texts(

@@ -11,6 +11,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.mark.node
+@pytest.mark.real
 def test_smollm2_is_converted_proven_and_answers(tmp_path: Path) -> None:
     done = subprocess.run(
         ["bash", "samples/onnx_x4.sh", str(tmp_path)],
