@@ -13,6 +13,7 @@ import click
 
 from ropeconv import commands, registry
 from ropeconv.errors import shown
+from ropeconv.kit import interrupts
 
 
 class Commands(click.Group):
@@ -80,7 +81,7 @@ def main(arguments: list[str] | None = None) -> Any:
         error.show()
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
-        _stop("interrupted; the previous output, if any, is as it was")
+        _stop(f"interrupted; {interrupts.outcome()}")
     except MemoryError:
         if "--debug" in arguments:
             raise
@@ -101,9 +102,10 @@ def _stop(text: str, code: int = 2) -> NoReturn:
 
 def _clean_up_when_told_to_stop() -> None:
     """A polite kill and a closed terminal clean up like Ctrl-C; `nohup` keeps its meaning."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, signal.default_int_handler)
+    interrupts.forget_placed()
+    for number in interrupts.NUMBERS:
+        if number == signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, interrupts.interrupt)
 
 
 if __name__ == "__main__":

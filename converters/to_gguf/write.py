@@ -19,7 +19,7 @@ from converters.to_gguf.file.metadata import (
     hyperparameters,
     provenance_key,
 )
-from converters.to_gguf.file.modelfile import modelfile, modelfile_path, write_modelfile
+from converters.to_gguf.file.modelfile import modelfile, modelfile_path
 from converters.to_gguf.file.naming import Naming, describe
 from converters.to_gguf.file.parts import Part, lay_out, write
 from converters.to_gguf.file.splits import SPLIT_NAME, check_outputs, read_headers
@@ -30,6 +30,7 @@ from converters.to_gguf.read.tensors import raw_keys
 from converters.to_gguf.rope.loader import TABLES
 from converters.to_gguf.tokenizer.keys import convert_tokenizer
 from ropeconv.errors import OutputError
+from ropeconv.kit.file_set import is_unfinished
 from ropeconv.model import Model
 from ropeconv.target import Emitted, Progress
 
@@ -58,13 +59,19 @@ def emit(
     keys.append(provenance_key(model, path))
     parts = lay_out(path, keys, tensors, split=options.split)
     names = [part.path for part in parts]
-    beside = [modelfile_path(names)] if options.modelfile else []
+    beside = {}
+    if options.modelfile:
+        beside[modelfile_path(names)] = modelfile(names[0], context=model.main_rope.context)
     outputs = [*names, *beside]
-    stale = check_outputs(path, outputs, source=model.checkpoint.path, force=options.force)
+
+    def check() -> list[Path]:
+        source = model.checkpoint.path
+        return check_outputs(path, outputs, source=source, force=options.force)
+
+    if options.dry_run or not is_unfinished(path):
+        check()
     if not options.dry_run:
-        write(parts, stale=stale, threads=options.threads, progress=progress)
-        for file in beside:
-            write_modelfile(file, modelfile(names[0], context=model.main_rope.context))
+        write(path, parts, check=check, texts=beside, threads=options.threads, progress=progress)
     return Emitted(
         files=tuple(outputs),
         size=sum(part.size for part in parts),

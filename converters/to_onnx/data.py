@@ -20,7 +20,7 @@ from converters.to_onnx.quant._pack import pack_rows
 from converters.to_onnx.quant._types import Blocks
 from ropeconv.errors import CannotExpress, CheckpointError
 from ropeconv.kit.casts import BadValueError, cast_rows
-from ropeconv.kit.output import Slab, claimed, write_slabs
+from ropeconv.kit.output import Slab, created, write_slabs
 from ropeconv.kit.slabs import place_error
 from ropeconv.kit.views import as_bytes
 from ropeconv.model import Tensor
@@ -48,7 +48,7 @@ class Rows:
 
 def write_data(path: Path, rows: Sequence[Rows], *, size: int, threads: int) -> Iterator[int]:
     """Write the data file; yields bytes as they land."""
-    with claimed(path, path) as descriptor:
+    with created(path) as descriptor:
         slabs = _slabs(rows)
         yield from write_slabs(descriptor, header=b"", size=size, slabs=slabs, threads=threads)
 

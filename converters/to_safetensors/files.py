@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from converters.to_safetensors.plan import Shard, ShardTensor
 from ropeconv.errors import CheckpointError, OutputError
 from ropeconv.kit.casts import BadValueError, cast_rows
-from ropeconv.kit.output import Slab, claimed, write_slabs
+from ropeconv.kit.output import Slab, created, write_slabs
 from ropeconv.kit.slabs import cut, place_error
 from ropeconv.kit.views import as_bytes
 from ropeconv.model import row_count
@@ -79,7 +79,7 @@ def write_shard(shard: Shard, folder: Path, *, threads: int) -> Iterator[int]:
     cannot hold.
     """
     path = folder / shard.name
-    with claimed(path, path) as descriptor:
+    with created(path) as descriptor:
         yield from write_slabs(
             descriptor,
             header=shard.header,

@@ -1,7 +1,7 @@
 """Writing that cannot be seen half done: beside the name first, renamed when complete.
 
 Whatever interrupts (an error, Ctrl-C, a kill, a full disk), the previous output stays; what a
-killed run left behind is cleaned by the next one of the same name. POSIX calls: Linux and macOS.
+killed run left behind is cleaned by the next one of the same name.
 """
 
 from __future__ import annotations
@@ -9,9 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
-import fcntl
 import os
-import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,6 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ropeconv.errors import OutputError
+from ropeconv.kit.claims import claimed_folder, remove
+from ropeconv.kit.interrupts import held, placed
 
 Bytes = NDArray[np.uint8]
 Pieces = Bytes | Sequence[Bytes]
@@ -54,27 +54,13 @@ def explain(path: Path, error: OSError) -> str:
 
 
 @contextlib.contextmanager
-def claimed(path: Path, final: Path) -> Iterator[int]:
-    """A descriptor of the empty file `path`, which an earlier run may have left when it was killed.
-
-    OutputError while another run is writing it.
-    """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+def created(path: Path) -> Iterator[int]:
+    """A descriptor of the empty file `path`."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o666)
     try:
-        _lock(descriptor, final)
-        os.ftruncate(descriptor, 0)
         yield descriptor
     finally:
         os.close(descriptor)
-
-
-def _lock(descriptor: int, final: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise OutputError(
-            f"{final}: another process is writing it; wait for it or choose another name with -o"
-        ) from error
 
 
 def write_slabs(
@@ -158,57 +144,54 @@ def check_folder(out: Path, *, force: bool, source: Path | None = None) -> None:
 def replacing_folder(out: Path, *, force: bool, source: Path | None = None) -> Iterator[Path]:
     """An empty hidden folder beside `out`, which takes its name when the block ends well.
 
-    A previous `out` is swapped away in one step where the system can, and deleted only then.
-    OutputError as `check_folder`, for a second writer, and for whatever the system refuses.
+    A previous `out` is swapped away in one step where the system can, and deleted only then. Inside
+    the block a signal interrupts; before and after it, it waits. OutputError as `check_folder`, for
+    a second writer, and for whatever the system refuses.
     """
     check_folder(out, force=force, source=source)
-    part, old = (out.resolve().with_name(f".{out.resolve().name}.{end}") for end in ("part", "old"))
+    name = out.resolve()
+    part = name.with_name(f".{name.name}.part")
     try:
-        if old.exists() and not out.exists():
-            # an earlier run was killed between the two renames of _take_name
-            old.rename(out.resolve())
-        part.mkdir(exist_ok=True)
-        with _locked_folder(part, out):
-            _empty(part)
-            try:
+        with held() as let_through, claimed_folder(part, out):
+            _finish_swap(name)
+            check_folder(out, force=force, source=source)
+            with let_through():
                 yield part
-                _take_name(part, out.resolve())
-            finally:
-                shutil.rmtree(part, ignore_errors=True)
+            _take_name(part, name)
+            placed(out)
     except OSError as error:
         raise OutputError(explain(out, error)) from error
 
 
-@contextlib.contextmanager
-def _locked_folder(part: Path, out: Path) -> Iterator[None]:
-    descriptor = os.open(part, os.O_RDONLY)
-    try:
-        _lock(descriptor, out)
-        yield
-    finally:
-        os.close(descriptor)
+def _old(out: Path) -> Path:
+    """Where the previous folder waits between two renames, on a system that cannot swap."""
+    return out.with_name(f".{out.name}.old")
 
 
-def _empty(folder: Path) -> None:
-    for entry in folder.iterdir():
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry)
-        else:
-            entry.unlink()
+def _finish_swap(out: Path) -> None:
+    """What an earlier run was killed in: between the two renames, or before it deleted."""
+    old = _old(out)
+    if old.exists() and not out.exists():
+        old.rename(out)
+    remove(old)
 
 
 def _take_name(part: Path, out: Path) -> None:
-    """`part` becomes `out`; a previous `out` becomes `part`."""
+    """`part` becomes `out`; a previous `out` is gone, or `part`. Both are as before on an error."""
     if not out.exists():
         part.rename(out)
         return
     if _exchange(part, out):
         return
-    old = out.with_name(f".{out.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
+    old = _old(out)
     out.rename(old)
-    part.rename(out)
-    shutil.rmtree(old, ignore_errors=True)
+    try:
+        part.rename(out)
+    except BaseException:
+        old.rename(out)
+        raise
+    with contextlib.suppress(OSError):
+        remove(old)
 
 
 def _exchange(first: Path, second: Path) -> bool:

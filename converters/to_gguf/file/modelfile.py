@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ropeconv.errors import OutputError
-from ropeconv.kit.output import explain
 
 SUFFIX = ".Modelfile"
 
@@ -32,14 +31,3 @@ def modelfile_path(parts: Sequence[Path]) -> Path:
 def modelfile(file: Path, *, context: int) -> str:
     """The text. context: tokens that Ollama allocates."""
     return f"FROM ./{file.name}\nPARAMETER num_ctx {context}\n"
-
-
-def write_modelfile(path: Path, text: str) -> None:
-    """Written beside and renamed; OutputError with the reason."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.write_text(text)
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OutputError(explain(path, error)) from error

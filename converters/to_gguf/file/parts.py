@@ -8,8 +8,7 @@ previous output stays.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import prod
@@ -24,9 +23,10 @@ from converters.to_gguf.file.splits import split_name
 from converters.to_gguf.plan import Plan
 from converters.to_gguf.quant.ggml import dequantize_rows, quantize_rows, row_bytes
 from converters.to_gguf.quant.types import PLAIN
-from ropeconv.errors import CannotExpress, OutputError
+from ropeconv.errors import CannotExpress
 from ropeconv.kit.casts import PEEK, BadValueError, cast_rows
-from ropeconv.kit.output import Slab, claimed, explain, write_slabs
+from ropeconv.kit.file_set import replacing_files
+from ropeconv.kit.output import Slab, created, write_slabs
 from ropeconv.kit.slabs import cut, place_error
 from ropeconv.kit.views import Stacked, as_bytes
 from ropeconv.model import Tensor
@@ -120,41 +120,36 @@ def _nbytes(tensor: Tensor, type_name: str) -> int:
 
 
 def write(
+    out: Path,
     parts: Sequence[Part],
     *,
-    stale: Sequence[Path],
+    check: Callable[[], Sequence[Path]],
     threads: int,
+    texts: Mapping[Path, str] | None = None,
     progress: Progress | None = None,
 ) -> None:
-    """Write every part, or none.
+    """Write every part of the model `out`, and what belongs beside it, or nothing.
 
-    OutputError or CheckpointError leaves the previous files untouched and nothing behind. stale:
-    files to remove once the new ones are in place.
+    OutputError or CheckpointError leaves the previous files untouched and nothing behind. check:
+    which further files the new ones replace, or an error. texts: content of the files beside.
     """
-    written: list[tuple[Path, Part]] = []
+    texts = texts or {}
     done, total = 0, sum(part.size for part in parts)
-    try:
-        for part in parts:
-            path = part.path.with_name(f".{part.path.name}.part")
-            with claimed(path, part.path) as descriptor:
-                written.append((path, part))
-                head, size, slabs = part.header, part.size, _slabs(part)
-                for landed in write_slabs(
-                    descriptor, header=head, size=size, slabs=slabs, threads=threads
-                ):
-                    done += landed
-                    if progress is not None:
-                        progress(done, total)
-        for path, part in written:
-            path.replace(part.path)
-        for old in stale:
-            old.unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(explain(parts[0].path, error)) from error
-    finally:
-        for path, _ in written:
-            with contextlib.suppress(OSError):
-                path.unlink()
+    with replacing_files(out, [*(part.path for part in parts), *texts], check=check) as staged:
+        for part, path in zip(parts, staged, strict=False):
+            for landed in _write_part(part, path, threads):
+                done += landed
+                if progress is not None:
+                    progress(done, total)
+        for path, text in zip(staged[len(parts) :], texts.values(), strict=True):
+            path.write_text(text)
+
+
+def _write_part(part: Part, path: Path, threads: int) -> Iterator[int]:
+    with created(path) as descriptor:
+        yield from write_slabs(
+            descriptor, header=part.header, size=part.size, slabs=_slabs(part), threads=threads
+        )
 
 
 def _slabs(part: Part) -> Iterator[Slab]:

@@ -6,6 +6,7 @@ Names and keys are llama.cpp's (`llama_split_path` in src/llama.cpp, `split.*` i
 from __future__ import annotations
 
 import glob
+import os
 import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -73,22 +74,25 @@ def _value(header: Header, key: str, default: Any) -> Any:
 
 
 def check_outputs(out: Path, names: Collection[Path], *, source: Path, force: bool) -> list[Path]:
-    """Split files of an earlier run that the new files `names` of `out` make stale; they are to be
-    removed afterwards.
+    """Files of an earlier run under the name `out` that the new ones `names` replace beside their
+    own: splits of another count, or the whole model that splits take the place of.
 
     OutputError for an output that is the source, in part or whole, and for one that exists, unless
     `force`.
     """
     read = split_paths(source) if source.is_file() else []
-    stale = [path for path in _find_splits(out) if path not in names]
+    stale = [path for path in _find_others(out) if path not in names]
     own = next((path for path in names if _among(path, read)), None)
     if own is not None:
         raise OutputError(f"{own}: is the source itself; choose another name with -o")
-    if any(_among(path, read) for path in stale):
-        if len(names) > 1:
-            raise OutputError(f"{out}: the source is split under that name; choose another with -o")
-        stale = []  # parts joined beside themselves
-    existing = next((path for path in (*names, *stale) if path.exists()), None)
+    if len(read) > 1 and len(names) > 1 and any(_among(path, read) for path in stale):
+        raise OutputError(f"{out}: the source is split under that name; choose another with -o")
+    # parts joined, or a whole model split, beside themselves
+    stale = [path for path in stale if not _among(path, read)]
+    folder = next((path for path in names if path.is_dir()), None)
+    if folder is not None:
+        raise OutputError(f"{folder} is a folder and a file is to be written; choose another name")
+    existing = next((path for path in (*names, *stale) if os.path.lexists(path)), None)
     if existing is not None and not force:
         raise OutputError(f"{existing} exists; pass --force to replace it")
     return stale
@@ -98,20 +102,27 @@ def _among(path: Path, files: Sequence[Path]) -> bool:
     return path.exists() and any(path.samefile(file) for file in files)
 
 
-def _find_splits(out: Path) -> list[Path]:
-    """Files beside `out` that are parts of a split model of its name, by name and by header."""
-    found = []
+def _find_others(out: Path) -> list[Path]:
+    """The model `out`, and files beside it that are parts of a split model of its name, by name and
+    by header.
+    """
+    found = [out] if _header(out) is not None else []
     for path in sorted(out.parent.glob(f"{glob.escape(out.stem)}-*-of-*.gguf")):
         match = SPLIT_NAME.fullmatch(path.name)
-        if match is None or match[1] != out.stem or not path.is_file():
+        if match is None or match[1] != out.stem:
             continue
-        try:
-            header = read_header(path)
-        except CheckpointError:
-            continue  # whatever it is, it is not ours to remove
-        if (_value(header, "split.no", None), _value(header, "split.count", None)) == (
-            int(match[2]) - 1,
-            int(match[3]),
-        ):
+        header = _header(path)
+        if header is not None and (
+            _value(header, "split.no", None),
+            _value(header, "split.count", None),
+        ) == (int(match[2]) - 1, int(match[3])):
             found.append(path)
     return found
+
+
+def _header(path: Path) -> Header | None:
+    """None for what is no GGUF file: whatever it is, it is not ours to remove."""
+    try:
+        return read_header(path) if path.is_file() else None
+    except CheckpointError:
+        return None

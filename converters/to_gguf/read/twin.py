@@ -59,7 +59,7 @@ class Twin:
 
 def write_twin(path: Path, out: Path) -> None:
     """The file and its splits as one F32 file; nothing but the tensors' type is another's."""
-    write(_lay_out(path, out), stale=(), threads=os.cpu_count() or 1)
+    write(out, _lay_out(path, out), check=tuple, threads=os.cpu_count() or 1)
 
 
 def _lay_out(path: Path, out: Path) -> list[Part]:
