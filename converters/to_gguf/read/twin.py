@@ -7,7 +7,6 @@ error.
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 import weakref
@@ -29,6 +28,7 @@ from converters.to_gguf.read.as_run import text_logits
 from converters.to_gguf.read.tensors import open_tensors, raw_keys
 from ropeconv.artefact import Run
 from ropeconv.errors import OutputError
+from ropeconv.kit.cpus import usable_cpus
 
 FLOAT = FILE_TYPES["F32"]
 REPLACED = ("general.file_type", "general.alignment")
@@ -59,7 +59,7 @@ class Twin:
 
 def write_twin(path: Path, out: Path) -> None:
     """The file and its splits as one F32 file; nothing but the tensors' type is another's."""
-    write(out, _lay_out(path, out), check=tuple, threads=os.cpu_count() or 1)
+    write(out, _lay_out(path, out), check=tuple, threads=usable_cpus())
 
 
 def _lay_out(path: Path, out: Path) -> list[Part]:
