@@ -1,0 +1,158 @@
+"""One fact of a family's block told wrong, to the writer and to the proof's own rungs alike: the
+logits of transformers, which nobody told, must show it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ropeconv import registry
+from ropeconv.api import convert, verify
+from ropeconv.arch.blocks.attention import Order, Pairing
+from ropeconv.arch.blocks.moe import MixtureOfExperts
+from ropeconv.arch.family import Architecture
+from ropeconv.arch.layers import FULL
+from ropeconv.arch.stack import Layer, Stack
+from ropeconv.errors import CannotExpress
+from ropeconv.extend import ScalingRequest
+from tests.checkpoints import save_checkpoint
+from tests.families import FAMILIES, extra
+from tests.methods import FACTOR, L
+
+PI = ScalingRequest("linear", factor=float(FACTOR))
+TYPES = {"gguf": "F32", "onnx": "fp32"}
+Mistake = Callable[[Stack], Stack]
+
+
+def in_layers(change: Callable[[Layer], Layer]) -> Mistake:
+    return lambda stack: replace(stack, layers=tuple(map(change, stack.layers)))
+
+
+def attention(**changes: Callable[[Any], Any]) -> Mistake:
+    def change(layer: Layer) -> Layer:
+        found = {key: of(getattr(layer.mixer, key)) for key, of in changes.items()}
+        return replace(layer, mixer=replace(layer.mixer, **found))
+
+    return in_layers(change)
+
+
+def residual(**changes: Callable[[Any], Any]) -> Mistake:
+    """A change of a layer's norms, of each by the layer's residual."""
+    return in_layers(
+        lambda layer: replace(
+            layer,
+            residual=replace(
+                layer.residual, **{key: of(layer.residual) for key, of in changes.items()}
+            ),
+        )
+    )
+
+
+def without_offset(norm: Any) -> Any:
+    return replace(norm, weight=replace(norm.weight, offset=1.0 - norm.weight.offset))
+
+
+def scaled(part: str) -> Mistake:
+    """The multiplier of `part` a hundredth larger."""
+    return lambda stack: replace(
+        stack, **{part: replace(getattr(stack, part), scale=1.01 * getattr(stack, part).scale)}
+    )
+
+
+def turned(own: Pairing) -> Pairing:
+    return Pairing.HALVES if own is Pairing.ADJACENT else Pairing.ADJACENT
+
+
+PAIRS = attention(pairing=turned)
+OFFSET = residual(mixer_norm=lambda layer: without_offset(layer.mixer_norm))
+POST_OFFSET = residual(mixer_post_norm=lambda layer: without_offset(layer.mixer_post_norm))
+RESIDUAL = residual(scale=lambda layer: 1.01 * layer.scale)
+LOGITS = scaled("head")
+EMBEDDING = scaled("embedding")
+WINDOW = attention(window=lambda window: window and window - 1)
+ORDER = attention(projections=lambda rows: replace(rows, order=Order.STACKED))
+TEMPERATURE = attention(temperature=lambda own: replace(own, beta=1.1 * own.beta))
+EVERYWHERE = in_layers(lambda layer: replace(layer, kind=FULL))
+
+
+def uncapped(stack: Stack) -> Stack:
+    return replace(stack, head=replace(stack.head, softcap=None))
+
+
+def one_expert_fewer(layer: Layer) -> Layer:
+    assert isinstance(layer.mlp, MixtureOfExperts)
+    routing = replace(layer.mlp.routing, chosen=layer.mlp.routing.chosen - 1)
+    return replace(layer, mlp=replace(layer.mlp, routing=routing))
+
+
+# family -> what is told wrong; the others': which values of a head turn together
+FACTS: dict[str, Mistake] = dict.fromkeys(FAMILIES, PAIRS) | {
+    "apertus": OFFSET,
+    "cohere": LOGITS,
+    "cwm": WINDOW,
+    "exaone4": POST_OFFSET,
+    "falcon": ORDER,
+    "gemma": OFFSET,
+    "gemma2": WINDOW,
+    "gemma3_text": OFFSET,
+    "glm4": POST_OFFSET,
+    "gpt_neox": OFFSET,
+    "granite": RESIDUAL,
+    "granite_swa": WINDOW,
+    "granitemoehybrid": EMBEDDING,
+    "hyperclovax": LOGITS,
+    "ministral": WINDOW,
+    "ministral3": TEMPERATURE,
+    "nemotron": OFFSET,
+    "olmo2": POST_OFFSET,
+    "olmo3": WINDOW,
+    "qwen3_moe": in_layers(one_expert_fewer),
+    "smollm3": EVERYWHERE,
+    "starcoder2": OFFSET,
+}
+
+# llama.cpp has no place for these, or for what is told of them
+NO_GGUF = {"cwm", "ministral", "persimmon", "smollm3"}
+
+
+@dataclass(frozen=True)
+class Mistaken(Architecture):
+    """A family with a mistake in it."""
+
+    mistake: Mistake = lambda stack: stack
+
+    def stack(self, sizes: Any, kinds: tuple[str, ...]) -> Stack:
+        return self.mistake(super().stack(sizes, kinds))
+
+
+def failed(source: Path, out: Path) -> dict[str, set[str]]:
+    """Target -> the rungs that fail, of the targets that write such a model."""
+    found = {}
+    for target, kind in TYPES.items():
+        place = out / f"out{'.gguf' if target == 'gguf' else ''}"
+        try:
+            convert(source, target, place, scaling=PI, type=kind, force=True)
+        except CannotExpress:
+            continue
+        report = verify(place, tokens=2 * L)
+        found[target] = {rung.name for rung in report.rungs if rung.status == "fail"}
+    return found
+
+
+@pytest.mark.llama
+@pytest.mark.torch
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_fact_told_wrong_turns_the_verdict(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = save_checkpoint(tmp_path / "model", family, context=L, **extra(family))
+    wrong = Mistaken(**vars(registry.architectures()[family]), mistake=FACTS[family])
+    monkeypatch.setitem(registry.architectures(), family, wrong)
+    found = failed(source, tmp_path)
+    assert found.keys() == TYPES.keys() - ({"gguf"} if family in NO_GGUF else set())
+    assert all("logits" in rungs for rungs in found.values()), found
