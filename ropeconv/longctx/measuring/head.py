@@ -5,28 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ropeconv.errors import ConfigError
+from ropeconv.proof.reference.bare import replaced
 from ropeconv.target import Progress
-
-# of families that multiply or divide their logits
-LOGIT_SCALES = ("logit_scale", "logits_scaling")
 
 
 def apply_head(model: Any, hidden: Any) -> Any:
-    """(..., vocab) logits of hidden states (..., e): the output head and the cap that some families
-    put on it. ConfigError for a model that scales its logits.
+    """(n, vocab) logits of hidden states (n, e), as the model's own forward makes them: its output
+    head, and the scale or the cap that some families put on it.
     """
     import torch
+    from transformers.modeling_outputs import MoeModelOutputWithPast
 
-    scaled = [key for key in LOGIT_SCALES if getattr(model.config, key, 1.0) not in (None, 1.0)]
-    if scaled:
-        raise ConfigError(
-            f"config.json: {scaled[0]} scales logits, which compare, tune and search do not do; "
-            f"convert without them (gguf, onnx, safetensors and verify do)"
-        )
-    logits = model.get_output_embeddings()(hidden)
-    cap = getattr(model.config, "final_logit_softcapping", None)
-    return logits if cap is None else torch.tanh(logits / cap) * cap
+    ends = MoeModelOutputWithPast(last_hidden_state=hidden[None])
+    unused = torch.zeros(1, len(hidden), dtype=torch.long, device=hidden.device)
+    with replaced({model.base_model: lambda *_, **__: ends}):
+        return model(input_ids=unused, use_cache=False).logits[0]
 
 
 def report_layers(base: Any, tokens: int, progress: Progress | None) -> list[Any]:
