@@ -198,7 +198,7 @@ ARCH_FAULTS: dict[str, tuple[str, Exceptions]] = {
     **{
         f"falcon's {role} in {name} is as others'": ("falcon", without(FALCON, role, name))
         for role, table in FALCON.mix.items()
-        for name in table.keys() | mix.MIX[role]
+        for name in sorted(table.keys() | mix.MIX[role])
         if table.get(name, ()) != mix.MIX[role].get(name, ())
     },
 }
