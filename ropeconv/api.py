@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ropeconv.errors import ConfigError, OutputError, unknown_name
+from ropeconv.errors import ConfigError, unknown_name
 
 if TYPE_CHECKING:
     from ropeconv.extend import ScalingRequest
@@ -126,19 +126,13 @@ def write(
 ) -> Conversion:
     """`convert` with the target's Options in hand."""
     from ropeconv import registry
-    from ropeconv.prepare import prepare_with_findings
+    from ropeconv.prepare import prepare_with_findings, refuse_base_in
 
     writer = registry.targets()[target]
     model, findings = prepare_with_findings(
         source, scaling, original_context=original_context, base=base, ignore=ignore
     )
-    under = model.checkpoint.base
-    if (
-        out is not None
-        and under is not None
-        and under.resolve().is_relative_to(Path(out).resolve())
-    ):
-        raise OutputError(f"{out}: the adapter's base lies there; choose another place with -o")
+    refuse_base_in(out, model)
     emitted = writer.emit(
         model,
         None if out is None else Path(out),

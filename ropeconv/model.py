@@ -62,7 +62,8 @@ class Checkpoint:
     reads some of every tensor. loadable: whether transformers loads the path itself. wrapper:
     model_type of what the text model lies in; left_out: what else the files hold -> how many
     tensors. renamed: how the names of its tensors differ from those in the files, in words. unread:
-    files in the folder with other weights than these. base: the checkpoint under an adapter, whose
+    files in the folder with other weights than these. dequantised: the format of codes that the
+    weights were in, as reports say it. base: the checkpoint under an adapter, whose
     folder is `path`. vouched: config keys that a user said have no bearing on logits.
     """
 
@@ -78,6 +79,7 @@ class Checkpoint:
     left_out: Mapping[str, int] = field(default_factory=dict)
     renamed: str = ""
     unread: tuple[str, ...] = ()
+    dequantised: str = ""
     base: Path | None = None
     vouched: tuple[str, ...] = ()
 

@@ -18,12 +18,30 @@ from ropeconv.doctor.examine import (
     open_file,
     refuse_errors,
 )
-from ropeconv.errors import RopeConfigError
+from ropeconv.errors import OutputError, RopeConfigError
 from ropeconv.extend import ScalingRequest, extend_ropes
 from ropeconv.finding import Finding
 from ropeconv.model import Model
 from ropeconv.rope.solve import is_scaled
 from ropeconv.sources.folder import open_checkpoint, refuse_family
+from ropeconv.sources.hub import locate
+from ropeconv.sources.hub_names import at_revision, model_name
+from ropeconv.target import Progress
+
+__all__ = ["fetch", "model_name", "prepare", "prepare_with_findings", "refuse_base_in", "scale"]
+
+
+def fetch(
+    source: str, *, revision: str | None = None, progress: Progress | None = None
+) -> tuple[str, Path]:
+    """(`source` at the revision, where it lies on this machine now): what a hub id means is
+    downloaded as far as the cache lacks it.
+
+    progress: told (done, total) in bytes. CheckpointError for what is not to be had, and for a
+    revision of what is no hub id.
+    """
+    stated = at_revision(source, revision)
+    return stated, locate(stated, progress=progress)
 
 
 def prepare(
@@ -57,7 +75,8 @@ def prepare_with_findings(
 
     With a request, of the scaled model.
     """
-    file = open_file(Path(source))
+    source = locate(source)
+    file = open_file(source)
     findings = [] if file is None else examine_file(file, original_context=original_context)
     refuse_errors(findings)
     refuse_family(source)
@@ -69,6 +88,15 @@ def prepare_with_findings(
     if request is not None:
         findings = _examine_scaled(model, file)
     return model, findings
+
+
+def refuse_base_in(out: str | Path | None, model: Model) -> None:
+    """OutputError where an adapter's base lies in the output, which would take its place."""
+    under = model.checkpoint.base
+    if out is None or under is None:
+        return
+    if under.resolve().is_relative_to(Path(out).resolve()):
+        raise OutputError(f"{out}: the adapter's base lies there; choose another place with -o")
 
 
 def _examine_scaled(model: Model, file: Opened | None) -> list[Finding]:

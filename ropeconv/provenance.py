@@ -38,8 +38,10 @@ def describe_origin(model: Model, *, out: Path) -> dict[str, Any]:
 
 
 def _relative(source: Path, folder: Path) -> str:
+    # a file's name tells parts of one model apart, and in a hub's cache it is a link's
+    place = source.parent.resolve() / source.name if source.is_file() else source.resolve()
     try:
-        return os.path.relpath(source.resolve(), folder.resolve())
+        return os.path.relpath(place, folder.resolve())
     except ValueError:  # another drive
         return str(source)
 

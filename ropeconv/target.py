@@ -9,12 +9,12 @@ called, so that finding it costs nothing.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ropeconv.kit.cpus import usable_cpus
 from ropeconv.kit.options import option
 
 if TYPE_CHECKING:  # `--help` asks every target for its words, and for nothing that needs these
@@ -66,7 +66,7 @@ class Options:
         help="metadata: the runtime's own form of the scaling; tables: numbers for each rotary "
         "pair or position.",
     )
-    threads: int = option(os.cpu_count() or 1, minimum=1, help="Threads that convert.")
+    threads: int = option(usable_cpus(), minimum=1, help="Threads that convert.")
     force: bool = option(False, help="Replace an existing output.")
     dry_run: bool = option(False, help="Say what would be written; write nothing.")
 
@@ -94,6 +94,9 @@ class FileReader(Protocol):
     @property
     def format(self) -> str:
         """The format's name."""
+
+    def models(self, names: Collection[str]) -> list[tuple[str, ...]]:
+        """The models among files of these names: the files of each, first the one to open."""
 
     def open_checkpoint(
         self,

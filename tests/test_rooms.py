@@ -176,7 +176,7 @@ def names_said(tree: ast.AST, names: set[str]) -> list[str]:
 
 # File formats of sources and tables of facts have such names too: where they are said, and which.
 SAID = {
-    "ropeconv.sources.folder": {"safetensors"},
+    "ropeconv.sources.weights": {"safetensors"},
     "ropeconv.arch.uncovered": {"exaone4"},
 }
 CORE = [

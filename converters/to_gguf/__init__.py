@@ -7,7 +7,7 @@ file/, tokenizer/ · reading: read/ · running: run.py · limits: gates.py · tr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -113,6 +113,12 @@ class Gguf:
         from converters.to_gguf.config_traps import config_traps
 
         return config_traps(case)
+
+    def models(self, names: Collection[str]) -> list[tuple[str, ...]]:
+        """See `FileReader`."""
+        from converters.to_gguf.file.groups import group_files
+
+        return group_files(names)
 
     def open_checkpoint(
         self,

@@ -19,7 +19,7 @@ from ropeconv.artefact import flags_around
 from ropeconv.errors import CheckpointError, TokenizerError
 from ropeconv.kit.foreign import first_line, quiet_transformers
 from ropeconv.rope.spec import Frequencies
-from ropeconv.sources.folder import read_json
+from ropeconv.sources.texts import read_json
 
 CHUNK = 512  # rows of vocabulary-sized logits held at a time
 SPECIAL = {"bos": "bos", "eos": "eos", "padding": "pad", "unknown": "unk"}

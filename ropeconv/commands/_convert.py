@@ -13,11 +13,17 @@ from ropeconv import api
 from ropeconv.commands._fields import click_options, from_options
 from ropeconv.commands._options import (
     base_option,
+    revision_option,
     scaling_options,
     scaling_request,
     vouching_option,
 )
-from ropeconv.commands._report import byte_progress, conversion_facts, show_conversion
+from ropeconv.commands._report import (
+    byte_progress,
+    conversion_facts,
+    fetch_sources,
+    show_conversion,
+)
 from ropeconv.target import Options
 
 if TYPE_CHECKING:
@@ -32,6 +38,7 @@ def make_command(target: Target) -> click.Command:
 
     @click.command(target.name, short_help=target.manual.summary, help=target.manual.text)
     @click.argument("source")
+    @revision_option
     @base_option
     @scaling_options
     @click_options(target.options, last=Options)
@@ -74,7 +81,9 @@ def _convert(target: Target, source: str, values: dict[str, Any]) -> None:
     output = values["output"]
     as_json = values["as_json"]
     dry_run = options.dry_run
-    with byte_progress("writing", show=not (values["quiet"] or as_json or dry_run)) as progress:
+    show = not (values["quiet"] or as_json)
+    source = fetch_sources(source, values, show=show)
+    with byte_progress("writing", show=show and not dry_run) as progress:
         done = api.write(
             source,
             target.name,

@@ -106,6 +106,15 @@ def base_option(command: F) -> F:
     )(command)
 
 
+def revision_option(command: F) -> F:
+    """Add --revision, for commands whose source may be a hub id."""
+    return click.option(
+        "--revision",
+        metavar="REV",
+        help="Branch, tag or commit of a hub id. Default: main.",
+    )(command)
+
+
 def vouching_option(command: F) -> F:
     """Add --ignore-config-key."""
     return click.option(

@@ -52,6 +52,27 @@ def byte_progress(label: str, *, show: bool) -> Iterator[Progress | None]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
+def fetch_sources(source: str, values: dict[str, Any], *, show: bool) -> str:
+    """`fetch_source` of a command's source and of its --base. values: what was given for its
+    options; --revision is taken out of it.
+    """
+    if values["base"] is not None:
+        values["base"] = fetch_source(values["base"], show=show)
+    return fetch_source(source, revision=values.pop("revision"), show=show)
+
+
+def fetch_source(source: str, *, revision: str | None = None, show: bool) -> str:
+    """`source` at the revision; what a hub id means is on this machine afterwards, downloaded under
+    a bar.
+    """
+    from ropeconv.prepare import fetch
+
+    if Path(source).exists():
+        return fetch(source, revision=revision)[0]
+    with byte_progress("downloading", show=show) as progress:
+        return fetch(source, revision=revision, progress=progress or (lambda *_: None))[0]
+
+
 @contextmanager
 def stage_progress(*, show: bool, lines: bool = False) -> Iterator[Callable[..., None] | None]:
     """One bar a stage on stderr while the block runs, told (stage, done, total, note); None when
@@ -124,6 +145,7 @@ def conversion_facts(model: Model, emitted: Emitted, *, dry_run: bool) -> dict[s
         "left_out": dict(model.checkpoint.left_out),
         "renamed": model.checkpoint.renamed,
         "unread": list(model.checkpoint.unread),
+        "dequantised": model.checkpoint.dequantised,
         "base": None if model.checkpoint.base is None else str(model.checkpoint.base),
         "vouched": list(model.checkpoint.vouched),
         "scaling": rope.kind,
@@ -212,14 +234,18 @@ def _conversion_rows(model: Model, emitted: Emitted, *, dry_run: bool) -> dict[s
         "divisors": _describe_numbers(model),
         "carried as": f"{emitted.carried.how}: {emitted.carried.why}",
     }
-    if emitted.details.get("kept"):
-        rows["kept"] = emitted.details["kept"]
+    for what in ("kept", "requantised"):
+        if emitted.details.get(what):
+            rows[what] = emitted.details[what]
     if model.checkpoint.left_out:
         rows["left out"] = describe_left_out(model.checkpoint.left_out)
     if model.checkpoint.renamed:
         rows["names"] = f"read {model.checkpoint.renamed}"
     if model.checkpoint.unread:
         rows["not read"] = ", ".join(model.checkpoint.unread)
+    if model.checkpoint.dequantised:
+        kept = ", but for what was kept" if emitted.details.get("kept") else ""
+        rows["dequantised"] = f"from {model.checkpoint.dequantised}{kept}"
     if model.checkpoint.vouched:
         keys = ", ".join(model.checkpoint.vouched)
         rows["vouched"] = f"{keys}, for having no bearing on logits"

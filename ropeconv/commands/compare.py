@@ -11,8 +11,13 @@ from typing import Any
 import click
 
 from ropeconv.commands._fields import KINDS, click_options, from_options
-from ropeconv.commands._options import read_parameters
-from ropeconv.commands._report import stage_progress, wide_console
+from ropeconv.commands._options import (
+    base_option,
+    read_parameters,
+    revision_option,
+    vouching_option,
+)
+from ropeconv.commands._report import fetch_sources, stage_progress, wide_console
 from ropeconv.commands._reporting import Reporting
 from ropeconv.longctx.compare.question import Question
 
@@ -22,6 +27,8 @@ from ropeconv.longctx.compare.question import Question
     short_help="Measure scaling methods side by side on one text, with a verdict for each.",
 )
 @click.argument("source")
+@revision_option
+@base_option
 @click_options(Question)
 @click.option(
     "--rope-parameters",
@@ -38,6 +45,7 @@ from ropeconv.longctx.compare.question import Question
     metavar="N",
     help="Trained context, when the config does not say.",
 )
+@vouching_option
 @click.option(
     "-o",
     "--output",
@@ -46,7 +54,14 @@ from ropeconv.longctx.compare.question import Question
     help="Folder of the report; rows already in it are not run again. Default: NAME-compare.",
 )
 @click_options(Reporting)
-def command(source: str, *, parameters: Sequence[Path], output: Path | None, **values: Any) -> int:
+def command(
+    source: str,
+    *,
+    parameters: Sequence[Path],
+    output: Path | None,
+    ignore_config_key: tuple[str, ...],
+    **values: Any,
+) -> int:
     """Compare scaling methods on SOURCE: the same weights, text and positions for each.
 
     One long pass a row gives the loss at every position; hidden pass keys give retrieval by
@@ -65,13 +80,22 @@ def command(source: str, *, parameters: Sequence[Path], output: Path | None, **v
     from ropeconv.longctx.compare.report import render, to_json
     from ropeconv.longctx.compare.report_files import write_report
     from ropeconv.longctx.compare.run import compare
+    from ropeconv.prepare import model_name
 
     require_matplotlib()
     told = from_options(Reporting, values)
     question = replace(from_options(Question, values), parameters=_named(parameters))
-    folder = output or Path(f"{Path(source).name or 'model'}-compare")
+    source = fetch_sources(source, values, show=told.bars)
+    folder = output or Path(f"{model_name(source) or 'model'}-compare")
     with stage_progress(show=told.bars, lines=True) as progress:
-        found = compare(source, folder, question=question, **values, progress=progress)
+        found = compare(
+            source,
+            folder,
+            question=question,
+            ignore_config_keys=ignore_config_key,
+            **values,
+            progress=progress,
+        )
     if found is None:
         return 0
     files = write_report(found, folder)

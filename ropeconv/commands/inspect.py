@@ -12,11 +12,12 @@ import click
 
 from ropeconv.commands._options import (
     base_option,
+    revision_option,
     scaling_options,
     scaling_request,
     vouching_option,
 )
-from ropeconv.commands._report import wide_console
+from ropeconv.commands._report import fetch_source, wide_console
 from ropeconv.errors import RopeconvError
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     "inspect", short_help="Say what a model is, what can carry it, and what is wrong with it."
 )
 @click.argument("source")
+@revision_option
 @base_option
 @scaling_options
 @vouching_option
@@ -67,6 +69,7 @@ def command(
     as_json: bool,
     debug: bool,  # noqa: ARG001 - read by cli.main
     original_context: int | None,
+    revision: str | None,
     base: str | None,
     ignore_config_key: tuple[str, ...],
     **scaling: Any,
@@ -93,6 +96,8 @@ def command(
     from ropeconv.inspection.look import look
     from ropeconv.inspection.report import render, to_json
 
+    source = fetch_source(source, revision=revision, show=not as_json)
+    base = None if base is None else fetch_source(base, show=not as_json)
     found = look(
         source, request, original_context=original_context, base=base, ignore=ignore_config_key
     )

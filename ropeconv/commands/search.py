@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from ropeconv.commands._fields import KINDS, click_options, from_options
-from ropeconv.commands._report import stage_progress, wide_console
+from ropeconv.commands._options import base_option, revision_option, vouching_option
+from ropeconv.commands._report import fetch_sources, stage_progress, wide_console
 from ropeconv.commands._reporting import Reporting
 from ropeconv.longctx.search.plan import Plan
 
@@ -19,6 +20,8 @@ from ropeconv.longctx.search.plan import Plan
     short_help="Search LongRoPE factors for a model; writes rope_parameters for every command.",
 )
 @click.argument("source")
+@revision_option
+@base_option
 @click_options(Plan)
 @click.option(
     "--original-context",
@@ -26,6 +29,7 @@ from ropeconv.longctx.search.plan import Plan
     metavar="N",
     help="Trained context, when the config does not say.",
 )
+@vouching_option
 @click.option(
     "--resume", is_flag=True, help="Go on with an interrupted search of the same options."
 )
@@ -39,7 +43,7 @@ from ropeconv.longctx.search.plan import Plan
 )
 @click.option("--force", is_flag=True, help="Replace an existing output or interrupted search.")
 @click_options(Reporting)
-def command(source: str, *, output: Path, **values: Any) -> int:
+def command(source: str, *, output: Path, ignore_config_key: tuple[str, ...], **values: Any) -> int:
     """Search SOURCE's rotary factors for S times its context: a divisor for each pair, never
     falling, at most 1.25 S.
 
@@ -61,8 +65,16 @@ def command(source: str, *, output: Path, **values: Any) -> int:
 
     told = from_options(Reporting, values)
     plan = from_options(Plan, values)
+    source = fetch_sources(source, values, show=told.bars)
     with stage_progress(show=told.bars, lines=True) as progress:
-        found = search(source, output, plan=plan, **values, progress=progress)
+        found = search(
+            source,
+            output,
+            plan=plan,
+            ignore_config_keys=ignore_config_key,
+            **values,
+            progress=progress,
+        )
     if found is None:
         return 0
     if told.as_json:

@@ -9,8 +9,14 @@ from typing import Any
 import click
 
 from ropeconv.commands._fields import KINDS, click_options, from_options
-from ropeconv.commands._options import scaling_options, scaling_request
-from ropeconv.commands._report import stage_progress, wide_console
+from ropeconv.commands._options import (
+    base_option,
+    revision_option,
+    scaling_options,
+    scaling_request,
+    vouching_option,
+)
+from ropeconv.commands._report import fetch_sources, stage_progress, wide_console
 from ropeconv.commands._reporting import Reporting
 from ropeconv.longctx.tune.recipe import Choices, Recipe
 
@@ -19,7 +25,10 @@ from ropeconv.longctx.tune.recipe import Choices, Recipe
     "tune", short_help="Fine-tune a model shortly at its longer context; writes a checkpoint."
 )
 @click.argument("source")
+@revision_option
+@base_option
 @scaling_options
+@vouching_option
 @click_options(Recipe, Choices)
 @click.option(
     "-o",
@@ -30,7 +39,14 @@ from ropeconv.longctx.tune.recipe import Choices, Recipe
     help="Folder to write.",
 )
 @click_options(Reporting)
-def command(source: str, *, output: Path, original_context: int | None, **values: Any) -> int:
+def command(
+    source: str,
+    *,
+    output: Path,
+    original_context: int | None,
+    ignore_config_key: tuple[str, ...],
+    **values: Any,
+) -> int:
     """Tune SOURCE at the context that a scaling option gives it (or that it has), and write an
     ordinary checkpoint.
 
@@ -53,6 +69,7 @@ def command(source: str, *, output: Path, original_context: int | None, **values
     recipe = from_options(Recipe, values)
     choices = from_options(Choices, values)
     scaling = scaling_request(values)
+    source = fetch_sources(source, values, show=told.bars)
     with stage_progress(show=told.bars, lines=True) as progress:
         found = tune(
             source,
@@ -61,6 +78,8 @@ def command(source: str, *, output: Path, original_context: int | None, **values
             recipe=recipe,
             choices=choices,
             original_context=original_context,
+            base=values["base"],
+            ignore_config_keys=ignore_config_key,
             progress=progress,
         )
     if found is None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ropeconv.commands._options import base_option, scaling_options, scaling_request
-from ropeconv.commands._report import stage_progress, wide_console
+from ropeconv.commands._report import fetch_source, stage_progress, wide_console
 from ropeconv.proof.reference.arithmetic import COSTS, DEVICES
 
 if TYPE_CHECKING:
@@ -112,7 +112,11 @@ def command(
     """
     from ropeconv.api import verify
 
-    with stage_progress(show=not (quiet or as_json)) as progress:
+    show = not (quiet or as_json)
+    reference, base = (
+        None if given is None else fetch_source(given, show=show) for given in (reference, base)
+    )
+    with stage_progress(show=show) as progress:
         report = verify(
             out,
             reference=reference,

@@ -7,7 +7,7 @@ and counted; a tensor that no name covers stays, and is refused where tensors ar
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -49,12 +49,33 @@ def text_checkpoint(checkpoint: Checkpoint) -> Checkpoint:
     return _without_mtp(text)
 
 
+def names_left_out(config: Mapping[str, Any], names: Collection[str]) -> frozenset[str]:
+    """Which tensors of these names `text_checkpoint` leaves out."""
+    wrapper = registry.wrappers().get(str(config.get("model_type")))
+    text = config if wrapper is None else config.get("text_config", config)
+    count = text.get("num_hidden_layers") if isinstance(text, Mapping) else None
+    plain = {name if wrapper is None else plain_name(name, wrapper): name for name in names}
+    gone = {plain[name] for name in _mtp_names(plain, count)}
+    if wrapper is not None:
+        gone |= {name for name in names if part_of(name, wrapper) is not None}
+    return frozenset(gone)
+
+
 def refuse_uncovered(config: Mapping[str, Any]) -> None:
     """ConfigError for a config.json of a family that is neither covered nor wrapped around one that
     is.
     """
     wrapper = registry.wrappers().get(str(config.get("model_type")))
     find_architecture(config if wrapper is None else _text_config(config, wrapper, {}))
+
+
+def is_covered(config: Mapping[str, Any]) -> bool:
+    """Whether `refuse_uncovered` has no objection."""
+    try:
+        refuse_uncovered(config)
+    except ConfigError:
+        return False
+    return True
 
 
 def _unwrap(checkpoint: Checkpoint, wrapper: Wrapper) -> Checkpoint:
@@ -195,9 +216,7 @@ def _tied(
 
 def _without_mtp(checkpoint: Checkpoint) -> Checkpoint:
     """Without what predicts several tokens at once, which transformers' classes do not load."""
-    count = checkpoint.config.get("num_hidden_layers")
-    layers = set(_behind(checkpoint.tensors, count)) if isinstance(count, int) else set()
-    gone = {name for name in checkpoint.tensors if name in layers or name.startswith(MTP_PLACES)}
+    gone = _mtp_names(checkpoint.tensors, checkpoint.config.get("num_hidden_layers"))
     if not gone:
         return checkpoint
     tensors = {name: tensor for name, tensor in checkpoint.tensors.items() if name not in gone}
@@ -205,7 +224,12 @@ def _without_mtp(checkpoint: Checkpoint) -> Checkpoint:
     return replace(checkpoint, tensors=tensors, left_out=left_out)
 
 
-def _behind(names: Mapping[str, Tensor], count: int) -> Iterator[str]:
+def _mtp_names(names: Collection[str], count: Any) -> set[str]:
+    layers = set(_behind(names, count)) if isinstance(count, int) else set()
+    return {name for name in names if name in layers or name.startswith(MTP_PLACES)}
+
+
+def _behind(names: Collection[str], count: int) -> Iterator[str]:
     """Tensors of layers past the last one that have something that no decoder layer has.
 
     A layer like the others is one that the config forgot: its tensors stay, and are refused.

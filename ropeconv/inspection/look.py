@@ -21,6 +21,7 @@ from ropeconv.model import Checkpoint, Model
 from ropeconv.prepare import scale
 from ropeconv.provenance import read_folder_origin
 from ropeconv.sources.folder import open_checkpoint
+from ropeconv.sources.hub import locate
 from ropeconv.target import Target
 
 
@@ -58,14 +59,14 @@ def look(
     request: a scaling to show the source with. base: the model under an adapter.
     ignore: config keys that the user vouches for. Raises RopeconvError for what is none of these.
     """
-    path = Path(source)
+    path = locate(source)
     other = _other_artefact(path)
     if other is not None:
         return _look_at_artefact(path, *other)
     file = open_file(path)
     findings = [] if file is None else examine_file(file, original_context=original_context)
     try:
-        checkpoint = open_checkpoint(source, original_context=original_context, base=base)
+        checkpoint = open_checkpoint(path, original_context=original_context, base=base)
     except RopeconvError as error:
         if file is None or not findings:
             raise
@@ -97,6 +98,7 @@ def _look_at_checkpoint(
         "wrapper": checkpoint.wrapper,
         "left_out": dict(checkpoint.left_out),
         "unread": list(checkpoint.unread),
+        "dequantised": checkpoint.dequantised,
         "base": None if checkpoint.base is None else str(checkpoint.base),
         "provenance": _provenance(checkpoint.path),
     }

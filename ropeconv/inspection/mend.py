@@ -27,6 +27,7 @@ from ropeconv.kit.output import replacing_folder
 from ropeconv.model import Checkpoint
 from ropeconv.rope.spec import Frequencies
 from ropeconv.sources.folder import fingerprint, open_checkpoint
+from ropeconv.sources.hub import locate
 from ropeconv.target import FileReader, FolderWriter, Target
 
 Numbers = Mapping[str, Frequencies | None] | str
@@ -61,10 +62,11 @@ def mend(
     keep: names of traps to leave. link: hard-link unchanged weights of a folder. RopeconvError when
     nothing is to be mended.
     """
-    file = open_file(Path(source))
+    source = locate(source)
+    file = open_file(source)
     if file is not None:
         return _mend_file(
-            Path(source), file, out, original_context=original_context, keep=keep, force=force
+            source, file, out, original_context=original_context, keep=keep, force=force
         )
     checkpoint = open_checkpoint(source)
     if checkpoint.base is not None:

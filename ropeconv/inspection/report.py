@@ -72,6 +72,8 @@ def _lines(look: Look) -> dict[str, str]:
         lines["left out"] = describe_left_out(facts["left_out"])
     if facts.get("unread"):
         lines["not read"] = ", ".join(facts["unread"])
+    if facts.get("dequantised"):
+        lines["dequantised"] = f"from {facts['dequantised']}"
     if facts.get("base"):
         lines["base"] = facts["base"]
     if facts.get("vouched"):

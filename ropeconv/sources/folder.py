@@ -6,63 +6,34 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from ropeconv import registry
-from ropeconv.config.wrapper import refuse_uncovered, text_checkpoint
-from ropeconv.errors import CheckpointError
-from ropeconv.kit.door import check_place, parse_json, read_file
+from ropeconv.config.wrapper import is_covered, refuse_uncovered, text_checkpoint
+from ropeconv.errors import CheckpointError, RopeconvError
 from ropeconv.model import Checkpoint, Tensor
 from ropeconv.sources.adapter import merge_adapter
 from ropeconv.sources.adapter_config import AdapterConfig, read_adapter_config
+from ropeconv.sources.hub import locate
 from ropeconv.sources.pytorch import open_torch
 from ropeconv.sources.quantised._open import dequantised
 from ropeconv.sources.safetensors import open_safetensors, scattered
+from ropeconv.sources.texts import read_json, text_files
 from ropeconv.sources.unread import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
     CONFIG,
+    TRAINED_WHOLE,
     is_adapter,
     unread_files,
 )
+from ropeconv.sources.weights import read_shards, weights_of
 
-# Every text file that belongs to a checkpoint's tokenizer or generation; read only when a converter
-# asks.
-TEXT_FILES = (
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-    "chat_template.json",
-    "generation_config.json",
-)
-WEIGHTS: tuple[tuple[str, str, Callable[[Path], dict[str, Tensor]]], ...] = (
-    ("safetensors", "model.safetensors", open_safetensors),
-    ("pytorch", "pytorch_model.bin", open_torch),
-)
-# weights that LongLoRA trains whole, under the base model's own names
-TRAINED_WHOLE = "trainable_params.bin"
-LONGEST_NAME = 255  # bytes that a file system takes
 ROW_BYTES = 4096  # of a row, in a fingerprint
-HUB_PATTERNS = [
-    "*.json",
-    "*.safetensors",
-    "pytorch_model*.bin",
-    "adapter_model.bin",
-    TRAINED_WHOLE,
-    "tokenizer*",
-    "*.jinja",
-    "additional_chat_templates/*",
-    "merges.txt",
-]
 
 
 def open_checkpoint(
@@ -75,13 +46,11 @@ def open_checkpoint(
     not touched. base: the model under an adapter, where the adapter names no folder. Raises
     CheckpointError with what is missing, damaged or unknown.
     """
-    path = Path(source)
+    path = locate(source)
     if path.is_file():
         if base is not None:
             raise _no_adapter(path)
         return _open_file(path, original_context=original_context)
-    if not path.exists():
-        path = _download(str(source))
     if not path.is_dir():
         raise CheckpointError(
             f"{path}: neither a folder nor a file; give a Hugging Face folder, a GGUF file or a "
@@ -123,17 +92,24 @@ def _open_file(path: Path, *, original_context: int | None) -> Checkpoint:
 
 def _open_folder(folder: Path) -> Checkpoint:
     config = read_json(folder / CONFIG, missing="not a checkpoint folder")
-    form, names, tensors = _open_weights(folder)
+    weights = weights_of(folder)
+    tensors = read_shards(folder, weights.names, weights.reader)
     whole = Checkpoint(
         path=folder,
-        format=form,
+        format=weights.format,
         config=config,
         tensors=tensors,
-        files=_text_files(folder),
+        files=text_files(folder),
         identify=cache(partial(fingerprint, config, tensors)),
-        unread=unread_files(folder, names),
+        unread=unread_files(folder, weights.names),
     )
-    return text_checkpoint(dequantised(whole))
+    try:
+        return text_checkpoint(dequantised(whole))
+    except RopeconvError:
+        # nobody computes with the numbers of a family that is not covered
+        if is_covered(config):
+            raise
+        return text_checkpoint(whole)
 
 
 def _open_adapter(folder: Path, base: str | Path | None) -> Checkpoint:
@@ -150,13 +126,13 @@ def _open_adapter(folder: Path, base: str | Path | None) -> Checkpoint:
             f"(ropeconv safetensors) and give it with --base"
         )
     under = open_checkpoint(place)
-    tensors = _read_shards(folder, names, _open_either)
+    tensors = read_shards(folder, names, _open_either)
     merged = merge_adapter(
         under,
         folder=folder,
         config=config,
         tensors=tensors,
-        files=_text_files(folder),
+        files=text_files(folder),
         identify=cache(partial(fingerprint, stated, tensors)),
     )
     return replace(merged, unread=unread)
@@ -175,87 +151,6 @@ def _base_of(folder: Path, config: AdapterConfig) -> Path:
 
 def _open_either(path: Path) -> dict[str, Tensor]:
     return open_torch(path) if path.suffix == ".bin" else open_safetensors(path)
-
-
-def _open_weights(folder: Path) -> tuple[str, list[str], dict[str, Tensor]]:
-    """(format, files, tensors) of a folder."""
-    for form, name, reader in WEIGHTS:
-        index = folder / f"{name}.index.json"
-        names = shard_names(index) if index.exists() else [name]
-        if index.exists() and (folder / name).exists() and name not in names:
-            raise CheckpointError(
-                f"{folder}: holds both {name} and {index.name}; remove the one that is stale"
-            )
-        if not index.exists() and not (folder / name).exists():
-            continue
-        return form, names, _read_shards(folder, names, reader)
-    raise CheckpointError(
-        f"{folder}: no weights (model.safetensors, model.safetensors.index.json or "
-        f"pytorch_model.bin); is the download complete?"
-    )
-
-
-def _read_shards(
-    folder: Path, names: list[str], reader: Callable[[Path], dict[str, Tensor]]
-) -> dict[str, Tensor]:
-    missing = [name for name in names if not (folder / name).is_file()]
-    if missing:
-        raise CheckpointError(
-            f"{folder}: shard {missing[0]} is missing ({len(missing)} of {len(names)}); download it"
-        )
-    tensors: dict[str, Tensor] = {}
-    for name in names:
-        check_place(folder / name, inside=folder)
-        for key, tensor in reader(folder / name).items():
-            if key in tensors:
-                raise CheckpointError(
-                    f"{folder}: tensor {key} is in more than one shard; remove the stale one"
-                )
-            tensors[key] = tensor
-    return tensors
-
-
-def _text_files(folder: Path) -> dict[str, Callable[[], bytes]]:
-    names = [name for name in TEXT_FILES if (folder / name).exists()]
-    names += sorted(
-        f"additional_chat_templates/{p.name}"
-        for p in folder.glob("additional_chat_templates/*.jinja")
-    )
-    return {name: partial(read_file, folder / name, inside=folder) for name in names}
-
-
-def _download(source: str) -> Path:
-    if source.count("/") != 1 or source.startswith((".", "/", "~")):
-        raise CheckpointError(f"{source}: no such file or folder")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        # a family that is not covered costs one small file
-        first = Path(snapshot_download(source, allow_patterns=[CONFIG]))
-        if (first / CONFIG).exists():
-            refuse_uncovered(read_json(first / CONFIG, missing="not a checkpoint folder"))
-        return Path(snapshot_download(source, allow_patterns=HUB_PATTERNS))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise CheckpointError(
-            f"{source}: no such folder, and not to be had from the hub ({type(error).__name__}); "
-            f"check the name or the network"
-        ) from error
-
-
-def read_json(path: Path, *, missing: str) -> dict[str, Any]:
-    """A JSON object, or a CheckpointError that names the file."""
-    try:
-        value = parse_json(read_file(path, inside=path.parent))
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path.parent}: {missing} (no {path.name})") from error
-    except (ValueError, OSError) as error:
-        raise CheckpointError(
-            f"{path}: not readable as JSON ({error}); download it again"
-        ) from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path}: a JSON object is expected, not {type(value).__name__}")
-    return value
 
 
 def fingerprint(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
@@ -278,20 +173,3 @@ def fingerprint(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str
 def _start_of_row(tensor: Tensor, row: int) -> bytes:
     """At most ROW_BYTES of it: a row of stacked experts is a whole matrix."""
     return tensor.raw_rows(row, row + 1).reshape(-1)[:ROW_BYTES].tobytes()
-
-
-def shard_names(index: Path) -> list[str]:
-    """File names in a `*.index.json` weight map; every one a plain name inside the folder."""
-    try:
-        weight_map = parse_json(read_file(index, inside=index.parent))["weight_map"]
-        names = sorted(set(weight_map.values()))
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-        raise CheckpointError(
-            f"{index}: not a shard index (no readable weight_map); download it again"
-        ) from error
-    for name in names:
-        if Path(name).name != name or name in {"", ".", ".."} or len(name.encode()) > LONGEST_NAME:
-            raise CheckpointError(
-                f"{index}: shard {name!r} is not a file name inside the folder; mend the index"
-            )
-    return names

@@ -5,7 +5,7 @@ a reason to refuse the folder.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from ropeconv.errors import CheckpointError
@@ -13,6 +13,8 @@ from ropeconv.errors import CheckpointError
 CONFIG = "config.json"
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+# weights that LongLoRA trains whole, under the base model's own names
+TRAINED_WHOLE = "trainable_params.bin"
 HOLDS_WEIGHTS = frozenset(
     {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".gguf", ".npz", ".onnx"}
 )
@@ -29,23 +31,27 @@ def is_adapter(folder: Path) -> bool:
 
     CheckpointError where one half of an adapter lies in the folder.
     """
-    weights = [name for name in ADAPTER_WEIGHTS if (folder / name).exists()]
-    if not (folder / ADAPTER_CONFIG).exists():
+    return is_adapter_among(lambda name: (folder / name).exists(), where=folder)
+
+
+def is_adapter_among(has: Callable[[str], bool], *, where: object) -> bool:
+    """`is_adapter` of a place of which `has` tells whether a file is there."""
+    weights = [name for name in ADAPTER_WEIGHTS if has(name)]
+    if not has(ADAPTER_CONFIG):
         if weights:
             raise CheckpointError(
-                f"{folder}: has {weights[0]} without {ADAPTER_CONFIG}, which says how it is "
+                f"{where}: has {weights[0]} without {ADAPTER_CONFIG}, which says how it is "
                 f"merged; add that file, or remove {weights[0]}"
             )
         return False
-    if not weights and (folder / CONFIG).exists():
+    if not weights and has(CONFIG):
         raise CheckpointError(
-            f"{folder}: has {ADAPTER_CONFIG}, for which transformers loads the base that it names "
+            f"{where}: has {ADAPTER_CONFIG}, for which transformers loads the base that it names "
             f"and not this folder; remove it where it is stale"
         )
     if not weights:
         raise CheckpointError(
-            f"{folder}: has {ADAPTER_CONFIG} without {ADAPTER_WEIGHTS[0]}; is the download "
-            f"complete?"
+            f"{where}: has {ADAPTER_CONFIG} without {ADAPTER_WEIGHTS[0]}; is the download complete?"
         )
     return True
 
@@ -57,25 +63,30 @@ def unread_files(folder: Path, read: Collection[str]) -> tuple[str, ...]:
     CheckpointError for one that may belong to what is read: an adapter beside a model, or a shard
     of no index.
     """
+    return unread_among([path.name for path in folder.iterdir()], read, where=folder)
+
+
+def unread_among(
+    names: Collection[str], read: Collection[str], *, where: object
+) -> tuple[str, ...]:
+    """`unread_files` of a place that holds files of these names."""
     found = sorted(
-        path.name
-        for path in folder.iterdir()
-        if path.suffix in HOLDS_WEIGHTS
-        and path.name not in read
-        and not TRAINING.fullmatch(path.name)
+        name
+        for name in names
+        if Path(name).suffix in HOLDS_WEIGHTS and name not in read and not TRAINING.fullmatch(name)
     )
     adapter = [name for name in (*found, *read) if name in ADAPTER_WEIGHTS]
     model = [name for name in (*found, *read) if MODEL.fullmatch(name)]
     if adapter and model:
         raise CheckpointError(
-            f"{folder}: holds both a model ({model[0]}) and an adapter ({adapter[0]}), whose sum "
+            f"{where}: holds both a model ({model[0]}) and an adapter ({adapter[0]}), whose sum "
             f"is meant or not; move one of the two, with its config, into a folder of its own"
         )
     for name in found:
         shard = SHARD.fullmatch(name)
         if shard is not None and any(_same_series(shard, other) for other in read):
             raise CheckpointError(
-                f"{folder}: {name} belongs to no shard index here; remove it where it is stale, or "
+                f"{where}: {name} belongs to no shard index here; remove it where it is stale, or "
                 f"download the index again"
             )
     return tuple(found)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -12,7 +11,8 @@ from converters.to_gguf.file.keys import ARRAY, STRING, KeyValue, string
 from ropeconv.errors import ConfigError
 from ropeconv.kit.door import read_file
 from ropeconv.kit.foreign import first_line
-from ropeconv.model import Model
+from ropeconv.model import Checkpoint, Model
+from ropeconv.sources.hub_names import COMMIT, cached_id, model_name
 
 CARD = "README.md"
 LARGEST_CARD = 16 << 20  # bytes
@@ -51,11 +51,11 @@ def describe(model: Model, *, name: str | None = None) -> tuple[Naming, list[Key
     checkpoint = model.checkpoint
     if checkpoint.metadata:
         own = [] if name is None else [string("general.name", name)]
-        return _describe_gguf(checkpoint.metadata, model), own
+        return _describe_gguf(checkpoint, model), own
     folder = checkpoint.path.resolve()
     try:
         _check_card(folder)
-        info = gguf.Metadata.load(None, folder, name, _parameters(model))
+        info = _load(folder, name, _parameters(model))
         if info.size_label is None:
             total = _parameters(model)
             info.size_label = gguf.size_label(total, total, 0, 0)
@@ -67,6 +67,20 @@ def describe(model: Model, *, name: str | None = None) -> tuple[Naming, list[Key
         raise ConfigError(
             f"{card}: its front matter cannot be read ({first_line(error)}); mend it"
         ) from error
+
+
+def _load(folder: Path, name: str | None, parameters: int) -> Any:
+    """gguf-py's description of a folder; one in a hub's cache is called by its id, not by its
+    commit.
+    """
+    import gguf
+
+    info, own = gguf.Metadata.load(None, folder, name, parameters), model_name(folder)
+    if own == folder.name:
+        return info
+    if info.name == gguf.Metadata.id_to_title(folder.name):
+        info.name = None
+    return gguf.Metadata.apply_metadata_heuristic(info, None, None, Path(own), parameters)
 
 
 def _check_card(folder: Path) -> None:
@@ -128,10 +142,12 @@ def _element_type(value: Any) -> int | None:
     return int(gguf.GGUFValueType.get_type(value.value[0]) if stated is None else stated)
 
 
-def _describe_gguf(metadata: Mapping[str, Any], model: Model) -> Naming:
+def _describe_gguf(checkpoint: Checkpoint, model: Model) -> Naming:
     def get(key: str) -> str | None:
-        value = metadata.get(f"general.{key}")
+        value = checkpoint.metadata.get(f"general.{key}")
         return None if value is None else str(value)
 
-    finetune = _finetune(get("finetune"), model)
-    return Naming(get("name"), get("basename"), finetune, get("version"), get("size_label"))
+    finetune, name, hub = _finetune(get("finetune"), model), get("name"), cached_id(checkpoint.path)
+    if hub is not None and (name is None or COMMIT.fullmatch(name)):
+        name = hub.name
+    return Naming(name, get("basename"), finetune, get("version"), get("size_label"))

@@ -31,7 +31,7 @@ from ropeconv.errors import CheckpointError, RopeconvError
 from ropeconv.model import Checkpoint
 from ropeconv.provenance import read_folder_origin
 from ropeconv.rope.spec import Frequencies, Rope
-from ropeconv.sources.folder import read_json
+from ropeconv.sources.texts import read_json
 
 
 def open_artefact(path: Path, *, provider: str = "cpu") -> Artefact:

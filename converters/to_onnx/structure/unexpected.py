@@ -15,7 +15,7 @@ from converters.to_onnx.structure.ports import port_findings
 from converters.to_onnx.structure.terms import Terms, differences
 from ropeconv.errors import CannotExpress, CheckpointError
 from ropeconv.model import Model
-from ropeconv.sources.folder import read_json
+from ropeconv.sources.texts import read_json
 
 MODULES = (products, shapes, operators, attention, experts)  # a later rule comes before
 RULES = {key: rule for module in MODULES for key, rule in module.RULES.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,13 +83,16 @@ def compare(
     question: Question | None = None,
     engine: Engine | None = None,
     original_context: int | None = None,
+    base: str | Path | None = None,
+    ignore_config_keys: Collection[str] = (),
     progress: StageProgress | None = None,
 ) -> Comparison | None:
     """Measure every variant of the checkpoint at `source` that `question` names, and judge it.
 
     out: a folder, in whose `rows` measured variants stay for the next run. engine: of the same
     checkpoint, where one is loaded already. original_context: L, where the config does not say.
-    progress: in tokens of a variant.
+    base: the model under an adapter. ignore_config_keys: those that you vouch have no bearing on
+    logits. progress: in tokens of a variant.
 
     Under `accelerate launch` the variants are shared out among the processes, and only the main one
     returns a value. Raises RopeconvError for wrong options, a text that is too short, and a model
@@ -97,8 +100,10 @@ def compare(
     """
     question = question or Question()
     check_options(question)
-    model = unscaled_model(str(source), original_context=original_context)
-    variants = _variants(model, question)
+    model = unscaled_model(
+        str(source), original_context=original_context, base=base, ignore=ignore_config_keys
+    )
+    variants = _variants(model, question, ignore_config_keys)
     _open_files(variants)
     processes = Processes()
     engine = engine or Engine(model, device=processes.device, dtype=question.dtype)
@@ -122,12 +127,12 @@ def compare(
     )
 
 
-def _variants(model: Model, question: Question) -> list[Variant]:
+def _variants(model: Model, question: Question, ignore: Collection[str]) -> list[Variant]:
     methods = default_methods() if question.methods is None else question.methods
     found = method_variants(model, methods, question.factors)
     refuse_hopeless(found)
     found += [parameter_variant(model, v, name) for name, v in question.parameters.items()]
-    found += [file_variant(path) for path in question.also]
+    found += [file_variant(path, ignore=ignore) for path in question.also]
     if not found:
         raise ConfigError(
             "there is nothing to compare; give --methods, with --factors for those that have one"

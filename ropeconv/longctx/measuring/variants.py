@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,14 +92,17 @@ def parameter_variant(model: Model, values: Mapping[str, Any], name: str) -> Var
     return Variant(name, name, _reach(scaled), scaled)
 
 
-def file_variant(path: Path) -> Variant:
-    """A checkpoint of its own or a finished file; ConfigError where there is neither."""
+def file_variant(path: Path, *, ignore: Collection[str] = ()) -> Variant:
+    """A checkpoint of its own or a finished file; ConfigError where there is neither.
+
+    ignore: config keys that the user vouches for.
+    """
     if not path.exists():
         raise ConfigError(f"{path}: no such file or folder")
     targets = registry.targets().values()
     target = next((target for target in targets if target.recognizes(path)), None)
     if target is None or target.write_folder is not None:  # what transformers runs
-        own = prepare(str(path), None)
+        own = prepare(str(path), None, ignore=ignore)
         return Variant(path.name, path.name, _reach(own), own, own_weights=True)
     return Variant(path.name, path.name, path=path)
 
@@ -109,12 +112,18 @@ def _reach(model: Model) -> float:
     return rope.context / rope.original_context
 
 
-def unscaled_model(source: str, *, original_context: int | None = None) -> Model:
-    """The checkpoint at `source`, which every method starts from.
+def unscaled_model(
+    source: str,
+    *,
+    original_context: int | None = None,
+    base: str | Path | None = None,
+    ignore: Collection[str] = (),
+) -> Model:
+    """The checkpoint at `source`, which every method starts from; see `prepare`.
 
     Raises ConfigError for one that is scaled already.
     """
-    model = prepare(source, None, original_context=original_context)
+    model = prepare(source, None, original_context=original_context, base=base, ignore=ignore)
     rope = model.main_rope
     if is_scaled(rope):
         raise ConfigError(

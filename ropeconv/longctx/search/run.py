@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 
 from ropeconv.errors import ConfigError, OutputError
@@ -46,6 +47,8 @@ def search(
     *,
     plan: Plan,
     original_context: int | None = None,
+    base: str | Path | None = None,
+    ignore_config_keys: Collection[str] = (),
     resume: bool = False,
     force: bool = False,
     progress: StageProgress | None = None,
@@ -53,8 +56,9 @@ def search(
     """Search rotary factors for the checkpoint at `source`.
 
     The best are written to `out` as Hugging Face's rope_parameters. original_context: L, where the
-    config does not say. resume: go on with an interrupted search of the same plan; force: replace
-    what is in the way. progress: in percent of the budget.
+    config does not say. base: the model under an adapter. ignore_config_keys: those that you vouch
+    have no bearing on logits. resume: go on with an interrupted search of the same plan; force:
+    replace what is in the way. progress: in percent of the budget.
 
     Under `accelerate launch` the losses are shared out among the processes; only the main one
     returns a value. Raises RopeconvError for wrong options, a text that is too short and a model
@@ -64,7 +68,9 @@ def search(
     out = Path(out)
     plan.check()
     _check_output(out, replace=force or resume)
-    model = unscaled_model(str(source), original_context=original_context)
+    model = unscaled_model(
+        str(source), original_context=original_context, base=base, ignore=ignore_config_keys
+    )
     seeds = _seeds(model, str(source), plan)
     processes = Processes()
     scorer = _scorer(model, plan, processes, out)
@@ -79,6 +85,8 @@ def search(
             question=_question(plan, scorer, found),
             engine=scorer.engine,
             original_context=original_context,
+            base=base,
+            ignore_config_keys=ignore_config_keys,
             progress=progress,
         )
     if not processes.main:

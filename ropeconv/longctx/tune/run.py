@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ from ropeconv.longctx.tune.state import identity, open_state
 from ropeconv.longctx.tune.trainer import Step, Trainer
 from ropeconv.longctx.tune.windows import Windows, make_windows
 from ropeconv.model import Model
-from ropeconv.prepare import prepare
+from ropeconv.prepare import prepare, refuse_base_in
 from ropeconv.proof.text import CAP
 
 
@@ -48,12 +48,15 @@ def tune(
     recipe: Recipe | None = None,
     choices: Choices | None = None,
     original_context: int | None = None,
+    base: str | Path | None = None,
+    ignore_config_keys: Collection[str] = (),
     progress: StageProgress | None = None,
 ) -> Tuned | None:
     """Tune the checkpoint at `source` at its longer context and write it to the folder `out`.
 
     scaling: None takes the checkpoint's own. original_context: L, where the config does not say.
-    progress: in optimizer steps, in tokens of the held-out text, in bytes written.
+    base: the model under an adapter. ignore_config_keys: those that you vouch have no bearing on
+    logits. progress: in optimizer steps, in tokens of the held-out text, in bytes written.
 
     Runs alone or as one of `accelerate launch`'s processes, of which only the main one measures,
     writes and returns a value. Raises RopeconvError before training for everything that can be
@@ -63,7 +66,11 @@ def tune(
     choices = choices or Choices()
     out = Path(out)
     _check(recipe, choices)
-    model = _scaled_model(str(source), scaling, original_context)
+    model = prepare(
+        source, scaling, original_context=original_context, base=base, ignore=ignore_config_keys
+    )
+    _refuse_trained_context(str(source), model)
+    refuse_base_in(out, model)
     accelerator = _accelerator(recipe)
     dtype = choices.dtype or stored_type(model)
     check_output(model, out, dtype=dtype, force=choices.force)
@@ -100,17 +107,13 @@ def _check(recipe: Recipe, choices: Choices) -> None:
         raise ConfigError(f"{both.pop()}: is in --text and in --held-out; give it in one of them")
 
 
-def _scaled_model(
-    source: str, scaling: ScalingRequest | None, original_context: int | None
-) -> Model:
-    model = prepare(source, scaling, original_context=original_context)
+def _refuse_trained_context(source: str, model: Model) -> None:
     rope = model.main_rope
     if rope.context <= rope.original_context:
         raise ConfigError(
             f"{source}: its context is the trained one ({rope.context} tokens); give a scaling "
             f"(--pi-factor F)"
         )
-    return model
 
 
 def _accelerator(recipe: Recipe) -> Any:

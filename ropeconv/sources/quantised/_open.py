@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ropeconv import registry
-from ropeconv.errors import CheckpointError, ConfigError, unknown_name
+from ropeconv.config.wrapper import names_left_out
+from ropeconv.errors import CheckpointError, ConfigError, RopeconvError, unknown_name
 from ropeconv.kit.door import parse_json, read_file
 from ropeconv.model import Checkpoint, Tensor
 from ropeconv.sources.quantised._format import ADVICE, ANYTHING, Format, Module, Settings, Taken
@@ -42,20 +43,7 @@ def dequantised(checkpoint: Checkpoint) -> Checkpoint:
     settings.check_keys({METHOD: ANYTHING, **form.keys}, of=form.name, free=form.free)
     if form.check is not None:
         form.check(settings)
-    empty = next((name for name, one in checkpoint.tensors.items() if 0 in one.shape), None)
-    if empty is not None:
-        raise CheckpointError(f"tensor {empty} has no numbers; download the checkpoint again")
-    tensors: dict[str, Tensor] = {}
-    taken = 0
-    for module in _modules(checkpoint.tensors):
-        made = form.take(module, settings)
-        taken += made is not None
-        tensors |= _named(module, made)
-    if not taken:
-        raise CheckpointError(
-            f"{settings.where} says that the weights are in {form.name}, and none is; remove the "
-            f"key if they were dequantised"
-        )
+    tensors = _weights(checkpoint, form, settings)
     kept = {name: tensor for name, tensor in tensors.items() if not _of_activations(name, form)}
     left_out = dict(checkpoint.left_out)
     if len(kept) < len(tensors):
@@ -67,10 +55,45 @@ def dequantised(checkpoint: Checkpoint) -> Checkpoint:
         tensors=kept,
         loadable=False,
         left_out=left_out,
+        dequantised=form.name,
     )
     if any(True for _ in _in_config(checkpoint.config)):
         return opened
     return replace(opened, identify=cache(partial(_fingerprint, checkpoint, settings)))
+
+
+def _weights(checkpoint: Checkpoint, form: Format, settings: Settings) -> dict[str, Tensor]:
+    """Every tensor under its plain name. What is no part of the text model, and does not fit, stays
+    as it is: it is left out by name.
+    """
+    beside = cache(partial(names_left_out, checkpoint.config, checkpoint.tensors))
+    tensors: dict[str, Tensor] = {}
+    taken = 0
+    for module in _modules(checkpoint.tensors):
+        try:
+            _refuse_empty(module)
+            made = form.take(module, settings)
+            tensors |= _named(module, made)
+        except RopeconvError:
+            if not beside().issuperset(_named(module, None)):
+                raise
+            made = None
+            tensors |= _named(module, None)
+        taken += made is not None
+    if not taken:
+        raise CheckpointError(
+            f"{settings.where} says that the weights are in {form.name}, and none is; remove the "
+            f"key if they were dequantised"
+        )
+    return tensors
+
+
+def _refuse_empty(module: Module) -> None:
+    for leaf, tensor in module.parts.items():
+        if 0 in tensor.shape:
+            raise CheckpointError(
+                f"tensor {module.stem}.{leaf} has no numbers; download the checkpoint again"
+            )
 
 
 def _modules(tensors: Mapping[str, Tensor]) -> Iterator[Module]:
