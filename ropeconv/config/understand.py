@@ -19,6 +19,8 @@ from ropeconv.model import Checkpoint, Model, Tensor
 
 # angles that older releases of transformers saved; every later one makes its own of the config
 BUFFERS = re.compile(r"(.+\.)?rotary_emb\.(inv_freq|cos_cached|sin_cached)")
+# types of blocks, which count as numbers: ggml's, and those of an ONNX folder that is read back
+BLOCKS = ("Q", "IQ", "TQ", "MXFP4", "NVFP4", "int")
 
 
 def understand(
@@ -156,9 +158,8 @@ def _check_tie(tensors: Mapping[str, Tensor], stack: Stack) -> None:
 
 
 def _check_dtype(name: str, tensor: Tensor) -> None:
-    # block types count as numbers: ggml's, and those of an ONNX folder that is read back
     plain = {"F32", "F16", "BF16"}
-    if tensor.dtype in plain or tensor.dtype.startswith(("Q", "IQ", "int")):
+    if tensor.dtype in plain or tensor.dtype.startswith(BLOCKS):
         return
     raise CheckpointError(
         f"tensor {name} is stored as {tensor.dtype}; ropeconv reads float32, float16 and bfloat16"
