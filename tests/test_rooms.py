@@ -30,7 +30,7 @@ DECLARED = {
     "ropeconv.kit",
     "ropeconv.target",
 }
-READING = {"ropeconv.config", "ropeconv.sources", "ropeconv.provenance"}
+READING = {"ropeconv.card", "ropeconv.config", "ropeconv.sources", "ropeconv.provenance"}
 PREPARED = {"ropeconv.extend", "ropeconv.prepare"}
 TARGET = GROUND | DECLARED | READING | {"ropeconv", "ropeconv.doctor"}
 ALLOWED: dict[str, set[str]] = {
@@ -46,6 +46,7 @@ ALLOWED: dict[str, set[str]] = {
     "ropeconv.gates": {"ropeconv.arch"},
     "ropeconv.target": GROUND | DECLARED | {"ropeconv.doctor"},
     "ropeconv.provenance": GROUND | DECLARED | {"ropeconv", "ropeconv.config"},
+    "ropeconv.card": GROUND | DECLARED | {"ropeconv", "ropeconv.config", "ropeconv.sources"},
     "ropeconv.sources": GROUND | {"ropeconv.kit", "ropeconv.config"},
     "ropeconv.config": GROUND | {"ropeconv.kit"},
     "ropeconv.extend": {"ropeconv.errors", "ropeconv.rope", "ropeconv.arch"},
@@ -62,7 +63,13 @@ ALLOWED: dict[str, set[str]] = {
     | DECLARED
     | PREPARED
     | {"ropeconv", "ropeconv.api", "ropeconv.inspection", "ropeconv.proof", "ropeconv.longctx"},
-    "ropeconv.cli": {"ropeconv", "ropeconv.errors", "ropeconv.registry", "ropeconv.commands"},
+    "ropeconv.cli": {
+        "ropeconv",
+        "ropeconv.errors",
+        "ropeconv.kit",
+        "ropeconv.registry",
+        "ropeconv.commands",
+    },
     "ropeconv.__main__": {"ropeconv.cli", "ropeconv.kit"},
     "ropeconv": {"ropeconv.api", "ropeconv.errors", "ropeconv.extend", "ropeconv.longctx"},
     "converters.to_gguf": TARGET,

@@ -10,7 +10,8 @@ import contextlib
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from ropeconv.errors import OutputError
@@ -97,10 +98,22 @@ def _giving_back(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        for _ in range(TRIES_TO_REMOVE):
-            with contextlib.suppress(OSError):
-                _remove_unlocked(path)
-                break
+        insist(partial(_remove_unlocked, path))
+
+
+def insist(clean_up: Callable[[], None]) -> None:
+    """A removal that fails is tried again; what cannot be removed is the next run's to remove."""
+    stopped: BaseException | None = None
+    for _ in range(TRIES_TO_REMOVE):
+        try:
+            clean_up()
+            break
+        except OSError:
+            continue
+        except KeyboardInterrupt as error:
+            stopped = error
+    if stopped is not None:
+        raise stopped
 
 
 def _remove_unlocked(path: Path) -> None:

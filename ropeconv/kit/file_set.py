@@ -17,9 +17,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from ropeconv.errors import OutputError
-from ropeconv.kit.claims import claimed, remove
+from ropeconv.kit.claims import claimed, insist, remove
 from ropeconv.kit.interrupts import held, placed
-from ropeconv.kit.output import explain
+from ropeconv.kit.output import explain, explaining
 
 LONGEST_JOURNAL = 16 << 20  # bytes: some 100,000 names
 # what a run was about to do: write the new files, give them their names, or undo that
@@ -49,22 +49,18 @@ def replacing_files(
     interrupts; before and after it, it waits. OutputError for a second writer, and for whatever the
     system refuses.
     """
-    part = _hidden(out, "part")
-    try:
-        with held() as let_through, claimed(part, out) as descriptor:
-            os.ftruncate(descriptor, 0)
-            _finish_earlier(out)
-            others = check()
-            if list(names) == [out] and not others:
-                with let_through():
-                    yield [part]
-                part.replace(out)
-            else:
-                with _set(out, names, others) as staged, let_through():
-                    yield staged
-            placed(names[0])
-    except OSError as error:
-        raise OutputError(explain(out, error)) from error
+    with explaining(out), held() as let_through, claimed(_hidden(out, "part"), out) as descriptor:
+        os.ftruncate(descriptor, 0)
+        _finish_earlier(out)
+        others = check()
+        if list(names) == [out] and not others:
+            with let_through():
+                yield [_hidden(out, "part")]
+            _hidden(out, "part").replace(out)
+            placed(out)
+        else:
+            with _set(out, names, others) as staged, let_through():
+                yield staged
 
 
 @contextlib.contextmanager
@@ -81,12 +77,13 @@ def _set(out: Path, names: Sequence[Path], others: Sequence[Path]) -> Iterator[l
     except BaseException:
         _undo(out, journal)
         raise
+    placed(names[0])
     _clean_up(out, journal)
 
 
 def is_unfinished(out: Path) -> bool:
     """Whether a killed run left files of `out` that the next `replacing_files` puts in order."""
-    return os.path.lexists(_hidden(out, "journal"))
+    return any(os.path.lexists(_hidden(out, end)) for end in ("part", "journal"))
 
 
 def _finish_earlier(out: Path) -> None:
@@ -141,13 +138,15 @@ def _take_back(out: Path, journal: _Journal) -> None:
 
 
 def _clean_up(out: Path, journal: _Journal) -> None:
-    """Nothing but the set is left. What cannot be removed now is the next run's to remove."""
+    """Nothing but the set is left; the journal goes last."""
     left = [_staged(out, path) for path in _paths(out, journal.names)]
     left += [_hidden(path, "old") for path in _paths(out, journal.old)]
-    with contextlib.suppress(OSError):
-        for path in left:
+
+    def clear() -> None:
+        for path in (*left, _hidden(out, "journal")):
             remove(path)
-        remove(_hidden(out, "journal"))
+
+    insist(clear)
 
 
 def _write(out: Path, journal: _Journal) -> None:

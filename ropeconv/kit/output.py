@@ -54,6 +54,15 @@ def explain(path: Path, error: OSError) -> str:
 
 
 @contextlib.contextmanager
+def explaining(out: Path) -> Iterator[None]:
+    """What the system refuses while `out` is written, as an OutputError."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(explain(out, error)) from error
+
+
+@contextlib.contextmanager
 def created(path: Path) -> Iterator[int]:
     """A descriptor of the empty file `path`."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o666)
@@ -148,10 +157,10 @@ def replacing_folder(out: Path, *, force: bool, source: Path | None = None) -> I
     the block a signal interrupts; before and after it, it waits. OutputError as `check_folder`, for
     a second writer, and for whatever the system refuses.
     """
-    check_folder(out, force=force, source=source)
-    name = out.resolve()
-    part = name.with_name(f".{name.name}.part")
-    try:
+    with explaining(out):
+        check_folder(out, force=force, source=source)
+        name = out.resolve()
+        part = name.with_name(f".{name.name}.part")
         with held() as let_through, claimed_folder(part, out):
             _finish_swap(name)
             check_folder(out, force=force, source=source)
@@ -159,8 +168,6 @@ def replacing_folder(out: Path, *, force: bool, source: Path | None = None) -> I
                 yield part
             _take_name(part, name)
             placed(out)
-    except OSError as error:
-        raise OutputError(explain(out, error)) from error
 
 
 def _old(out: Path) -> Path:
