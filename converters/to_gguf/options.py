@@ -43,4 +43,7 @@ class Options(target.Options):
         metavar="SIZE",
         help="Split into files of at most SIZE (300M, 2G).",
     )
+    allow_requantize: bool = option(
+        False, help="Quantise a GGUF source's Q8_0 weights again, to a smaller --type."
+    )
     modelfile: bool = option(False, help="Write an Ollama Modelfile beside the file.")

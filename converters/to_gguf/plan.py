@@ -17,7 +17,6 @@ from ropeconv.arch.blocks.attention import Attention, Fused, Order, Pairing
 from ropeconv.arch.blocks.moe import MixtureOfExperts
 from ropeconv.arch.blocks.weight import Role, Weight
 from ropeconv.arch.stack import Layer, Place, Stack
-from ropeconv.errors import CannotExpress
 from ropeconv.kit import transforms
 from ropeconv.kit.transforms import Keep, Shift, Transform
 from ropeconv.kit.views import TableTensor
@@ -189,13 +188,6 @@ def _place(model: Model, row: Row) -> list[Plan]:
 
 
 def _types(model: Model, arch: Arch, placed: list[Plan], file_type: FileType) -> dict[str, str]:
-    blocks = sorted({p.type for p in placed if p.type not in PLAIN})
-    if blocks:
-        raise CannotExpress(
-            f"the source is quantised already ({', '.join(blocks)}); quantising it again to "
-            f"{file_type.name} adds loss on loss: leave --type out to keep its weights, or convert "
-            f"the original checkpoint"
-        )
     attention = model.stack.attention
     return choose_types(
         [(p.name, p.tensor.shape) for p in placed],

@@ -25,6 +25,7 @@ from converters.to_gguf.file.parts import Part, lay_out, write
 from converters.to_gguf.file.splits import SPLIT_NAME, check_outputs, read_headers
 from converters.to_gguf.options import Options
 from converters.to_gguf.plan import plan
+from converters.to_gguf.quant.again import describe_again, refuse_again
 from converters.to_gguf.quant.types import FILE_TYPES, FileType, file_type
 from converters.to_gguf.read.tensors import raw_keys
 from converters.to_gguf.rope.loader import TABLES
@@ -52,6 +53,9 @@ def emit(
     kind = _file_type(model, options)
     naming, general = describe(model, name=options.name)
     tensors = plan(model, encoding, kind)
+    changes = [(tensor.tensor.dtype, tensor.type) for tensor in tensors]
+    if kind is not None:
+        refuse_again(changes, kind, allowed=options.allow_requantize)
     type_name = _source_type(model) if kind is None else kind.name
     path = _resolve(out, naming, type_name)
     typed = [] if kind is None else [uint32("general.file_type", kind.number)]
@@ -77,7 +81,8 @@ def emit(
         size=sum(part.size for part in parts),
         carried=encoding.carried,
         type=type_name,
-        details=_details(parts, encoding) | {"tokenizer_limits": limits},
+        details=_details(parts, encoding)
+        | {"tokenizer_limits": limits, "requantised": describe_again(changes)},
     )
 
 

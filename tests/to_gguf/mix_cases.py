@@ -218,9 +218,10 @@ def read_stored(path: Path) -> tuple[Stored, int]:
     return stored, int(reader.fields["general.file_type"].contents())
 
 
-def llama_quantize(source: Path, out: Path, number: int) -> int:
+def llama_quantize(source: Path, out: Path, number: int, *, again: bool = False) -> int:
+    """again: whether blocks are quantised again."""
     import llama_cpp
 
     params = llama_cpp.llama_model_quantize_default_params()
-    params.ftype, params.nthread = number, 1
+    params.ftype, params.nthread, params.allow_requantize = number, 1, again
     return int(llama_cpp.llama_model_quantize(str(source).encode(), str(out).encode(), params))
