@@ -66,6 +66,16 @@ MULTIPLIERS = {
     "attention_multiplier": 0.2,
     "logits_scaling": 2.0,
 }
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2}
+ROUTED = {  # experts as DeepSeek-V3 has them, in all layers but the first
+    "n_routed_experts": 4,
+    "n_shared_experts": 2,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 32,
+    "first_k_dense_replace": 1,
+    "norm_topk_prob": True,
+    "routed_scaling_factor": 1.5,
+}
 TINY: dict[str, Tiny] = {
     "llama": Tiny(LLAMA | UNTIED),
     "mistral": Tiny(LLAMA | {"sliding_window": None}),
@@ -165,6 +175,41 @@ TINY: dict[str, Tiny] = {
         partial=0.5,
     ),
 }
+TINY |= {
+    "mixtral": Tiny(LLAMA | {"num_local_experts": 4, "num_experts_per_tok": 2}),
+    "olmoe": Tiny(LLAMA | EXPERTS | {"num_key_value_heads": 4}),
+    "qwen2_moe": Tiny(
+        LLAMA | EXPERTS | {"moe_intermediate_size": 32, "shared_expert_intermediate_size": 64}
+    ),
+    "mellum": Tiny(
+        LLAMA
+        | HEADS
+        | {
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 32,
+            "num_hidden_layers": 4,
+            "sliding_window": 64,
+            "layer_types": ["full_attention", *["sliding_attention"] * 3],
+        },
+        nested=True,
+        local=LOCAL | {"rope_theta": THETA},
+    ),
+    "ernie4_5_moe": Tiny(
+        LLAMA
+        | {
+            "moe_num_experts": 4,
+            "moe_k": 2,
+            "moe_intermediate_size": 32,
+            "moe_num_shared_experts": 2,
+        }
+    ),
+    "hunyuan_v1_moe": Tiny(LLAMA | HEADS | {"num_experts": 4, "moe_topk": 2}),
+    "dots1": Tiny(LLAMA | HEADS | ROUTED | {"num_key_value_heads": 4, "sliding_window": None}),
+    "glm4_moe": Tiny(LLAMA | {"head_dim": 32, "use_qk_norm": True} | ROUTED, partial=0.5),
+    "solar_open": Tiny(LLAMA | HEADS | ROUTED | {"first_k_dense_replace": 0}),
+    "hy_v3": Tiny(LLAMA | HEADS | EXPERTS | {"moe_intermediate_size": 32}),
+}
 FAMILIES = sorted(TINY)
 CONFIGS = {name: tiny.config for name, tiny in TINY.items()}
 GELU = {name for name, tiny in TINY.items() if tiny.gelu}
@@ -196,6 +241,9 @@ def make_model(
                     weight.sub_(1.0)
             elif "embed" in name:
                 weight.mul_(4)
+        for name, bias in (*model.named_buffers(), *model.named_parameters()):
+            if name.endswith(("correction_bias", "expert_bias")):  # which starts at 0
+                bias.add_(0.3 * torch.randn_like(bias))
     return model.eval()
 
 

@@ -92,6 +92,15 @@ def _window_from(config: Mapping[str, Any], sizes: Sizes) -> tuple[str, ...]:
     return tuple(SLIDING if n >= first else FULL for n in range(sizes.num_layers))
 
 
+def _late_windows(config: Mapping[str, Any], sizes: Sizes) -> tuple[str, ...]:
+    stated = _stated(config, sizes)
+    if stated is not None:
+        return stated
+    first = config.get("max_window_layers", 62)
+    windowed = sizes.sliding_window is not None
+    return tuple(SLIDING if windowed and n >= first else FULL for n in range(sizes.num_layers))
+
+
 def _pattern(config: Mapping[str, Any], sizes: Sizes) -> tuple[str, ...]:
     stated = _stated(config, sizes)
     if stated is not None:
@@ -189,6 +198,7 @@ WINDOW_EVERYWHERE = LayerRule(frozenset({"sliding_window"}), _window_everywhere)
 WINDOW_FROM_LAYER = LayerRule(
     frozenset({"sliding_window", "use_sliding_window", "max_window_layers"}), _window_from
 )
+LATE_WINDOWS = LayerRule(frozenset({"sliding_window", "max_window_layers"}), _late_windows)
 WINDOW_PATTERN = LayerRule(
     frozenset({"sliding_window", "sliding_window_pattern", "_sliding_window_pattern"}), _pattern
 )

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from converters.to_onnx.graph import Graph, Value
-from ropeconv.arch.blocks.moe import SoftmaxRouting
+from ropeconv.arch.blocks.moe import Routing
 
 
 def chosen_shares(
-    graph: Graph, n: int, routing: SoftmaxRouting, logits: Value, *, dtype: str
+    graph: Graph, n: int, routing: Routing, logits: Value, *, dtype: str
 ) -> tuple[Value, Value]:
     """((..., k) shares, (..., k) experts) of logits (..., x): softmax over all in float32."""
     if dtype != "float32":
@@ -31,7 +31,7 @@ def share_sum(graph: Graph, n: int, shares: Value) -> Value:
 
 
 def _softmax(
-    graph: Graph, n: int, routing: SoftmaxRouting, logits: Value, *, dtype: str
+    graph: Graph, n: int, routing: Routing, logits: Value, *, dtype: str
 ) -> tuple[Value, Value]:
     """The shares as they are, or divided by their sum."""
     shares, experts = chosen_shares(graph, n, routing, logits, dtype=dtype)
@@ -41,5 +41,5 @@ def _softmax(
     return shares, experts
 
 
-ROUTINGS: dict[type, Callable[..., tuple[Value, Value]]] = {SoftmaxRouting: _softmax}
+ROUTINGS: dict[type, Callable[..., tuple[Value, Value]]] = {Routing: _softmax}
 """Routing -> ((t, k) float32 weights, (t, k) int64 experts) of logits (t, x)."""

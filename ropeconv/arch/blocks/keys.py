@@ -50,6 +50,11 @@ def whole(value: Any) -> str | None:
     return f"must be {LARGEST} at most, not {value}" if value > LARGEST else None
 
 
+def count(value: Any) -> str | None:
+    """How many there are of what may be absent."""
+    return None if value == 0 and not isinstance(value, bool) else whole(value)
+
+
 def depth(value: Any) -> str | None:
     """A number of layers, each of which is made before any weight is looked at."""
     wrong = whole(value)

@@ -6,25 +6,64 @@ Shape letters: e hidden, x experts, m width of an expert.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 
-from ropeconv.arch.blocks.keys import Key, Sizes, flag, whole
+from ropeconv.arch.blocks.keys import Sizes
+from ropeconv.arch.blocks.mlp import GatedMlp
 from ropeconv.arch.blocks.traits import Trait
 from ropeconv.arch.blocks.weight import Linear, Role, Weight, linear
 
 
+class Scores(Enum):
+    """What the router's logits become."""
+
+    SOFTMAX = "softmax"  # over all experts
+    SIGMOID = "sigmoid"
+
+
 @dataclass(frozen=True)
-class SoftmaxRouting:
-    """Softmax over all experts, the `chosen` largest; normed: their weights are made to add up to
-    1.
+class Routing:
+    """The `chosen` experts with the largest score + bias; their weights are the scores.
+
+    bias: (x,) or (1, x). normed: weights are divided by their sum. scale: they are multiplied by it
+    then.
     """
 
     chosen: int
     normed: bool
+    scores: Scores = Scores.SOFTMAX
+    bias: Weight | None = None
+    scale: float = 1.0
+
+    @property
+    def traits(self) -> frozenset[Trait]:
+        """What it computes beyond its plain form."""
+        found = {
+            Trait.SIGMOID_ROUTING: self.scores is Scores.SIGMOID,
+            Trait.ROUTER_BIAS: self.bias is not None,
+            Trait.ROUTED_SCALE: self.scale != 1.0,
+        }
+        return frozenset(trait for trait, there in found.items() if there)
+
+
+@dataclass(frozen=True)
+class SharedExpert:
+    """An MLP that every token takes beside its experts, times sigmoid(gate x) where there is a
+    gate (1, e).
+    """
+
+    mlp: GatedMlp
+    gate: Linear | None = None
+
+    @property
+    def weights(self) -> tuple[Weight, ...]:
+        """Its tensors."""
+        return self.mlp.weights + (() if self.gate is None else self.gate.weights)
 
 
 @dataclass(frozen=True)
 class MixtureOfExperts:
-    """sum over the chosen experts of weight * down(act(gate x) * up x).
+    """sum over the chosen experts of weight * down(act(gate x) * up x), plus the shared expert.
 
     router: (x, e). gate, up (m, e), down (e, m): one tensor an expert.
     """
@@ -36,39 +75,71 @@ class MixtureOfExperts:
     up: Weight
     down: Weight
     activation: str
-    routing: SoftmaxRouting
+    routing: Routing
+    shared: SharedExpert | None = None
 
     @property
     def weights(self) -> tuple[Weight, ...]:
         """Its tensors; the experts' once for all."""
-        return (*self.router.weights, self.gate, self.up, self.down)
+        bias = () if self.routing.bias is None else (self.routing.bias,)
+        shared = () if self.shared is None else self.shared.weights
+        return (*self.router.weights, *bias, self.gate, self.up, self.down, *shared)
 
     @property
     def traits(self) -> frozenset[Trait]:
         """What it computes beyond its plain form."""
-        return frozenset()
+        if self.shared is None:
+            return self.routing.traits
+        gate = {Trait.SHARED_EXPERT_GATE} if self.shared.gate else set()
+        return self.routing.traits | {Trait.SHARED_EXPERT} | gate
 
 
-KEYS = {
-    "num_experts": Key(("num_experts",), check=whole),
-    "experts_per_token": Key(("num_experts_per_tok",), check=whole),
-    "expert_size": Key(("moe_intermediate_size",), check=whole),
-    "normed_weights": Key(("norm_topk_prob",), default=False, check=flag),
-}
+PROJECTIONS = ("gate_proj", "up_proj", "down_proj")
 
 
-def mixture_of_experts(s: Sizes, name: str) -> MixtureOfExperts:
-    """The mixture called `name`: its router `gate`, its experts `experts.N.gate_proj` and so on."""
+def mixture_of_experts(
+    s: Sizes,
+    name: str,
+    *,
+    routing: Routing,
+    router: str = "gate",
+    projections: tuple[str, str, str] = PROJECTIONS,
+    shared: SharedExpert | None = None,
+) -> MixtureOfExperts:
+    """The mixture called `name`: its router, its experts `experts.N.` and their gate, up and
+    down.
+    """
     expert = f"{name}.experts.{{x}}"
+    gate, up, down = projections
     width = s.expert_size
     hidden = s.hidden_size
     return MixtureOfExperts(
         num_experts=s.num_experts,
         expert_size=width,
-        router=linear(Role.ROUTER, f"{name}.gate", s.num_experts, hidden),
-        gate=Weight(Role.EXPERT_GATE, f"{expert}.gate_proj.weight", (width, hidden)),
-        up=Weight(Role.EXPERT_UP, f"{expert}.up_proj.weight", (width, hidden)),
-        down=Weight(Role.EXPERT_DOWN, f"{expert}.down_proj.weight", (hidden, width)),
+        router=linear(Role.ROUTER, f"{name}.{router}", s.num_experts, hidden),
+        gate=Weight(Role.EXPERT_GATE, f"{expert}.{gate}.weight", (width, hidden)),
+        up=Weight(Role.EXPERT_UP, f"{expert}.{up}.weight", (width, hidden)),
+        down=Weight(Role.EXPERT_DOWN, f"{expert}.{down}.weight", (hidden, width)),
         activation=s.activation,
-        routing=SoftmaxRouting(s.experts_per_token, s.normed_weights),
+        routing=routing,
+        shared=shared,
     )
+
+
+def router_bias(s: Sizes, name: str, *, shape: tuple[int, ...] | None = None) -> Weight:
+    """The tensor called `name` that is added to scores when experts are chosen."""
+    return Weight(Role.ROUTER_BIAS, name, shape or (s.num_experts,), part="bias")
+
+
+def shared_expert(
+    s: Sizes, name: str, width: int, *, gate: str | None = None, bias: bool = False
+) -> SharedExpert:
+    """The expert called `name`, `width` wide; gate: what its gate is called."""
+    hidden = s.hidden_size
+    mlp = GatedMlp(
+        linear(Role.SHARED_GATE, f"{name}.gate_proj", width, hidden, bias=bias),
+        linear(Role.SHARED_UP, f"{name}.up_proj", width, hidden, bias=bias),
+        linear(Role.SHARED_DOWN, f"{name}.down_proj", hidden, width, bias=bias),
+        s.activation,
+    )
+    return SharedExpert(mlp, linear(Role.SHARED_ROUTER, gate, 1, hidden) if gate else None)

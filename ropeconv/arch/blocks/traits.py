@@ -31,3 +31,8 @@ class Trait(Enum):
     NORM_WITHOUT_WEIGHT = "norms without weights"
     LAYER_NORM_WITHOUT_BIAS = "LayerNorms without a bias"
     LEARNED_ACTIVATION = "an activation with weights"
+    SIGMOID_ROUTING = "experts scored by a sigmoid"
+    ROUTER_BIAS = "a bias that experts are chosen with"
+    ROUTED_SCALE = "a scale on what experts give"
+    SHARED_EXPERT = "an expert that every token takes"
+    SHARED_EXPERT_GATE = "a gate on the expert that every token takes"

@@ -30,9 +30,14 @@ class Role(Enum):
     DOWN = "down"
     ACTIVATION = "activation"
     ROUTER = "router"
+    ROUTER_BIAS = "router_bias"  # added to scores when experts are chosen, not to their weights
     EXPERT_GATE = "expert_gate"
     EXPERT_UP = "expert_up"
     EXPERT_DOWN = "expert_down"
+    SHARED_ROUTER = "shared_router"
+    SHARED_GATE = "shared_gate"
+    SHARED_UP = "shared_up"
+    SHARED_DOWN = "shared_down"
 
 
 @dataclass(frozen=True)

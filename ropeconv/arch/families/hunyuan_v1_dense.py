@@ -19,7 +19,8 @@ from ropeconv.arch.family import Architecture, RopeSpelling
 from ropeconv.arch.stack import Layer
 
 
-def _attention(s: Sizes) -> Attention:
+def hunyuan_attention(s: Sizes) -> Attention:
+    """Attention as HunYuan and its mixtures have it."""
     name = f"{LAYER}.self_attn"
     return replace(
         self_attention(s, bias=s.attention_bias, output_bias=s.attention_bias),
@@ -53,7 +54,7 @@ ARCH = Architecture(
         "rotation_in_three": fixed("position_embedding_xdrope", False),
         "norm_type": fixed("norm_type", "rms"),
     },
-    layer=lambda s, kind, _: Layer(kind, pre_norms(s), _attention(s), gated(s)),
+    layer=lambda s, kind, _: Layer(kind, pre_norms(s), hunyuan_attention(s), gated(s)),
     # transformers 4 breaks on a `dynamic` without an alpha
     rope=RopeSpelling(
         translate=_translate, runs_in_4=("default", "linear", "yarn", "longrope", "llama3")

@@ -5,7 +5,7 @@ from typing import Any
 
 from ropeconv.arch import layers
 from ropeconv.arch.blocks import moe
-from ropeconv.arch.blocks.keys import Key, Sizes, fixed, whole
+from ropeconv.arch.blocks.keys import Key, Sizes, fixed, switch, whole
 from ropeconv.arch.families._standard import LAYER, gated, pre_norms
 from ropeconv.arch.families.qwen3 import QWEN3_KEYS, qwen3_attention
 from ropeconv.arch.family import Architecture
@@ -21,22 +21,31 @@ def layer_numbers(value: Any) -> str | None:
     return None if numbers else f"must be a list of layer numbers, not {value!r}"
 
 
+def is_dense(s: Sizes, number: int) -> bool:
+    """Whether the config keeps a dense MLP of the full width in this layer."""
+    return number in (s.mlp_only_layers or ()) or bool((number + 1) % s.sparse_step)
+
+
 def _feed_forward(s: Sizes, number: int) -> FeedForward:
-    """Experts, but where the config keeps a dense MLP of the full width."""
-    dense = number in (s.mlp_only_layers or ()) or (number + 1) % s.sparse_step
-    return gated(s) if dense else moe.mixture_of_experts(s, f"{LAYER}.mlp")
+    if is_dense(s, number):
+        return gated(s)
+    routing = moe.Routing(s.experts_per_token, s.normed_weights)
+    return moe.mixture_of_experts(s, f"{LAYER}.mlp", routing=routing)
 
 
+SPARSE_KEYS: Mapping[str, Key] = {
+    "normed_weights": switch("norm_topk_prob", default=False),
+    "sparse_step": Key(("decoder_sparse_step",), 1, check=whole),
+    "mlp_only_layers": Key(("mlp_only_layers",), None, check=layer_numbers),
+}
 KEYS: Mapping[str, Key] = {
     **QWEN3_KEYS,
-    **moe.KEYS,
+    **SPARSE_KEYS,
     "num_kv_heads": Key(("num_key_value_heads",), 4, check=whole),
     # transformers 5 writes the second name
     "num_experts": Key(("num_experts", "num_local_experts"), 128, check=whole),
     "experts_per_token": Key(("num_experts_per_tok",), 8, check=whole),
     "expert_size": Key(("moe_intermediate_size",), 768, check=whole),
-    "sparse_step": Key(("decoder_sparse_step",), 1, check=whole),
-    "mlp_only_layers": Key(("mlp_only_layers",), None, check=layer_numbers),
     # Qwen3-Coder says what the class always does
     "qk_norm": fixed("use_qk_norm", True),
     "shared_width": fixed("shared_expert_intermediate_size", 0, None),

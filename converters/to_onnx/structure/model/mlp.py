@@ -11,7 +11,7 @@ from converters.to_onnx.structure.model.wanted import Wanted, name_of, place_of
 from converters.to_onnx.structure.terms import ACTIVATION, BY_WEIGHT, PART, PLUS_WEIGHT, Term
 from converters.to_onnx.weights import EVERY
 from ropeconv.arch.blocks.mlp import FusedGatedMlp, GatedMlp, PlainMlp
-from ropeconv.arch.blocks.moe import MixtureOfExperts, SoftmaxRouting
+from ropeconv.arch.blocks.moe import MixtureOfExperts, Routing
 from ropeconv.arch.blocks.weight import Weight
 from ropeconv.errors import CannotExpress
 
@@ -108,7 +108,7 @@ def _mixture(wanted: Wanted, n: int, block: MixtureOfExperts, x: Term) -> Term:
 
 
 ROUTINGS: dict[type, Callable[[Any], tuple[int, bool]]] = {
-    SoftmaxRouting: lambda routing: (routing.chosen, routing.normed),
+    Routing: lambda routing: (routing.chosen, routing.normed),
 }
 FEEDS: dict[type, Callable[[Wanted, int, Any, Term], Term]] = {
     GatedMlp: _gated,

@@ -1,0 +1,51 @@
+"""Experts as DeepSeek-V3 has them, for families that took them over: sigmoid scores, a bias that
+they are chosen with, experts that every token takes, dense layers first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ropeconv.arch.blocks import moe
+from ropeconv.arch.blocks.keys import Key, Sizes, count, fixed, number, switch, whole
+from ropeconv.arch.families._standard import LAYER, gated
+from ropeconv.arch.stack import FeedForward
+
+ROUTED_KEYS: Mapping[str, Key] = {
+    "num_experts": Key(("n_routed_experts", "num_local_experts"), check=whole),
+    "experts_per_token": Key(("num_experts_per_tok",), check=whole),
+    "expert_size": Key(("moe_intermediate_size",), check=whole),
+    "num_shared": Key(("n_shared_experts",), check=whole),
+    "normed_weights": switch("norm_topk_prob", default=True),
+    "routed_scale": Key(("routed_scaling_factor",), 1.0, check=number),
+    "dense_layers": Key(("first_k_dense_replace",), 0, check=count),
+    # one group holds all experts
+    "groups": fixed("n_group", 1),
+    "groups_chosen": fixed("topk_group", 1),
+    # said of what the classes always do
+    "scoring": fixed("scoring_func", "sigmoid"),
+    "method": fixed("topk_method", "noaux_tc"),
+    "sparse_step": fixed("moe_layer_freq", 1),
+}
+
+
+def routed(s: Sizes) -> moe.MixtureOfExperts:
+    """The mixture under its usual names."""
+    name = f"{LAYER}.mlp"
+    return moe.mixture_of_experts(
+        s,
+        name,
+        routing=moe.Routing(
+            s.experts_per_token,
+            s.normed_weights,
+            moe.Scores.SIGMOID,
+            moe.router_bias(s, f"{name}.gate.e_score_correction_bias"),
+            float(s.routed_scale),
+        ),
+        shared=moe.shared_expert(s, f"{name}.shared_experts", s.expert_size * s.num_shared),
+    )
+
+
+def feed_forward(s: Sizes, number: int) -> FeedForward:
+    """Dense in the first layers."""
+    return gated(s) if number < s.dense_layers else routed(s)
