@@ -19,7 +19,7 @@ from pathlib import Path
 from ropeconv.errors import OutputError
 from ropeconv.kit.claims import claimed, insist, remove
 from ropeconv.kit.interrupts import held, placed
-from ropeconv.kit.output import explain, explaining
+from ropeconv.kit.output import explain, explaining, taking_name
 
 LONGEST_JOURNAL = 16 << 20  # bytes: some 100,000 names
 # what a run was about to do: write the new files, give them their names, or undo that
@@ -56,8 +56,9 @@ def replacing_files(
         if list(names) == [out] and not others:
             with let_through():
                 yield [_hidden(out, "part")]
-            _hidden(out, "part").replace(out)
-            placed(out)
+            part = _hidden(out, "part")
+            with taking_name(part, out, out):
+                part.replace(out)
         else:
             with _set(out, names, others) as staged, let_through():
                 yield staged

@@ -63,6 +63,24 @@ def explaining(out: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def taking_name(part: Path, name: Path, out: Path) -> Iterator[None]:
+    """`part` gets the name of the output in the block: noted for `interrupts.outcome`, also where
+    the system calls it failed and it is done all the same, as a network's file system may.
+    """
+    status = part.lstat()
+    try:
+        yield
+    except BaseException as error:
+        if not (os.path.lexists(name) and os.path.samestat(status, name.lstat())):
+            raise
+        placed(out)
+        if not isinstance(error, OSError):
+            raise
+    else:
+        placed(out)
+
+
+@contextlib.contextmanager
 def created(path: Path) -> Iterator[int]:
     """A descriptor of the empty file `path`."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o666)
@@ -166,8 +184,8 @@ def replacing_folder(out: Path, *, force: bool, source: Path | None = None) -> I
             check_folder(out, force=force, source=source)
             with let_through():
                 yield part
-            _take_name(part, name)
-            placed(out)
+            with taking_name(part, name, out):
+                _take_name(part, name)
 
 
 def _old(out: Path) -> Path:

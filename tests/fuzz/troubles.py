@@ -10,7 +10,7 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from signal import SIGHUP, SIGINT, SIGKILL, SIGTERM
+from signal import SIG_IGN, SIGHUP, SIGINT, SIGKILL, SIGTERM, signal
 from types import FrameType
 from typing import Any
 
@@ -102,6 +102,9 @@ def _run(arguments: list[str], told: Path, trouble: Trouble | None) -> int:
     try:
         main(arguments)
     except SystemExit as end:
+        for number in SIGNALS.values():
+            if number != SIGKILL:
+                signal(number, SIG_IGN)  # the command is over
         sys.setprofile(None)
         if trouble is None:
             told.with_suffix(".calls").write_text(str(profile.count))
