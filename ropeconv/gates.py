@@ -57,6 +57,10 @@ class BlockLimits:
     steps: Steps | None = None
 
 
+# of codes that are the source's own
+EXACT = BlockLimits(rms=0.0, slope_low=0.0, slope_high=0.0, worst=0.0)
+
+
 @dataclass(frozen=True)
 class Gates:
     """Limits on a band of logits.

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters.to_onnx.graph import Stored
-from converters.to_onnx.quant._pack import pack_rows
+from converters.to_onnx.quant._keep import keep_rows
+from converters.to_onnx.quant._pack import Packed, pack_rows
 from converters.to_onnx.quant._types import Blocks
 from ropeconv.errors import CannotExpress, CheckpointError
 from ropeconv.kit.casts import BadValueError, cast_rows
@@ -82,9 +83,20 @@ def float_rows(name: str, tensor: Tensor, dtype: str, shift: float, start: int, 
 def packed_rows(name: str, tensor: Tensor, blocks: Blocks, start: int, stop: int) -> Made:
     """Codes, scales and, unless symmetric, zero points of rows of a tensor."""
     try:
-        packed = pack_rows(tensor.rows(start, stop), blocks)
+        return _parts(pack_rows(tensor.rows(start, stop), blocks))
     except BadValueError as error:
         raise _explain(name, error, start) from error
+
+
+def kept_rows(name: str, tensor: Tensor, blocks: Blocks, start: int, stop: int) -> Made:
+    """The same of a tensor's own codes."""
+    try:
+        return _parts(keep_rows(tensor, blocks, start, stop))
+    except BadValueError as error:
+        raise _explain(name, error, start) from error
+
+
+def _parts(packed: Packed) -> Made:
     parts: list[NDArray[Any]] = [packed.codes, packed.scales]
     if packed.zero_points is not None:
         parts.append(packed.zero_points)

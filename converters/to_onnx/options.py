@@ -15,7 +15,11 @@ class Options(target.Options):
     None = the type's own.
     """
 
-    type: str = option("fp32", metavar="TYPE", help="fp32, fp16, int8 or int4.")
+    type: str = option(
+        "fp32",
+        metavar="TYPE",
+        help="fp32, fp16, int8, int4, or keep: the codes of a quantised source, bit for bit.",
+    )
     profile: str = option(
         "ort",
         metavar="NAME",
@@ -36,6 +40,9 @@ class Options(target.Options):
         None,
         metavar="N",
         help="Activations inside a product with blocks: 1 float32, 4 int8.",
+    )
+    card: bool = option(
+        True, names="--card/--no-card", help="Write a model card, README.md, into the folder."
     )
 
 

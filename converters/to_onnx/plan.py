@@ -47,6 +47,7 @@ class Plan:
             "nodes": len(self.store.graph.nodes),
             "tensors": len(self.store.names),
             "bytes_by_type": bytes_by_type,
+            "kept": self.store.choice.words,
         }
 
 
@@ -84,6 +85,7 @@ def _place(model: Model, encoding: Encoding, profile: ProfileKind, kind: WeightT
     """Every node of the graph, every weight in the data file; CheckpointError for one left out."""
     profile.check(model.stack)
     store = Store(Graph(), model, kind, location=Path(DATA).name, flat=profile.flat)
+    store.choice.check()
     add_decoder(store, encoding, profile)
     unread = sorted(set(model.weights) - set(store.names))
     if unread:

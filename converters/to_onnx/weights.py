@@ -27,10 +27,12 @@ from converters.to_onnx.data import (
     Rows,
     alternating_rows,
     float_rows,
+    kept_rows,
     packed_rows,
     table_rows,
 )
 from converters.to_onnx.graph import MICROSOFT, Graph, Stored, Value
+from converters.to_onnx.quant._choice import Choice
 from converters.to_onnx.quant._types import Blocks, WeightType
 from ropeconv.arch.blocks.weight import Role
 from ropeconv.kit.float_types import FLOAT_NAMES
@@ -70,6 +72,7 @@ class Store:
         self.graph = graph
         self.model = model
         self.kind = kind
+        self.choice = Choice(model, kind)
         self.location = location
         self.flat = flat
         self.rows: list[Rows] = []
@@ -106,7 +109,7 @@ class Store:
 
         (..., all outs one after the other). floats: the matrices stay floats in every type.
         """
-        blocks = None if floats else self.kind.linear
+        blocks = None if floats else self.choice.linear(names)
         return self._product(x, tuple(names), blocks, biases=tuple(biases), to=to)
 
     def head(self, x: Value, name: str, *, biases: Sequence[str], to: str) -> Value:
@@ -164,7 +167,7 @@ class Store:
 
     def _table_blocks(self, name: str) -> Blocks | None:
         output = self.model.weights[name].weight.role is Role.OUTPUT
-        blocks = self.kind.head if name == self._head else self.kind.embedding
+        blocks = self.choice.table(name, head=name == self._head)
         if blocks is None or output:
             return blocks
         return blocks.dividing(self._columns((name,)), what=name)
@@ -226,8 +229,9 @@ class Store:
     def _make(self, name: str, blocks: Blocks | None, *, shift: float = 0.0) -> Make:
         tensor = self.model.tensor(name)
         if blocks is None:
+            self.choice.floats(name)
             return partial(float_rows, name, tensor, FLOAT_NAMES[self.kind.dtype], shift)
-        return partial(packed_rows, name, tensor, blocks)
+        return partial(kept_rows if self.kind.kept else packed_rows, name, tensor, blocks)
 
     def _fill(self, name: str, make: Make) -> Fill:
         shape = self.model.tensor(name).shape

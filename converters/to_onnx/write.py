@@ -13,12 +13,16 @@ from converters.to_onnx.data import write_data
 from converters.to_onnx.options import Options
 from converters.to_onnx.plan import make_plan
 from converters.to_onnx.weights import Store
+from ropeconv.card.front import CARD
+from ropeconv.card.text import Written, make_card
 from ropeconv.errors import OutputError
 from ropeconv.finding import Finding
 from ropeconv.kit.output import check_folder, replacing_folder
 from ropeconv.model import Model
 from ropeconv.provenance import ORIGIN_FILE, describe_origin
 from ropeconv.target import Emitted, Progress
+
+LIBRARY = "transformers.js"  # on the hub
 
 
 def emit(
@@ -34,6 +38,9 @@ def emit(
     plan = make_plan(model, options)
     origin = dump(describe_origin(model, out=out.resolve()))
     texts = {**plan.texts, ORIGIN_FILE: origin, GRAPH: plan.graph}
+    if options.card:
+        made = Written(out, "an ONNX graph", plan.kind.name, plan.encoding.carried, LIBRARY)
+        texts[CARD] = make_card(model, made).encode()
     source, force = model.checkpoint.path, options.force
     if options.dry_run:
         check_folder(out, force=force, source=source)

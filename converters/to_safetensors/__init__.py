@@ -74,7 +74,7 @@ class Safetensors:
     ) -> Emitted:
         """See FolderWriter."""
         options = SafetensorsOptions(
-            dtype=dtype, link=link, origin=origin, force=force, dry_run=dry_run
+            dtype=dtype, link=link, card=False, origin=origin, force=force, dry_run=dry_run
         )
         return self.emit(model, out, options=options, progress=progress)
 

@@ -24,6 +24,9 @@ class SafetensorsOptions(Options):
         help="Files of at most SIZE (300M, 2G). Default: the source's, or 5G.",
     )
     link: bool = option(False, help="Hard-link unchanged weight files instead of copying them.")
+    card: bool = option(
+        True, names="--card/--no-card", help="Write a model card, README.md, into the folder."
+    )
     origin: bool = True
 
 

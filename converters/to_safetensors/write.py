@@ -24,6 +24,8 @@ from converters.to_safetensors.plan import (
     plan,
     shard_index,
 )
+from ropeconv.card.front import CARD
+from ropeconv.card.text import Written, make_card
 from ropeconv.errors import OutputError, TokenizerError
 from ropeconv.kit.cpus import usable_cpus
 from ropeconv.kit.door import parse_json
@@ -32,7 +34,9 @@ from ropeconv.kit.output import check_folder, replacing_folder
 from ropeconv.kit.views import Shifted
 from ropeconv.model import Model
 from ropeconv.provenance import ORIGIN_FILE, describe_origin
-from ropeconv.target import Emitted, Progress
+from ropeconv.target import Carried, Emitted, Progress
+
+LIBRARY = "transformers"  # on the hub
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,8 @@ def emit(
     shards = [] if kept else lay_out(tensors, max_shard_size=options.max_shard_size)
     origin = describe_origin(model, out=out.resolve()) if options.origin else None
     contents = Contents(kept, shards, _texts(model, config, origin, shards))
+    if options.card:
+        contents.texts[CARD] = _card(model, out, _type_name(tensors), spelling.carried)
     if options.dry_run:
         check_folder(out, force=options.force, source=model.checkpoint.path)
     else:
@@ -86,6 +92,11 @@ def emit(
         type=_type_name(tensors),
         details=_details(model, config, tensors, options, contents),
     )
+
+
+def _card(model: Model, out: Path, type_name: str, carried: Carried) -> bytes:
+    made = Written(out, "safetensors", type_name, carried, LIBRARY, own_format=True)
+    return make_card(model, made).encode()
 
 
 def _kept(model: Model, options: SafetensorsOptions, dtype: str | None) -> list[Path]:

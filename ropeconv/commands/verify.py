@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="What the reference computes in; bfloat16 widens every limit.",
 )
+@click.option("--card", is_flag=True, help="Write the report into OUT's model card too.")
 @base_option
 @scaling_options
 @click.option("--json", "as_json", is_flag=True, help="Report as JSON on stdout.")
@@ -86,6 +87,7 @@ def command(
     flash_attn: bool,
     device: str,
     dtype: str,
+    card: bool,
     as_json: bool,
     quiet: bool,
     debug: bool,  # noqa: ARG001 - read by cli.main
@@ -111,7 +113,10 @@ def command(
       ropeconv verify other.gguf --reference model/ --pi-factor 4
     """
     from ropeconv.api import verify
+    from ropeconv.proof.card import check_card, update_card
 
+    if card:
+        check_card(out)
     show = not (quiet or as_json)
     reference, base = (
         None if given is None else fetch_source(given, show=show) for given in (reference, base)
@@ -133,6 +138,8 @@ def command(
             dtype=dtype,
             progress=progress,
         )
+    if card:
+        update_card(out, report)
     _show(report, as_json=as_json)
     return 0 if report.ok else 1
 

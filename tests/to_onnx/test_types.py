@@ -11,7 +11,7 @@ from ropeconv.errors import CannotExpress, RopeconvError
 
 
 def test_the_types_of_the_command_are_there_in_any_case() -> None:
-    assert set(weight_types()) == {"fp32", "fp16", "int8", "int4"}
+    assert set(weight_types()) == {"fp32", "fp16", "int8", "int4", "keep"}
     assert weight_type("INT4") is weight_types()["int4"]
 
 

@@ -15,7 +15,9 @@ from ropeconv.arch.blocks.weight import Weight
 
 def expert_blocks(store: Store, n: int, block: MixtureOfExperts) -> Blocks | None:
     """Blocks that fill the rows of all three matrices, as one operator wants them; None: floats."""
-    blocks = store.kind.linear
+    numbers = range(block.num_experts)
+    matrices = [name_of(w, n, x) for w in (block.gate, block.up, block.down) for x in numbers]
+    blocks = store.choice.linear(matrices)
     if blocks is None:
         return None
     for weight in (block.gate, block.down):

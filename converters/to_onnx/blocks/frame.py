@@ -67,7 +67,9 @@ class Decoder:
 
     def split(self, x: Value, layer: int, *linears: Linear) -> list[Value]:
         """x by each of several matrices, in one product."""
-        if len({linear.bias is None for linear in linears}) > 1:
+        matrices = [name_of(linear.weight, layer) for linear in linears]
+        one = len({linear.bias is None for linear in linears}) == 1
+        if not one or not self.store.choice.alike(matrices):
             return [self.linear(x, layer, linear) for linear in linears]
         rows = [linear.weight.shape[0] for linear in linears]
         names = [f"layer_{layer}_{linear.weight.role.value}" for linear in linears]

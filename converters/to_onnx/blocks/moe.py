@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from converters.to_onnx.blocks import find
+from converters.to_onnx.blocks.experts import expert_blocks
 from converters.to_onnx.blocks.frame import Decoder
 from converters.to_onnx.blocks.moe_fused import add_fused
 from converters.to_onnx.blocks.moe_scan import add_scan
@@ -30,7 +31,7 @@ def _mixture(decoder: Decoder, n: int, block: MixtureOfExperts, x: Value) -> Val
     """Sum over the chosen experts of weight * down(act(gate x) * up x)."""
     find(ROUTINGS, block.routing)
     logits = decoder.linear(x, n, block.router, floats=True)
-    add = add_fused if _is_fused(decoder, block) else add_scan
+    add = add_fused if _is_fused(decoder, n, block) else add_scan
     return add(decoder, n, block, x, logits)
 
 
@@ -39,17 +40,17 @@ MIXTURES: dict[type, Callable[[Decoder, int, MixtureOfExperts, Value], Value]] =
 }
 
 
-def _is_fused(decoder: Decoder, block: MixtureOfExperts) -> bool:
+def _is_fused(decoder: Decoder, n: int, block: MixtureOfExperts) -> bool:
     """Whether one operator computes the experts as the type wants it."""
-    kind = decoder.store.kind
+    kind, blocks = decoder.store.kind, expert_blocks(decoder.store, n, block)
     gated_silu = block.activation in SILU  # the only gated form that the operators have on the CPU
-    if kind.linear is None:
+    if blocks is None:
         return gated_silu and decoder.profile.fuses_experts
-    if kind.linear.bits == 8:
+    if blocks.bits == 8:
         return gated_silu and kind.accuracy_level == INT8_ACTIVATIONS
     if not gated_silu:
         raise CannotExpress(
             f"experts with activation {block.activation!r} have no ONNX form in "
-            f"{kind.linear.bits} bits; take --type int8, fp16 or fp32"
+            f"{blocks.bits} bits; take --type int8, fp16 or fp32"
         )
     return True

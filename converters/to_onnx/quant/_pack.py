@@ -57,7 +57,7 @@ def pack_rows(rows: NDArray[Any], blocks: Blocks) -> Packed:
     the row does not fill is filled with zeros. Raises BadValueError for NaN, infinity or a
     magnitude past LARGEST.
     """
-    numbers = _check(cast_rows(rows, "F32"))
+    numbers = check_size(cast_rows(rows, "F32"))
     n = len(rows)
     b = blocks.count(rows.shape[1])
     codes = np.empty((n, b, blocks.block_bytes), np.uint8)
@@ -67,9 +67,7 @@ def pack_rows(rows: NDArray[Any], blocks: Blocks) -> Packed:
     for start in range(0, n, step):
         part = slice(start, min(n, start + step))
         codes[part], scales[part], zeros[part] = _pack(numbers[part], blocks)
-    return Packed(
-        codes, scales, None if blocks.symmetric else _join_zero_points(zeros, blocks.bits)
-    )
+    return Packed(codes, scales, None if blocks.symmetric else join_rows(zeros, blocks.bits))
 
 
 def _pack(numbers: Float, blocks: Blocks) -> tuple[Bytes, Float, Float]:
@@ -101,7 +99,8 @@ def unpack_rows(packed: Packed, blocks: Blocks, *, columns: int) -> Float:
     return np.ascontiguousarray(values.reshape(n, -1)[:, :columns])
 
 
-def _check(numbers: Float) -> Float:
+def check_size(numbers: Float) -> Float:
+    """The numbers; BadValueError for one that is damage, not training."""
     if numbers.size and max(-numbers.min(), numbers.max()) > LARGEST:
         row, column = (int(i) for i in np.argwhere(np.abs(numbers) > LARGEST)[0])
         value = float(numbers[row, column])
@@ -169,10 +168,11 @@ def _join(codes: Bytes, bits: int) -> Bytes:
     return np.bitwise_or(codes[0::2], np.left_shift(codes[1::2], 4, dtype=np.uint8))
 
 
-def _join_zero_points(zeros: Bytes, bits: int) -> Bytes:
-    if bits == 4 and zeros.shape[1] % 2:
-        zeros = np.pad(zeros, ((0, 0), (0, 1)))
-    return np.ascontiguousarray(_join(zeros.T, bits).T)
+def join_rows(codes: Bytes, bits: int) -> Bytes:
+    """(n, codes) as (n, bytes), two a byte when they have 4 bits."""
+    if bits == 4 and codes.shape[1] % 2:
+        codes = np.pad(codes, ((0, 0), (0, 1)))
+    return np.ascontiguousarray(_join(codes.T, bits).T)
 
 
 def _split(stored: Bytes, bits: int) -> Bytes:

@@ -15,7 +15,7 @@ from typing import Any
 
 from ropeconv import registry
 from ropeconv.errors import CannotExpress, RopeconvError, unknown_name
-from ropeconv.gates import SYMMETRIC, THROUGH_ZERO, BlockLimits, Gates, Steps
+from ropeconv.gates import EXACT, SYMMETRIC, THROUGH_ZERO, BlockLimits, Gates, Steps
 
 SIZES = (16, 32, 64, 128, 256)  # of blocks that MatMulNBits has kernels for
 SMALLEST, LARGEST = SIZES[0], SIZES[-1]
@@ -79,7 +79,8 @@ class WeightType:
     dtype: NumPy name of float weights, activations and cache. linear, embedding, head: blocks of
     the layers' matrices, of the token embedding and of the output head, None = plain floats; an
     embedding tied to the head follows `head`. accuracy_level: MatMulNBits' attribute: 4 rounds
-    activations to int8 inside the product, 1 keeps float32, 0 leaves it to the runtime. gates:
+    activations to int8 inside the product, 1 keeps float32, 0 leaves it to the runtime. kept:
+    matrices have the source's own codes, so that blocks are each matrix's. gates:
     limits of the proof; mixtures: none narrower than these where a layer is a mixture of experts;
     limits: of its blocks, under the name that they are read back by.
     """
@@ -93,11 +94,12 @@ class WeightType:
     embedding: Blocks | None = None
     head: Blocks | None = None
     accuracy_level: int = 0
+    kept: bool = False
 
     @property
     def quantised(self) -> bool:
         """Whether matrices are stored in blocks."""
-        return self.linear is not None
+        return self.linear is not None or self.kept
 
 
 BYTES = Blocks(8, 32, symmetric=True)
@@ -121,6 +123,17 @@ def block_limits(bits: int, *, rms: float, worst: float) -> dict[str, BlockLimit
             rms, -0.001, 0.001, worst, size, projected=True, steps=steps
         )
     return found
+
+
+def kept_name(blocks: Blocks) -> str:
+    """What the proof calls a tensor in the source's own codes."""
+    return f"{blocks.name} kept"
+
+
+def kept_limits() -> dict[str, BlockLimits]:
+    """Of the source's own codes: none."""
+    shapes = product(_HEADS, SIZES, (False, True))
+    return {kept_name(Blocks(bits, size, zeros)): EXACT for bits, size, zeros in shapes}
 
 
 def weight_types() -> Mapping[str, WeightType]:
@@ -151,6 +164,7 @@ def weight_type(
     (with near misses) and for an option that is out of range or that the type has no use for.
     """
     chosen = find_type(name)
+    _refuse_other_blocks(chosen, block_size, symmetric, head_bits)
     given = {
         "--block-size": block_size,
         "--symmetric/--asymmetric": symmetric,
@@ -165,6 +179,15 @@ def weight_type(
     if block_size is not None:
         chosen = _change(chosen, size=_size(block_size))
     return chosen if symmetric is None else _change(chosen, symmetric=symmetric)
+
+
+def _refuse_other_blocks(chosen: WeightType, *options: Any) -> None:
+    """RopeconvError where the source's own codes are kept in blocks that it has not."""
+    if chosen.kept and any(value is not None for value in options):
+        raise RopeconvError(
+            f"--type {chosen.name} has the source's own blocks; leave --block-size, --symmetric "
+            f"and --head-bits out"
+        )
 
 
 def _refuse_idle(chosen: WeightType, given: Sequence[str]) -> None:

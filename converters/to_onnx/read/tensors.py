@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters.to_onnx.quant._pack import Packed, unpack_rows
-from converters.to_onnx.quant._types import Blocks
+from converters.to_onnx.quant._types import Blocks, kept_name, weight_types
 from converters.to_onnx.read.coded import Coded, find_coded
 from converters.to_onnx.read.folder import Folder
 from converters.to_onnx.read.nodes import whole_numbers
@@ -64,13 +64,16 @@ class FloatTensor:
 
 @dataclass(frozen=True)
 class BlockTensor:
-    """A matrix in blocks: its codes (n, b, bytes), scales (n, b), zero points or None."""
+    """A matrix in blocks: its codes (n, b, bytes), scales (n, b), zero points or None. kept: they
+    should be the source's own.
+    """
 
     codes: NDArray[np.uint8]
     scales: NDArray[np.float32]
     zero_points: NDArray[np.uint8] | None
     blocks: Blocks
     columns: int
+    kept: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -80,7 +83,7 @@ class BlockTensor:
     @property
     def dtype(self) -> str:
         """The name under which the proof has its limits."""
-        return self.blocks.name
+        return kept_name(self.blocks) if self.kept else self.blocks.name
 
     def rows(self, start: int, stop: int) -> Rows:
         """The numbers that onnxruntime multiplies by."""
@@ -119,6 +122,7 @@ def _is_weight(folder: Folder, name: str) -> bool:
 def _blocks(folder: Folder, name: str, coded: Coded) -> Iterator[tuple[str, Tensor]]:
     """The tensors of codes, with the scales and zero points beside them."""
     stem = name.removesuffix("_codes")
+    kind = weight_types().get(folder.metadata.get("ropeconv.type", ""))
     zeros = folder.arrays.get(f"{stem}_zero_points")
     for part, index in _cuts(folder, name, stem):
         codes = folder.arrays[name][index]
@@ -130,6 +134,7 @@ def _blocks(folder: Folder, name: str, coded: Coded) -> Iterator[tuple[str, Tens
                 None if zeros is None else zeros[index],
                 coded.blocks,
                 coded.columns,
+                kept=kind is not None and kind.kept,
             ),
         )
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ropeconv.kit.float_types import FLOATS, numpy_dtype
 from ropeconv.model import Rows, Tensor, row_count
+from ropeconv.sources.codes import Groups
 
 # safetensors' names of types -> NumPy's
 CODES: Mapping[str, Any] = {
@@ -93,3 +94,15 @@ def gathered(rows: Rows, columns: NDArray[Any] | int, count: int) -> Rows:
     if not isinstance(columns, int):
         return rows[:, columns]
     return rows if rows.shape[1] == 1 else np.repeat(rows, columns, axis=1)[:, :count]
+
+
+def dequantise(found: Groups, columns: NDArray[Any] | int, bits: int) -> Rows:
+    """(n, c) float32 numbers of codes; columns: as `gathered` takes them."""
+    numbers: NDArray[np.float32] = found.codes.astype(np.float32)
+    count = numbers.shape[1]
+    if found.zeros is None:
+        numbers -= np.float32(2 ** (bits - 1))
+    else:
+        numbers -= gathered(found.zeros.astype(np.float32), columns, count)
+    numbers *= gathered(found.scales.astype(np.float32), columns, count)
+    return numbers

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from ropeconv.errors import CheckpointError, ConfigError
 from ropeconv.kit.views import as_bytes
 from ropeconv.model import Rows, Tensor
+from ropeconv.sources.codes import Codes, OtherCodes
 
+OWN = OtherCodes("codes of a form that is its format's own")
 ANYTHING = None  # of a key whose values have no bearing on the weights, or are checked elsewhere
 
 
@@ -20,12 +22,13 @@ ANYTHING = None  # of a key whose values have no bearing on the weights, or are 
 class Dequantised:
     """A weight computed from codes, row by row; see `ropeconv.model.Tensor`.
 
-    read: (start, stop) -> rows in the type that `dtype` names.
+    read: (start, stop) -> rows in the type that `dtype` names. made_of: the codes, see `Coded`.
     """
 
     shape: tuple[int, ...]
     read: Callable[[int, int], Rows]
     dtype: str = "F32"
+    made_of: Codes = OWN
 
     def rows(self, start: int, stop: int) -> Rows:
         """(stop - start, ...) numbers."""

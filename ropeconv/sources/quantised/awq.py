@@ -9,13 +9,14 @@ Exact in float32 for 16-bit scales, which is what is given; AutoAWQ rounds it on
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ropeconv.model import Rows, Tensor
-from ropeconv.sources.quantised._codes import codes, gathered, unpack
+from ropeconv.sources.codes import NO_CODES, Groups, Integers
+from ropeconv.sources.quantised._codes import codes, dequantise, unpack
 from ropeconv.sources.quantised._format import (
     ANYTHING,
     Dequantised,
@@ -45,13 +46,17 @@ class Packed:
 
     def rows(self, start: int, stop: int) -> Rows:
         """(stop - start, inputs) float32."""
-        inputs = self.qweight.shape[0]
-        scales = codes(self.scales, 0, self.scales.shape[0])[:, start:stop].astype(np.float32)
-        zeros = _outputs(self.qzeros, start, stop).astype(np.float32)
-        numbers = np.ascontiguousarray(_outputs(self.qweight, start, stop).T).astype(np.float32)
-        numbers -= gathered(zeros.T, self.group, inputs)
-        numbers *= gathered(scales.T, self.group, inputs)
-        return numbers
+        return dequantise(self.groups(start, stop), self.group, BITS)
+
+    def groups(self, start: int, stop: int) -> Groups:
+        """The codes of these rows, and the scales and zeros of their groups."""
+        numbers = np.ascontiguousarray(_outputs(self.qweight, start, stop).T)
+        return replace(self.grid(start, stop), codes=numbers)
+
+    def grid(self, start: int, stop: int) -> Groups:
+        """Scales and zeros alone."""
+        scales = codes(self.scales, 0, self.scales.shape[0])[:, start:stop]
+        return Groups(NO_CODES, scales.T, _outputs(self.qzeros, start, stop).T)
 
 
 def _outputs(packed: Tensor, start: int, stop: int) -> NDArray[np.uint8]:
@@ -76,7 +81,9 @@ def take(module: Module, settings: Settings) -> Taken | None:
     group = find_group(module, settings, inputs=inputs, groups=scales.shape[0])
     module.check_shape("scales", (scales.shape[0], outputs))
     module.check_shape("qzeros", (scales.shape[0], qweight.shape[1]))
-    weight = Dequantised((outputs, inputs), Packed(qweight, qzeros, scales, group).rows)
+    packed = Packed(qweight, qzeros, scales, group)
+    made_of = Integers(BITS, group, zeros=True, read=packed.groups, grid=packed.grid)
+    weight = Dequantised((outputs, inputs), packed.rows, made_of=made_of)
     return Taken({"weight": weight}, {"qweight", "qzeros", "scales"})
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ropeconv.kit.door import parse_json
 from ropeconv.model import Rows, Tensor, row_count
+from ropeconv.sources.codes import OtherCodes
 from ropeconv.sources.quantised._codes import floats, whole
 from ropeconv.sources.quantised._format import (
     ANYTHING,
@@ -32,6 +33,8 @@ STATE = "weight.quant_state.bitsandbytes__"
 MAXIMA, MAP = "weight.absmax", "weight.quant_map"
 NESTED_MAXIMA, NESTED_MAP = "weight.nested_absmax", "weight.nested_quant_map"
 KINDS = ("nf4", "fp4")
+ROWS_8 = OtherCodes("8-bit codes of a row's largest number")
+FLOATS_4 = OtherCodes("4-bit codes of a table")
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,7 @@ def _take_8(module: Module, settings: Settings, base: Tensor) -> Taken:
     order = module.parts.get("weight_format")
     if order is not None and whole(order).any():
         raise settings.error(f"{module.stem}.weight_format is not 0 (rows in order)")
-    weight = Dequantised(tuple(base.shape), Rows8(base, maxima).rows)
+    weight = Dequantised(tuple(base.shape), Rows8(base, maxima).rows, made_of=ROWS_8)
     return Taken({"weight": weight}, {"weight", "SCB", "weight_format"})
 
 
@@ -127,7 +130,7 @@ def _take_4(module: Module, settings: Settings, base: Tensor, states: list[str])
     maxima = _maxima(module, state, blocks=-(-count // block))
     view = Blocks4(base, shape, whole(table), maxima, block)
     used = {"weight", leaf, MAXIMA, MAP, NESTED_MAXIMA, NESTED_MAP}
-    return Taken({"weight": Dequantised(shape, view.rows)}, used)
+    return Taken({"weight": Dequantised(shape, view.rows, made_of=FLOATS_4)}, used)
 
 
 def _state(module: Module, tensor: Tensor, leaf: str) -> Settings:

@@ -1,5 +1,6 @@
 """compressed-tensors: integers packed along the inputs, plain 8-bit integers, or 8-bit floats, with
-scales of a tensor, a row, a group of inputs or a block, and zeros where they are not symmetric.
+scales of a tensor, a row, a group of inputs or a block, and zeros where they are not symmetric; or
+MXFP4 (mxfp4.py).
 
     weight = (code - zero) * scale
 
@@ -10,14 +11,10 @@ of the scales (compressed_tensors/compressors, 0.20).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ropeconv.model import Rows, Tensor
-from ropeconv.sources.quantised._codes import FLOAT_8, codes, floats, unpack, whole
+from ropeconv.sources.codes import OtherCodes
+from ropeconv.sources.quantised._codes import FLOAT_8, floats, whole
 from ropeconv.sources.quantised._format import (
     ANYTHING,
     Dequantised,
@@ -27,50 +24,19 @@ from ropeconv.sources.quantised._format import (
     Taken,
 )
 from ropeconv.sources.quantised._grouped import ALL, FLOAT_TYPES, INTEGER_TYPES, WORD
-from ropeconv.sources.quantised._scaled import Grid, Scaled
+from ropeconv.sources.quantised._scaled import Grid, Packed, PackedZeros, Plain8, Scaled
+from ropeconv.sources.quantised.mxfp4 import take_microscaled
 
-FORMATS = ("pack-quantized", "int-quantized", "float-quantized", "naive-quantized")
+FORMATS = (
+    "pack-quantized",
+    "int-quantized",
+    "float-quantized",
+    "naive-quantized",
+    "mxfp4-pack-quantized",
+)
 DENSE = "dense"
 BITS = (2, 4, 8)  # packed alike by every version of the library
 SCALE, ZERO, PACKED, SHAPE = "weight_scale", "weight_zero_point", "weight_packed", "weight_shape"
-
-
-@dataclass(frozen=True)
-class Packed:
-    """(rows, columns) codes in words; zero: as the codes are stored, None where they are
-    symmetric.
-    """
-
-    base: Tensor
-    columns: int
-    bits: int
-    scale: Grid
-    zero: Grid | None
-
-    def rows(self, start: int, stop: int) -> Rows:
-        """(stop - start, columns) float32."""
-        numbers = unpack(codes(self.base, start, stop), self.bits, self.columns).astype(np.float32)
-        if self.zero is None:
-            numbers -= np.float32(2 ** (self.bits - 1))
-        else:
-            numbers -= self.zero.rows(start, stop, self.columns)
-        numbers *= self.scale.rows(start, stop, self.columns)
-        return numbers
-
-
-@dataclass(frozen=True)
-class PackedZeros:
-    """Zeros that are packed along the outputs: (outputs * bits / 32, groups)."""
-
-    bits: int
-
-    def read(self, tensor: Tensor, start: int, stop: int) -> NDArray[np.float32]:
-        """(stop - start, groups)."""
-        first, last = start // WORD, -(-stop // WORD)
-        end = min(last * self.bits, tensor.shape[0])
-        words = codes(tensor, first * self.bits, end).T
-        zeros = unpack(words, self.bits, stop - first * WORD)
-        return zeros[:, start - first * WORD :].T.astype(np.float32)
 
 
 def take(module: Module, settings: Settings) -> Taken | None:
@@ -79,6 +45,8 @@ def take(module: Module, settings: Settings) -> Taken | None:
     if PACKED not in module.parts and (base is None or base.dtype not in (*FLOAT_8, "I8")):
         return None
     schemes = list(_schemes(settings))
+    if PACKED in module.parts and module.parts[PACKED].dtype == "U8":
+        return take_microscaled(module, settings, schemes)
     if PACKED in module.parts or base is None:
         return _take_packed(module, settings, schemes)
     scale = module.need(SCALE, beside="weight", types=FLOAT_TYPES)
@@ -97,7 +65,9 @@ def take(module: Module, settings: Settings) -> Taken | None:
         zeros = module.need(ZERO, beside="weight", types=("I8", *FLOAT_8, *FLOAT_TYPES))
         module.check_shape(ZERO, tuple(scale.shape))
         zero = Grid(zeros, block, floats)
-    weight = Dequantised(shape, Scaled(base, Grid(scale, block), zero).rows)
+    view = Scaled(base, Grid(scale, block), zero)
+    made_of = OtherCodes("8-bit floats") if kind == "float" else Plain8(view).made_of
+    weight = Dequantised(shape, view.rows, made_of=made_of)
     return Taken({"weight": weight}, {"weight", SCALE, ZERO})
 
 
@@ -126,7 +96,7 @@ def _take_packed(
     _need_zeros(module, schemes, beside=PACKED)
     zero = _packed_zero(module, shape, bits, block) if ZERO in module.parts else None
     packed = Packed(base, shape[1], bits, Grid(scale, block), zero)
-    weight = Dequantised(shape, packed.rows)
+    weight = Dequantised(shape, packed.rows, made_of=packed.made_of)
     return Taken({"weight": weight}, {PACKED, SCALE, SHAPE, ZERO})
 
 

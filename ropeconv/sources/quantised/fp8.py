@@ -7,6 +7,7 @@ multiply, also under the name `weight_scale_inv`.
 
 from __future__ import annotations
 
+from ropeconv.sources.codes import OtherCodes
 from ropeconv.sources.quantised._codes import FLOAT_8
 from ropeconv.sources.quantised._format import (
     ANYTHING,
@@ -41,7 +42,8 @@ def take(module: Module, settings: Settings) -> Taken | None:
     if block is None:
         grids = ((shape[0], 1), (1,)) if stated is None else (_grid(shape, stated),)
         raise module.shape_error(leaf, *grids)
-    weight = Dequantised(shape, Scaled(base, Grid(scale, block)).rows)
+    rows = Scaled(base, Grid(scale, block)).rows
+    weight = Dequantised(shape, rows, made_of=OtherCodes("8-bit floats"))
     return Taken({"weight": weight}, {"weight", leaf})
 
 

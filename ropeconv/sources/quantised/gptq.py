@@ -11,7 +11,7 @@ of `checkpoint_format: gptq` store every zero less one, modulo 2^bits; those of 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from ropeconv.errors import CheckpointError
 from ropeconv.model import Rows, Tensor
-from ropeconv.sources.quantised._codes import codes, gathered, unpack, whole
+from ropeconv.sources.codes import NO_CODES, Codes, Groups, Integers, OtherCodes
+from ropeconv.sources.quantised._codes import codes, dequantise, unpack, whole
 from ropeconv.sources.quantised._format import (
     ANYTHING,
     Dequantised,
@@ -56,22 +57,36 @@ class Packed:
 
     def rows(self, start: int, stop: int) -> Rows:
         """(stop - start, inputs) float32."""
-        words = codes(self.qweight, 0, self.qweight.shape[0])[:, start:stop]
-        numbers = unpack(words.T, self.bits, self.inputs).astype(np.float32)
-        scales = codes(self.scales, 0, self.scales.shape[0])[:, start:stop].astype(np.float32)
-        numbers -= gathered(self._zeros(start, stop).T, self.columns, self.inputs)
-        numbers *= gathered(scales.T, self.columns, self.inputs)
-        return numbers
+        return dequantise(self.groups(start, stop), self.columns, self.bits)
 
-    def _zeros(self, start: int, stop: int) -> Rows:
-        """(groups, stop - start) float32."""
+    def groups(self, start: int, stop: int) -> Groups:
+        """The codes of these rows, and the scales and zeros of their groups, in order."""
+        words = codes(self.qweight, 0, self.qweight.shape[0])[:, start:stop]
+        numbers = unpack(words.T, self.bits, self.inputs)
+        return replace(self.grid(start, stop), codes=numbers)
+
+    def grid(self, start: int, stop: int) -> Groups:
+        """Scales and zeros alone."""
+        scales = codes(self.scales, 0, self.scales.shape[0])[:, start:stop]
+        return Groups(NO_CODES, scales.T, self._zeros(start, stop))
+
+    @property
+    def made_of(self) -> Codes:
+        """The codes, where neighbours share a scale."""
+        if isinstance(self.columns, int):
+            return Integers(self.bits, self.columns, zeros=True, read=self.groups, grid=self.grid)
+        return OtherCodes(f"{self.bits}-bit codes in act-order")
+
+    def _zeros(self, start: int, stop: int) -> NDArray[np.uint8]:
+        """(stop - start, groups)."""
         first, last = start // WORD, -(-stop // WORD)
         words = codes(self.qzeros, 0, self.qzeros.shape[0])
         packed = words[:, first * self.bits : last * self.bits]
         stored = unpack(packed, self.bits, (last - first) * WORD)
         own = stored[:, start - first * WORD : stop - first * WORD]
-        zeros: Rows = (own.astype(np.int32) + self.add) & (2**self.bits - 1)
-        return zeros.astype(np.float32)
+        zeros = (own.astype(np.int32) + self.add) & (2**self.bits - 1)
+        found: NDArray[np.uint8] = zeros.astype(np.uint8).T
+        return found
 
 
 def take(module: Module, settings: Settings) -> Taken | None:
@@ -99,7 +114,7 @@ def take_packed(module: Module, settings: Settings, *, add: int) -> Taken | None
     group = find_group(module, settings, inputs=inputs, groups=groups)
     columns = _columns(module, settings, inputs=inputs, groups=groups, group=group)
     packed = Packed(qweight, qzeros, scales, bits, columns, add)
-    weight = Dequantised((outputs, inputs), packed.rows)
+    weight = Dequantised((outputs, inputs), packed.rows, made_of=packed.made_of)
     return Taken({"weight": weight}, {"qweight", "qzeros", "scales", "g_idx"})
 
 

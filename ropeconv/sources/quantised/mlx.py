@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ropeconv.model import Rows, Tensor
+from ropeconv.sources.codes import OtherCodes
 from ropeconv.sources.quantised._codes import codes, unpack
 from ropeconv.sources.quantised._format import (
     ANYTHING,
@@ -69,7 +70,8 @@ def take(module: Module, settings: Settings) -> Taken | None:
     module.check_shape("scales", (rows, scale.shape[1]))
     module.check_shape("biases", (rows, scale.shape[1]))
     grids = (Grid(scale, (1, group)), Grid(bias, (1, group)))
-    weight = Dequantised((rows, columns), Packed(base, columns, bits, *grids).rows)
+    packed = Packed(base, columns, bits, *grids)
+    weight = Dequantised((rows, columns), packed.rows, made_of=OtherCodes("codes with biases"))
     return Taken({"weight": weight}, {"weight", "scales", "biases"})
 
 

@@ -5,12 +5,15 @@ of a byte first, `NAME_scales` (experts, outputs, inputs / 32).
 
 Every number is a bfloat16, so nothing is rounded: the values of transformers' `Mxfp4Dequantize`
 (integrations/mxfp4.py, 5.23), which turns inputs and outputs too: `NAME` (experts, inputs,
-outputs).
+outputs). compressed-tensors has matrices so (compressors/mxfp4, 0.20): `weight_packed` (outputs,
+inputs / 2), `weight_scale` (outputs, inputs / 32).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +21,7 @@ from numpy.typing import NDArray
 from ropeconv.kit.float_types import numpy_dtype
 from ropeconv.kit.views import as_bytes
 from ropeconv.model import Rows, Tensor
+from ropeconv.sources.codes import Microscaled, OtherCodes
 from ropeconv.sources.quantised._codes import codes, scales, unpack
 from ropeconv.sources.quantised._format import (
     ANYTHING,
@@ -29,6 +33,8 @@ from ropeconv.sources.quantised._format import (
 )
 
 BLOCKS, SCALES = "_blocks", "_scales"
+PACKED, SCALE = "weight_packed", "weight_scale"
+BITS = 4
 BLOCK = 32  # values that share an exponent
 MAGNITUDES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 VALUES = np.array([*MAGNITUDES, *(-value for value in MAGNITUDES)], np.float32)
@@ -47,6 +53,11 @@ class Experts:
         """(experts, inputs, outputs)."""
         experts, outputs, groups = self.scales.shape
         return experts, groups * BLOCK, outputs
+
+    @property
+    def made_of(self) -> OtherCodes:
+        """Codes along what is no row here."""
+        return OtherCodes("MXFP4 codes with inputs and outputs turned")
 
     def rows(self, start: int, stop: int) -> Rows:
         """(stop - start, inputs, outputs) bfloat16 of whole experts."""
@@ -87,6 +98,54 @@ def take(module: Module, settings: Settings) -> Taken | None:
         weights[name] = Experts(blocks, exponents)
         used |= {leaf, name + SCALES}
     return Taken(weights, used) if weights else None
+
+
+@dataclass(frozen=True)
+class Rows4:
+    """(rows, columns) 4-bit floats in bytes, and their exponents."""
+
+    base: Tensor
+    exponents: Tensor
+
+    def rows(self, start: int, stop: int) -> Rows:
+        """(stop - start, columns) bfloat16."""
+        values = VALUES[self._codes(start, stop)]
+        values *= np.repeat(scales(self.exponents, start, stop), BLOCK, axis=1)
+        return values.astype(numpy_dtype("BF16"))
+
+    def stored(self, start: int, stop: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """(stop - start, columns) codes, (stop - start, columns / 32) exponents."""
+        return self._codes(start, stop), codes(self.exponents, start, stop).view(np.uint8)
+
+    def _codes(self, start: int, stop: int) -> NDArray[np.uint8]:
+        return unpack(codes(self.base, start, stop), BITS, 2 * self.base.shape[1])
+
+
+def take_microscaled(
+    module: Module, settings: Settings, schemes: Sequence[Mapping[str, Any]]
+) -> Taken:
+    """The weight of a linear layer whose codes are bytes."""
+    base = module.need(PACKED, beside=SCALE, types=("U8",))
+    exponents = module.need(SCALE, beside=PACKED, types=("U8", "F8_E8M0"))
+    if not any(_is_microscaled(scheme) for scheme in schemes):
+        raise settings.error(
+            f"{module.stem}.{PACKED} is stored as U8, and no type is float of {BITS} bits in "
+            f"groups of {BLOCK}"
+        )
+    if len(base.shape) != 2 or 2 * base.shape[1] % BLOCK:
+        raise settings.error(
+            f"{module.stem}.{PACKED} of shape {base.shape} is no {BLOCK}s of codes"
+        )
+    shape = (base.shape[0], 2 * base.shape[1])
+    module.check_shape(SCALE, (shape[0], shape[1] // BLOCK))
+    view = Rows4(base, exponents)
+    weight = Dequantised(shape, view.rows, "BF16", made_of=Microscaled(view.stored))
+    return Taken({"weight": weight}, {PACKED, SCALE})
+
+
+def _is_microscaled(scheme: Mapping[str, Any]) -> bool:
+    stated = (scheme.get("type"), scheme.get("num_bits"), scheme.get("group_size"))
+    return stated == ("float", BITS, BLOCK)
 
 
 FORMAT = Format(
