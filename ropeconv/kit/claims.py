@@ -34,7 +34,7 @@ def claimed(path: Path, final: Path) -> Iterator[int]:
         try:
             yield descriptor
         finally:
-            os.close(descriptor)
+            _close(descriptor)
 
 
 @contextlib.contextmanager
@@ -50,7 +50,7 @@ def claimed_folder(path: Path, final: Path) -> Iterator[None]:
             _empty(path)
             yield
         finally:
-            os.close(descriptor)
+            _close(descriptor)
 
 
 def _lock(path: Path, flags: int, final: Path) -> int:
@@ -80,8 +80,10 @@ def _lock(path: Path, flags: int, final: Path) -> int:
 
 
 def _close(descriptor: int | None) -> None:
+    """What was written is closed elsewhere; this gives the lock back, also where it fails."""
     if descriptor is not None:
-        os.close(descriptor)
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
 
 
 def _is_named(descriptor: int, path: Path) -> bool:
@@ -129,7 +131,7 @@ def _remove_unlocked(path: Path) -> None:
     except BlockingIOError:
         return
     finally:
-        os.close(descriptor)
+        _close(descriptor)
 
 
 def remove(path: Path) -> None:

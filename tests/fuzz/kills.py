@@ -150,6 +150,8 @@ def _judge(ground: Ground, code: int, case: str) -> list[str]:
 def _after_end(ground: Ground, code: int, case: str) -> Iterator[str]:
     """A command that ended by itself has said what is so, and left nothing."""
     found, told = state(ground.place), ground.told()
+    if code < 0 and not told and found == ground.old:
+        return  # before the command heard signals
     if code == 0:
         if found != ground.new or any(not line.startswith("prove it: ") for line in told):
             yield f"exit 0, told {told}, {describe(ground, found)}"
