@@ -9,7 +9,7 @@ from converters.to_gguf.quant.steps import STEPS
 from ropeconv.arch.blocks.moe import MixtureOfExperts
 from ropeconv.arch.stack import Stack
 from ropeconv.errors import CannotExpress
-from ropeconv.gates import BlockLimits, Gates, uses_gelu
+from ropeconv.gates import EXACT, BlockLimits, Gates, uses_gelu
 from ropeconv.kit.float_types import FLOATS
 
 # Measured with ggml on SmolLM2-135M (36 tensors) and on normal, uniform, Laplace, Student-t and
@@ -33,6 +33,7 @@ _WHOLE: Mapping[str, BlockLimits] = {
     "Q2_K": BlockLimits(0.50, -0.026, -0.004, 0.9, 256),
 }
 BLOCK_LIMITS = {kind: replace(limit, steps=STEPS.get(kind)) for kind, limit in _WHOLE.items()}
+BLOCK_LIMITS["MXFP4"] = EXACT  # written of a source's own codes alone
 
 # Measured on SmolLM2-135M (weights on a 4-bit grid), PI x 4, 2048 tokens of pydoc_data.topics,
 # worst of four bands; the limit is 3 to 14 times that, for other models and shorter bands. F32 has
@@ -49,6 +50,7 @@ LOGITS: Mapping[str, Gates] = {
     "F16": Gates(4e-5, 1e-4, 0.96, 8e-3),  # 4.0e-6   1.5e-6   0.998   1.3e-4
     "BF16": Gates(3e-3, 8e-3, 0.87, 0.06),  # 2.3e-4   9.2e-5   0.988   1.7e-3
     "Q8_0": Gates(2e-2, 2e-2, 0.85, 0.06),  # 5.1e-3   5.1e-3   0.928   0.016
+    "MXFP4_MOE": Gates(2e-2, 2e-2, 0.85, 0.06),  # codes of the source: as Q8_0, activations alone
     "Q6_K": Gates(4e-2, 4e-2, 0.84, 0.1),  # 9.6e-3   1.1e-2   0.918   0.031
     "Q5_K_M": Gates(1.0, 0.4, 0.6, 0.3),  # 0.28     0.091    0.795   0.066
     "Q5_K_S": Gates(1.0, 0.4, 0.6, 0.3),  # 0.16     0.099    0.772   0.051

@@ -18,7 +18,8 @@ class Options(target.Options):
     type: str | None = option(
         None,
         metavar="TYPE",
-        help="F32, F16, BF16, Q8_0, Q4_K_M, ... Default: F16, or a GGUF source's own.",
+        help="F32, F16, BF16, Q8_0, Q4_K_M, ..., or keep: the codes of a quantised source, bit for "
+        "bit. Default: F16, or a GGUF source's own.",
     )
     pre: str | None = option(
         None,
@@ -47,3 +48,4 @@ class Options(target.Options):
         False, help="Quantise a GGUF source's Q8_0 weights again, to a smaller --type."
     )
     modelfile: bool = option(False, help="Write an Ollama Modelfile beside the file.")
+    card: bool = option(False, help="Write a model card, NAME.md, beside the file NAME.gguf.")

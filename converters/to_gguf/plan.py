@@ -11,8 +11,9 @@ from math import prod
 
 from converters.to_gguf.archs._arch import Arch
 from converters.to_gguf.carry import Encoding
+from converters.to_gguf.quant.keep import kept_types
 from converters.to_gguf.quant.mix import choose_types
-from converters.to_gguf.quant.types import PLAIN, FileType
+from converters.to_gguf.quant.types import FILE_TYPES, PLAIN, FileType
 from ropeconv.arch.blocks.attention import Attention, Fused, Order, Pairing
 from ropeconv.arch.blocks.moe import MixtureOfExperts
 from ropeconv.arch.blocks.weight import Role, Weight
@@ -163,14 +164,19 @@ class Plan:
         return self.type == self.tensor.dtype and self.type not in PLAIN
 
 
-def plan(model: Model, encoding: Encoding, file_type: FileType | None) -> list[Plan]:
-    """Every tensor of the file, in file order. file_type None: as a GGUF source stores them."""
+def plan(
+    model: Model, encoding: Encoding, file_type: FileType | None, *, keep: bool = False
+) -> list[Plan]:
+    """Every tensor of the file, in file order. file_type None: as a GGUF source stores them. keep:
+    matrices as they are stored, of a source that is no GGUF.
+    """
     arch = encoding.arch
     rotary_dim = 2 * len(model.main_frequencies.inv_freq)
     table = rows(model.stack, arch, rotary_dim=rotary_dim)
     placed = [made for row in table for made in _place(model, row)]
     if file_type is not None:
-        types = _types(model, arch, placed, file_type)
+        types = _types(model, arch, placed, FILE_TYPES["F16"] if keep else file_type)
+        types = kept_types({p.name: p.tensor for p in placed}, types) if keep else types
         placed = [Plan(p.name, p.sources, p.tensor, types[p.name]) for p in placed]
     tables = [
         Plan(name, (name,), TableTensor(table), "F32") for name, table in encoding.tables.items()

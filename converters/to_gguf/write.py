@@ -26,14 +26,18 @@ from converters.to_gguf.file.splits import SPLIT_NAME, check_outputs, read_heade
 from converters.to_gguf.options import Options
 from converters.to_gguf.plan import plan
 from converters.to_gguf.quant.again import describe_again, refuse_again
-from converters.to_gguf.quant.types import FILE_TYPES, FileType, file_type
+from converters.to_gguf.quant.keep import KEEP, kept, words
+from converters.to_gguf.quant.types import READ_TYPES, FileType, file_type
 from converters.to_gguf.read.tensors import raw_keys
 from converters.to_gguf.rope.loader import TABLES
 from converters.to_gguf.tokenizer.keys import convert_tokenizer
+from ropeconv.card.text import Written, card_path, make_card
 from ropeconv.errors import OutputError
 from ropeconv.kit.file_set import is_unfinished
 from ropeconv.model import Model
 from ropeconv.target import Emitted, Progress
+
+LIBRARY = "gguf"  # on the hub
 
 
 def emit(
@@ -50,9 +54,10 @@ def emit(
     number, with nothing left behind.
     """
     encoding = encode(model, options.bake, options.host)
-    kind = _file_type(model, options)
+    keep = _keeps_codes(model, options)
+    model, kind = kept(model) if keep else (model, _file_type(model, options))
     naming, general = describe(model, name=options.name)
-    tensors = plan(model, encoding, kind)
+    tensors = plan(model, encoding, kind, keep=keep)
     changes = [(tensor.tensor.dtype, tensor.type) for tensor in tensors]
     if kind is not None:
         refuse_again(changes, kind, allowed=options.allow_requantize)
@@ -66,6 +71,9 @@ def emit(
     beside = {}
     if options.modelfile:
         beside[modelfile_path(names)] = modelfile(names[0], context=model.main_rope.context)
+    if options.card:
+        made = Written(names[0], "GGUF", type_name, encoding.carried, LIBRARY, names[0].stem)
+        beside[card_path(names[0])] = make_card(model, made)
     outputs = [*names, *beside]
 
     def check() -> list[Path]:
@@ -82,19 +90,28 @@ def emit(
         carried=encoding.carried,
         type=type_name,
         details=_details(parts, encoding)
-        | {"tokenizer_limits": limits, "requantised": describe_again(changes)},
+        | {
+            "tokenizer_limits": limits,
+            "requantised": describe_again(changes),
+            "kept": words([model.tensor(name) for name in model.weights]),
+        },
     )
 
 
 def _file_type(model: Model, options: Options) -> FileType | None:
-    if options.type is not None:
-        return file_type(options.type)
-    return None if model.checkpoint.metadata else file_type("F16")
+    """None where a GGUF source's own types stay."""
+    wanted = options.type or (KEEP if model.checkpoint.metadata else "F16")
+    return None if wanted.lower() == KEEP else file_type(wanted)
+
+
+def _keeps_codes(model: Model, options: Options) -> bool:
+    """Whether codes that are in no ggml block yet are to stay what they are."""
+    return (options.type or "").lower() == KEEP and not model.checkpoint.metadata
 
 
 def _source_type(model: Model) -> str:
     number = model.checkpoint.metadata.get("general.file_type")
-    return next((row.name for row in FILE_TYPES.values() if row.number == number), "as-is")
+    return next((row.name for row in READ_TYPES.values() if row.number == number), "as-is")
 
 
 def _resolve(out: Path | None, naming: Naming, type_name: str) -> Path:

@@ -60,6 +60,10 @@ FILE_TYPES = {
     )
 }
 
+# of files whose codes are the source's own
+KEPT_TYPE = FileType("MXFP4_MOE", 38, "MXFP4", 4.25)
+READ_TYPES = {**FILE_TYPES, KEPT_TYPE.name: KEPT_TYPE}
+
 ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
 
 # llama-quantize stops on these without an importance matrix

@@ -11,7 +11,7 @@ from converters.to_gguf import run
 from converters.to_gguf.archs import find_arch
 from converters.to_gguf.archs._arch import Stated
 from converters.to_gguf.file.metadata import read_provenance
-from converters.to_gguf.quant.types import FILE_TYPES, PLAIN
+from converters.to_gguf.quant.types import PLAIN, READ_TYPES
 from converters.to_gguf.read.accounts import unexpected
 from converters.to_gguf.read.as_run import logits_as_run, text_logits
 from converters.to_gguf.read.checkpoint import open_checkpoint
@@ -123,7 +123,7 @@ def _switch(solved: Mapping[str, Frequencies | None]) -> int | None:
 
 def _type_name(metadata: Mapping[str, Any]) -> str:
     number = metadata.get("general.file_type")
-    known = (row.name for row in FILE_TYPES.values() if row.number == number)
+    known = (row.name for row in READ_TYPES.values() if row.number == number)
     return next(known, f"file type {number}")
 
 
