@@ -17,6 +17,7 @@ from ropeconv.config.wrapper import refuse_uncovered
 from ropeconv.errors import CheckpointError
 from ropeconv.kit.foreign import first_line
 from ropeconv.sources.hub_names import COMMIT, SNAPSHOTS, HubId, parse_id
+from ropeconv.sources.quantised._open import refuse_settings
 from ropeconv.sources.texts import TEMPLATES, read_json
 from ropeconv.sources.unread import (
     ADAPTER_WEIGHTS,
@@ -71,9 +72,11 @@ def _choose(repository: Repository) -> Path:
     if not is_adapter_among(names.__contains__, where=where):
         if CONFIG not in names:
             raise CheckpointError(f"{where}: holds no {CONFIG} and no GGUF file; check the name")
-        # a family that is not covered costs one small file
-        first = repository.get([CONFIG])
-        refuse_uncovered(read_json(first / CONFIG, missing="not a checkpoint folder"))
+        # what it refuses alone costs one small file
+        first = repository.get([CONFIG]) / CONFIG
+        config = read_json(first, missing="not a checkpoint folder")
+        refuse_uncovered(config)
+        refuse_settings(config)
     wanted = _weight_files(repository)
     texts = (name for name in names if TEXTS.fullmatch(name) and not name.endswith(INDEX))
     return repository.get([*wanted, *texts])
@@ -217,16 +220,14 @@ def _open_cached(hub: HubId, error: Exception) -> Repository:
     place = Path(constants.HF_HUB_CACHE) / hub.folder
     why = _reason(error)
     snapshot = _snapshot(place, hub)
+    if snapshot is None and isinstance(error, RepositoryNotFoundError):
+        raise CheckpointError(f"{hub.repo}: {why}") from error
     if snapshot is None:
-        there = (
-            ""
-            if isinstance(error, RepositoryNotFoundError)
-            else (
-                f"; the cache has no revision {hub.revision} of it: `hf download {hub.repo}` where "
-                f"there is a network, and copy the folder to {place}"
-            )
-        )
-        raise CheckpointError(f"{hub.repo}: {why}{there}") from error
+        raise CheckpointError(
+            f"{hub.repo}: {why}, and the cache has nothing of its revision {hub.revision}; `hf "
+            f"download {hub.repo}` where there is a network, and copy what it makes to {place}, or "
+            f"give a folder with {CONFIG}, the tokenizer's files and model.safetensors"
+        ) from error
     listed = _listed(hub)
     names = listed or [
         path.relative_to(snapshot).as_posix() for path in snapshot.rglob("*") if path.is_file()

@@ -49,7 +49,14 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_bytes(b"of no use")
     unheard = with_config(older, root / "unheard", model_type="kimi_linear", architectures=["Kimi"])
-    return {"model": model, "older": older, "sharded": sharded, "unheard": unheard} | {
+    coded = with_config(older, root / "coded", quantization_config={"quant_method": "hqq"})
+    return {
+        "coded": coded,
+        "model": model,
+        "older": older,
+        "sharded": sharded,
+        "unheard": unheard,
+    } | {
         name: _single_files(older, root / name, split=name == "files")
         for name in ("files", "single")
     }
@@ -89,6 +96,7 @@ def hub(folders: dict[str, Path]) -> Iterator[Hub]:
         FILES: {"main": folders["files"]},
         SINGLE: {"main": folders["single"]},
         OTHER: {"main": folders["unheard"]},
+        "org/HQQ": {"main": folders["coded"]},
     }
     with serving(Hub(repositories)) as found:
         yield found
@@ -221,11 +229,12 @@ def test_a_single_file_needs_no_choice(hub: Hub, place: Path) -> None:
     assert "holds no GGUF file" in run(hub, place, "inspect", f"{ID}:Q8_0", code=2)
 
 
-def test_a_family_that_is_not_covered_costs_its_config(hub: Hub, place: Path) -> None:
+def test_what_config_json_alone_refuses_costs_that_file(hub: Hub, place: Path) -> None:
     for command in ("gguf", "inspect"):
         said = run(hub, place, command, OTHER, code=2)
         assert "kimi_linear" in said
-    assert hub.downloaded == ["config.json"]
+    assert "no quant_method 'hqq'" in run(hub, place, "gguf", "org/HQQ", code=2)
+    assert hub.downloaded == ["config.json", "config.json"]
 
 
 def test_offline_the_cache_is_enough_or_says_what_it_lacks(hub: Hub, place: Path) -> None:

@@ -40,9 +40,7 @@ def dequantised(checkpoint: Checkpoint) -> Checkpoint:
     if found is None:
         return checkpoint
     form, settings = found
-    settings.check_keys({METHOD: ANYTHING, **form.keys}, of=form.name, free=form.free)
-    if form.check is not None:
-        form.check(settings)
+    _check(form, settings)
     tensors = _weights(checkpoint, form, settings)
     kept = {name: tensor for name, tensor in tensors.items() if not _of_activations(name, form)}
     left_out = dict(checkpoint.left_out)
@@ -60,6 +58,19 @@ def dequantised(checkpoint: Checkpoint) -> Checkpoint:
     if any(True for _ in _in_config(checkpoint.config)):
         return opened
     return replace(opened, identify=cache(partial(_fingerprint, checkpoint, settings)))
+
+
+def refuse_settings(config: Mapping[str, Any]) -> None:
+    """ConfigError for a config.json with settings of quantised weights that are not covered."""
+    found = _in_config_alone(config)
+    if found is not None:
+        _check(*found)
+
+
+def _check(form: Format, settings: Settings) -> None:
+    settings.check_keys({METHOD: ANYTHING, **form.keys}, of=form.name, free=form.free)
+    if form.check is not None:
+        form.check(settings)
 
 
 def _weights(checkpoint: Checkpoint, form: Format, settings: Settings) -> dict[str, Tensor]:
@@ -133,9 +144,14 @@ class _Stated:
 
 def _settings(checkpoint: Checkpoint) -> tuple[Format, Settings] | None:
     """The format and its settings; None where nothing says that weights are quantised."""
-    stated = list(_in_config(checkpoint.config))
+    return _in_config_alone(checkpoint.config) or _in_own_file(checkpoint)
+
+
+def _in_config_alone(config: Mapping[str, Any]) -> tuple[Format, Settings] | None:
+    """What config.json says; None where it says nothing."""
+    stated = list(_in_config(config))
     if not stated:
-        return _in_own_file(checkpoint)
+        return None
     first = stated[0]
     for other in stated[1:]:
         if other.values != first.values:
