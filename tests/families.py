@@ -280,10 +280,17 @@ def reference(source: Path, family: str, method: str) -> Any:
         truncate = {"truncate": False} if rope.pop("truncate", True) is False else {}
         rope = {"full_attention": rope, "sliding_attention": tiny.local} | truncate
     config.rope_parameters = rope
+    state_head_dim(config)
     if hasattr(config, "layer_rope_theta"):  # which the class made of the theta before
         config.layer_rope_theta = [rope["rope_theta"]] * config.num_hidden_layers
     config.max_position_embeddings = L if method == "none" else FACTOR * L
     return AutoModelForCausalLM.from_pretrained(source, config=config, dtype="float32").eval()
+
+
+def state_head_dim(config: Any) -> None:
+    """Some classes leave it null, and their rope functions break on that."""
+    if getattr(config, "head_dim", 0) is None:
+        config.head_dim = config.hidden_size // config.num_attention_heads
 
 
 def as_divisors(method: str) -> dict[str, Any]:

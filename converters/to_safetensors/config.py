@@ -39,8 +39,7 @@ def write_config(model: Model, spelling: Spelling, *, dtype: str | None) -> dict
         }
     config |= _by_first_name(config, model) | _layer_types(config, model)
     if patch:
-        older = _older_nested if model.arch.rope.nested else _older_flat
-        config = _narrow({**config, **older(model, patch["rope_parameters"])}, model)
+        config = _narrow({**config, **_older_keys(model, patch["rope_parameters"])}, model)
     config = _without_vouched(config, model)
     _check_reading(config, model, spelling)
     return config
@@ -77,6 +76,16 @@ def _layer_types(config: Mapping[str, Any], model: Model) -> dict[str, Any]:
     names = model.arch.layers.names_in_4
     stated = config.get("layer_types")
     return {"layer_types": [names.get(kind, kind) for kind in stated]} if names and stated else {}
+
+
+def _older_keys(model: Model, values: Mapping[str, Any]) -> dict[str, Any]:
+    """What transformers 4 reads. Where it has no class for a nested family there is nothing to say,
+    and 5's would take a flat `rope_scaling` for the nested one.
+    """
+    spelling = model.arch.rope
+    if not spelling.nested:
+        return _older_flat(model, values)
+    return {} if spelling.runs_in_4 == () else _older_nested(model, values)
 
 
 def _older_flat(model: Model, values: Mapping[str, Any]) -> dict[str, Any]:

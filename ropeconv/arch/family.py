@@ -53,6 +53,7 @@ class RopeSpelling:
     unstated: Mapping[str, Any] = field(default_factory=lambda: {"rope_type": "default"})
     default_context: int | None = None
     sliding_theta_key: str | None = None
+    needs_head_dim: bool = False
 
     @property
     def yarn_is_longrope(self) -> bool:

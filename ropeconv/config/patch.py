@@ -34,6 +34,8 @@ def spell_ropes(model: Model, ropes: Mapping[str, Rope | None]) -> dict[str, Any
     patch = write_rope_parameters(ropes, nested=spelling.nested)
     if patch and spelling.kept:
         patch["rope_parameters"] |= _kept(model.checkpoint.config, spelling.kept)
+    if patch and spelling.needs_head_dim:
+        patch["head_dim"] = model.sizes.head_dim
     return patch
 
 

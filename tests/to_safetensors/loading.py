@@ -21,11 +21,14 @@ Numbers = dict[str, Any]
 LACKING_IN_4 = (
     "cwm",
     "granite_swa",
+    "hy_v3",
     "hyperclovax",
     "internlm3",
     "iquestcoder",
     "jais2",
+    "mellum",
     "ministral3",
+    "solar_open",
 )
 
 

@@ -87,7 +87,7 @@ ARCH = Architecture(
         with_head_norms(self_attention(s, bias=s.attention_bias, output_bias=s.attention_bias), s),
         _feed_forward(s, number),
     ),
-    rope=RopeSpelling(default_theta={FULL: 11_158_840.0}),
+    rope=RopeSpelling(default_theta={FULL: 11_158_840.0}, runs_in_4=()),
     ignores=TRAINING | MTP,
     source="transformers models/hy_v3/modeling_hy_v3.py",
 )

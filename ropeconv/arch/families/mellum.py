@@ -37,7 +37,9 @@ ARCH = Architecture(
         kind, pre_norms(s), qwen3_attention(s, kind), _feed_forward(s, number)
     ),
     rope=RopeSpelling(
-        default_theta={layers.FULL: 500_000.0, layers.SLIDING: 10_000.0}, nested=True
+        default_theta={layers.FULL: 500_000.0, layers.SLIDING: 10_000.0},
+        nested=True,
+        runs_in_4=(),
     ),
     ignores=TRAINING | MTP | {"mtp_layer_types", "mtp_mlp_layer_types"},
     source="transformers models/mellum/modeling_mellum.py",

@@ -40,7 +40,9 @@ ARCH = Architecture(
             projections=("w1", "w3", "w2"),
         ),
     ),
-    rope=RopeSpelling(default_theta={layers.FULL: 1_000_000.0, layers.SLIDING: 1_000_000.0}),
+    rope=RopeSpelling(
+        default_theta={layers.FULL: 1_000_000.0, layers.SLIDING: 1_000_000.0}, needs_head_dim=True
+    ),
     ignores=TRAINING,
     source="transformers models/mixtral/modeling_mixtral.py",
 )

@@ -23,7 +23,7 @@ ARCH = Architecture(
     layer=lambda s, kind, _: Layer(
         kind, pre_norms(s), self_attention(s, bias=s.attention_bias), routed(s)
     ),
-    rope=RopeSpelling(default_theta={FULL: 1_000_000.0}, takes_partial=True),
+    rope=RopeSpelling(default_theta={FULL: 1_000_000.0}, takes_partial=True, runs_in_4=()),
     ignores=TRAINING | MTP,
     source="transformers models/solar_open/modeling_solar_open.py",
 )
