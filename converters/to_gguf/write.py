@@ -63,8 +63,7 @@ def emit(
         refuse_again(changes, kind, allowed=options.allow_requantize)
     type_name = _source_type(model) if kind is None else kind.name
     path = _resolve(out, naming, type_name)
-    typed = [] if kind is None else [uint32("general.file_type", kind.number)]
-    keys, limits = _keys(model, encoding, [*general, *typed], options)
+    keys, limits = _keys(model, encoding, [*general, *_type_keys(model, kind)], options)
     keys.append(provenance_key(model, path))
     parts = lay_out(path, keys, tensors, split=options.split)
     names = [part.path for part in parts]
@@ -107,6 +106,16 @@ def _file_type(model: Model, options: Options) -> FileType | None:
 def _keeps_codes(model: Model, options: Options) -> bool:
     """Whether codes that are in no ggml block yet are to stay what they are."""
     return (options.type or "").lower() == KEEP and not model.checkpoint.metadata
+
+
+def _type_keys(model: Model, kind: FileType | None) -> list[KeyValue]:
+    """The keys that say how the tensors are stored, where a GGUF source does not."""
+    if kind is None:
+        return []
+    version, found = "general.quantization_version", model.checkpoint.metadata
+    lacks = found and kind.quantised and version not in found
+    stated = [uint32(version, QUANTIZATION_VERSION)] if lacks else []
+    return [uint32("general.file_type", kind.number), *stated]
 
 
 def _source_type(model: Model) -> str:

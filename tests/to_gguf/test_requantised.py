@@ -65,6 +65,22 @@ def test_floats_need_no_option(float_type: str, plain: Path, tmp_path: Path) -> 
         assert done.emitted.details["requantised"] == ""
 
 
+@pytest.mark.llama
+def test_a_file_without_the_blocks_version_gets_it(plain: Path, tmp_path: Path) -> None:
+    from gguf import GGUFReader
+
+    from tests.to_gguf.gguf_edits import edit
+
+    version = "general.quantization_version"
+    source = edit(plain, tmp_path / "floats.gguf", {version: None})
+    done = convert(source, tmp_path / "out.gguf", type="Q4_K_M")
+    by_llama_cpp(source, "Q4_K_M", tmp_path / "theirs.gguf", again=False)
+    ours, theirs = (GGUFReader(path).fields for path in (done.files[0], tmp_path / "theirs.gguf"))
+    assert version not in GGUFReader(source).fields
+    assert ours[version].contents() == theirs[version].contents() == 2
+    assert set(theirs) - set(ours) == set()
+
+
 @pytest.fixture(scope="module")
 def quantised(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("llama")
