@@ -84,9 +84,9 @@ class Store:
         """Every tensor and table that was asked for."""
         return [name for names in self._values for name in names]
 
-    def vector(self, name: str) -> Value:
-        """A norm or bias: (n,) in the type of the activations, plus the weight's offset."""
-        return self._floats((name,), shift=self.model.weights[name].weight.offset)
+    def vector(self, name: str, *, dtype: str | None = None) -> Value:
+        """A norm or bias plus the weight's offset, in `dtype` or the type of the activations."""
+        return self._floats((name,), shift=self.model.weights[name].weight.offset, dtype=dtype)
 
     def table(self, name: str, values: NDArray[Any]) -> Value:
         """A table that was made here, in its own type."""
@@ -145,7 +145,7 @@ class Store:
         """
         names = tuple(name for expert in experts for name in expert)
         columns = self._columns(names)
-        parts = self._float_parts((columns,))
+        parts = [Part("", self.kind.dtype, (columns,))]
         if blocks is not None:
             parts = _parts(columns, blocks, flat=True)
         makes = {name: self._make(name, blocks) for name in names}
@@ -204,12 +204,16 @@ class Store:
             block_size=blocks.size, accuracy_level=self.kind.accuracy_level,
         )  # fmt: skip
 
-    def _floats(self, names: tuple[str, ...], *, shift: float = 0.0) -> Value:
-        """The tensors one after the other, in the type of the activations."""
+    def _floats(
+        self, names: tuple[str, ...], *, shift: float = 0.0, dtype: str | None = None
+    ) -> Value:
+        """The tensors one after the other, in the type of the activations or in `dtype`."""
+        dtype = dtype or self.kind.dtype
         shape = self.model.tensor(names[0]).shape
         rows = (self._rows_of(names),) if shape else ()
-        parts = self._float_parts(tuple(shape[1:]))
-        fills = [self._fill(name, self._make(name, None, shift=shift)) for name in names]
+        parts = [Part("", dtype, tuple(shape[1:]))]
+        makes = [self._make(name, None, shift=shift, dtype=dtype) for name in names]
+        fills = [self._fill(name, make) for name, make in zip(names, makes, strict=True)]
         return self._allot(names, JOINT.join(names), rows, parts, fills)[0]
 
     def _blocks(
@@ -223,14 +227,14 @@ class Store:
         fills = [self._fill(name, self._make(name, blocks)) for name in names]
         return self._allot(names, JOINT.join(names), (self._rows_of(names),), parts, fills)
 
-    def _float_parts(self, row: tuple[int, ...]) -> list[Part]:
-        return [Part("", self.kind.dtype, row)]
-
-    def _make(self, name: str, blocks: Blocks | None, *, shift: float = 0.0) -> Make:
+    def _make(
+        self, name: str, blocks: Blocks | None, *, shift: float = 0.0, dtype: str | None = None
+    ) -> Make:
         tensor = self.model.tensor(name)
         if blocks is None:
             self.choice.floats(name)
-            return partial(float_rows, name, tensor, FLOAT_NAMES[self.kind.dtype], shift)
+            kind = FLOAT_NAMES[dtype or self.kind.dtype]
+            return partial(float_rows, name, tensor, kind, shift)
         return partial(kept_rows if self.kind.kept else packed_rows, name, tensor, blocks)
 
     def _fill(self, name: str, make: Make) -> Fill:

@@ -16,6 +16,7 @@ from converters.to_onnx.read.folder import Folder
 from converters.to_onnx.read.nodes import Nodes
 from converters.to_onnx.read.tensors import read_tensors
 from converters.to_onnx.write import emit
+from ropeconv.arch.blocks.moe import Routing
 from ropeconv.errors import CannotExpress, CheckpointError
 from ropeconv.extend import ScalingRequest
 from ropeconv.prepare import prepare
@@ -230,22 +231,19 @@ def test_rows_that_no_block_fills_are_refused(tmp_path: Path) -> None:
 
 
 @dataclass(frozen=True)
-class SigmoidRouting:
+class GroupedRouting(Routing):
     """A routing that no table has."""
-
-    chosen: int = 2
-    normed: bool = True
 
 
 def test_a_routing_without_a_form_is_refused_by_its_name(source: Path, tmp_path: Path) -> None:
     model = prepare(source, None)
     layers = [
-        replace(layer, mlp=replace(layer.mlp, routing=SigmoidRouting()))
+        replace(layer, mlp=replace(layer.mlp, routing=GroupedRouting(2, normed=True)))
         for layer in model.stack.layers
     ]
     other = replace(model, stack=replace(model.stack, layers=tuple(layers)))
     for profile in PROFILES:
-        with pytest.raises(CannotExpress, match="no ONNX form of a sigmoid routing"):
+        with pytest.raises(CannotExpress, match="no ONNX form of a grouped routing"):
             emit(other, tmp_path / "out", options=Options(profile=profile))
     assert not list(tmp_path.iterdir())
 

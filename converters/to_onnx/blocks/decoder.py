@@ -37,6 +37,11 @@ TRAITS = frozenset(
         Trait.NORM_WITHOUT_WEIGHT,
         Trait.LAYER_NORM_WITHOUT_BIAS,
         Trait.LEARNED_ACTIVATION,
+        Trait.SIGMOID_ROUTING,
+        Trait.ROUTER_BIAS,
+        Trait.ROUTED_SCALE,
+        Trait.SHARED_EXPERT,
+        Trait.SHARED_EXPERT_GATE,
     }
 )
 """What the blocks' nodes compute beyond their plain forms."""

@@ -17,22 +17,39 @@ from collections.abc import Callable
 from converters.to_onnx.blocks import find
 from converters.to_onnx.blocks.experts import expert_blocks
 from converters.to_onnx.blocks.frame import Decoder
+from converters.to_onnx.blocks.mlp import DENSE
 from converters.to_onnx.blocks.moe_fused import add_fused
 from converters.to_onnx.blocks.moe_scan import add_scan
 from converters.to_onnx.blocks.routing import ROUTINGS
 from converters.to_onnx.graph import Value
 from converters.to_onnx.quant._types import INT8_ACTIVATIONS
 from ropeconv.arch.blocks.mlp import SILU
-from ropeconv.arch.blocks.moe import MixtureOfExperts
+from ropeconv.arch.blocks.moe import MixtureOfExperts, SharedExpert
 from ropeconv.errors import CannotExpress
 
 
 def _mixture(decoder: Decoder, n: int, block: MixtureOfExperts, x: Value) -> Value:
-    """Sum over the chosen experts of weight * down(act(gate x) * up x)."""
+    """Sum over the chosen experts of weight * down(act(gate x) * up x), plus the shared one."""
     find(ROUTINGS, block.routing)
     logits = decoder.linear(x, n, block.router, floats=True)
     add = add_fused if _is_fused(decoder, n, block) else add_scan
-    return add(decoder, n, block, x, logits)
+    y = add(decoder, n, block, x, logits)
+    name = f"layer_{n}_experts_scaled"
+    y = decoder.scaled(y, block.routing.scale, constant="routed_scale", name=name)
+    if block.shared is None:
+        return y
+    shared = _shared(decoder, n, block.shared, x)
+    return decoder.graph.op("Add", y, shared, name=f"layer_{n}_experts_shared")
+
+
+def _shared(decoder: Decoder, n: int, block: SharedExpert, x: Value) -> Value:
+    """What every token gets, times sigmoid(gate x) where there is a gate."""
+    y = find(DENSE, block.mlp)(decoder, n, block.mlp, x)
+    if block.gate is None:
+        return y
+    gate = decoder.linear(x, n, block.gate, floats=True)
+    share = decoder.graph.op("Sigmoid", gate, name=f"layer_{n}_shared_share")
+    return decoder.graph.op("Mul", y, share, name=f"layer_{n}_shared_gated")
 
 
 MIXTURES: dict[type, Callable[[Decoder, int, MixtureOfExperts, Value], Value]] = {

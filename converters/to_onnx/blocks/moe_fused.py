@@ -13,7 +13,7 @@ from typing import Any
 
 from converters.to_onnx.blocks.experts import expert_blocks, expert_matrices
 from converters.to_onnx.blocks.frame import Decoder
-from converters.to_onnx.blocks.routing import chosen_shares, share_sum
+from converters.to_onnx.blocks.routing import chosen_scores, is_plain, log_shares, share_sum
 from converters.to_onnx.graph import MICROSOFT, Value
 from ropeconv.arch.blocks.moe import MixtureOfExperts
 
@@ -28,13 +28,23 @@ SWIGLU: dict[str, Any] = {
 
 def add_fused(decoder: Decoder, n: int, block: MixtureOfExperts, x: Value, logits: Value) -> Value:
     """(..., e) of x (..., e) and router logits (..., x)."""
-    name = f"layer_{n}_experts"
-    y = _operator(decoder, n, block, x, logits, name=name)
-    if block.routing.normed:
-        return y
+    name, routing = f"layer_{n}_experts", block.routing
+    if is_plain(routing):
+        y = _operator(decoder, n, block, x, logits, name=name)
+        if routing.normed:
+            return y
+        shares, _ = chosen_scores(decoder, n, routing, logits)
+    else:
+        shares, experts = chosen_scores(decoder, n, routing, logits)
+        logs = log_shares(decoder, n, logits, shares, experts)
+        y = _operator(decoder, n, block, x, logs, name=name)
+    return y if routing.normed else _times_sum(decoder, n, y, shares, name=name)
+
+
+def _times_sum(decoder: Decoder, n: int, y: Value, shares: Value, *, name: str) -> Value:
+    """y times what the shares add up to."""
     graph, dtype = decoder.graph, decoder.store.kind.dtype
-    shares, _ = chosen_shares(graph, n, block.routing, logits, dtype=dtype)
-    total = share_sum(graph, n, shares)
+    total = share_sum(decoder, n, shares)
     if dtype != "float32":
         total = graph.cast(total, dtype, name=f"layer_{n}_share_sum")
     return graph.op("Mul", y, total, name=name)

@@ -29,7 +29,7 @@ def add_scan(decoder: Decoder, n: int, block: MixtureOfExperts, x: Value, logits
     hidden = block.gate.shape[1]
     rows = decoder.rows(x, hidden, name=f"layer_{n}_expert_rows")
     logits = decoder.rows(logits, block.num_experts, name=f"layer_{n}_router_rows")
-    columns, chosen = _routed(graph, n, block, logits, dtype=dtype)
+    columns, chosen = _routed(decoder, n, block, logits)
     scan = _Scan(graph, n, block, rows, expert_blocks(decoder.store, n, block), dtype)
     first = expert_matrices(decoder.store, n, block, block.gate, block.up, blocks=scan.blocks)
     last = expert_matrices(decoder.store, n, block, block.down, blocks=scan.blocks)
@@ -49,11 +49,11 @@ def add_scan(decoder: Decoder, n: int, block: MixtureOfExperts, x: Value, logits
 
 
 def _routed(
-    graph: Graph, n: int, block: MixtureOfExperts, logits: Value, *, dtype: str
+    decoder: Decoder, n: int, block: MixtureOfExperts, logits: Value
 ) -> tuple[Value, Value]:
     """((x, t) weight of each token, 0 where the expert is not its own; (x,) whether any is)."""
-    route = find(ROUTINGS, block.routing)
-    weights, experts = route(graph, n, block.routing, logits, dtype=dtype)
+    graph, route = decoder.graph, find(ROUTINGS, block.routing)
+    weights, experts = route(decoder, n, block.routing, logits)
     table = graph.op(
         "ScatterElements",
         _zeros(graph, logits, name=f"layer_{n}_router_zeros"),

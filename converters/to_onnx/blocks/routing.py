@@ -1,45 +1,85 @@
 """Which experts a token goes to, and with which weights.
 
-Shape letters: t tokens (b*s), x experts, k chosen.
+Scores and the bias that they are chosen with are float32 in every type: half the digits would send
+tokens elsewhere. Shape letters: t tokens (b*s), x experts, k chosen.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from converters.to_onnx.graph import Graph, Value
-from ropeconv.arch.blocks.moe import Routing
+from converters.to_onnx.blocks.frame import Decoder, name_of
+from converters.to_onnx.graph import Value
+from ropeconv.arch.blocks.moe import Routing, Scores
+
+SINGLE = "float32"
+# e^this is 0 beside e^0, and float16 has it
+NEVER = -1e4
 
 
-def chosen_shares(
-    graph: Graph, n: int, routing: Routing, logits: Value, *, dtype: str
-) -> tuple[Value, Value]:
-    """((..., k) shares, (..., k) experts) of logits (..., x): softmax over all in float32."""
-    if dtype != "float32":
-        logits = graph.cast(logits, "float32", name=f"layer_{n}_router_single")
-    shares = graph.op("Softmax", logits, name=f"layer_{n}_router_shares", axis=-1)
+def is_plain(routing: Routing) -> bool:
+    """Whether experts are the largest of a softmax, which is how runtimes' operators choose."""
+    return routing.scores is Scores.SOFTMAX and routing.bias is None
+
+
+def chosen_scores(decoder: Decoder, n: int, routing: Routing, logits: Value) -> tuple[Value, Value]:
+    """((..., k) float32 scores, (..., k) int64 experts) of logits (..., x)."""
+    graph = decoder.graph
+    if decoder.store.kind.dtype != SINGLE:
+        logits = graph.cast(logits, SINGLE, name=f"layer_{n}_router_single")
+    scores = _scores(decoder, n, routing, logits)
     count = graph.ints(routing.chosen)
+    ranks = scores
+    if routing.bias is not None:
+        bias = decoder.store.vector(name_of(routing.bias, n), dtype=SINGLE)
+        ranks = graph.op("Add", scores, bias, name=f"layer_{n}_router_ranks")
     names = (f"layer_{n}_share", f"layer_{n}_expert")
-    values, experts = graph.ops("TopK", (shares, count), names, axis=-1)
+    values, experts = graph.ops("TopK", (ranks, count), names, axis=-1)
+    if routing.bias is not None:
+        values = graph.op("GatherElements", scores, experts, name=names[0], axis=-1)
     return values, experts
 
 
-def share_sum(graph: Graph, n: int, shares: Value) -> Value:
+def _scores(decoder: Decoder, n: int, routing: Routing, logits: Value) -> Value:
+    name = f"layer_{n}_router_shares"
+    if routing.scores is Scores.SIGMOID:
+        return decoder.graph.op("Sigmoid", logits, name=name)
+    return decoder.graph.op("Softmax", logits, name=name, axis=-1)
+
+
+def share_sum(decoder: Decoder, n: int, shares: Value) -> Value:
     """(..., 1) what the shares of a token's experts add up to."""
-    axes = graph.ints(-1)
-    return graph.op("ReduceSum", shares, axes, name=f"layer_{n}_share_sum", keepdims=1)
+    axes = decoder.graph.ints(-1)
+    return decoder.graph.op("ReduceSum", shares, axes, name=f"layer_{n}_share_sum", keepdims=1)
 
 
-def _softmax(
-    graph: Graph, n: int, routing: Routing, logits: Value, *, dtype: str
-) -> tuple[Value, Value]:
-    """The shares as they are, or divided by their sum."""
-    shares, experts = chosen_shares(graph, n, routing, logits, dtype=dtype)
+def log_shares(decoder: Decoder, n: int, logits: Value, shares: Value, experts: Value) -> Value:
+    """(..., x) of the type of the activations: numbers whose softmax is the shares of a token's
+    experts, which add up to 1 then, and 0 for the others.
+
+    The largest is 0, where float16 is finest.
+    """
+    graph, dtype = decoder.graph, decoder.store.kind.dtype
+    logs = graph.op("Log", shares, name=f"layer_{n}_share_log")
+    top = graph.op("ReduceMax", logs, graph.ints(-1), name=f"layer_{n}_share_top", keepdims=1)
+    logs = graph.op("Sub", logs, top, name=f"layer_{n}_share_log")
+    shape = graph.op("Shape", logits, name=f"layer_{n}_router_shape")
+    never = graph.constant(NEVER, SINGLE, name="never")
+    others = graph.op("Expand", never, shape, name=f"layer_{n}_router_others")
+    name = f"layer_{n}_router_logs"
+    table = graph.op("ScatterElements", others, experts, logs, name=name, axis=-1)
+    return table if dtype == SINGLE else graph.cast(table, dtype, name=name)
+
+
+def _weights(decoder: Decoder, n: int, routing: Routing, logits: Value) -> tuple[Value, Value]:
+    """The scores as they are, or divided by their sum."""
+    shares, experts = chosen_scores(decoder, n, routing, logits)
     if routing.normed:
-        total = share_sum(graph, n, shares)
-        shares = graph.op("Div", shares, total, name=f"layer_{n}_share_normed")
+        total = share_sum(decoder, n, shares)
+        shares = decoder.graph.op("Div", shares, total, name=f"layer_{n}_share_normed")
     return shares, experts
 
 
-ROUTINGS: dict[type, Callable[..., tuple[Value, Value]]] = {Routing: _softmax}
-"""Routing -> ((t, k) float32 weights, (t, k) int64 experts) of logits (t, x)."""
+Route = Callable[[Decoder, int, Routing, Value], tuple[Value, Value]]
+ROUTINGS: dict[type, Route] = {Routing: _weights}
+"""Routing -> ((t, k) float32 weights, (t, k) int64 experts) of logits (t, x), before its scale."""

@@ -7,7 +7,14 @@ from collections.abc import Iterator
 from converters.to_onnx.read.folder import Folder
 from converters.to_onnx.structure.config import config_findings
 from converters.to_onnx.structure.genai import genai_findings
-from converters.to_onnx.structure.graph import attention, experts, operators, products, shapes
+from converters.to_onnx.structure.graph import (
+    attention,
+    experts,
+    operators,
+    products,
+    routings,
+    shapes,
+)
 from converters.to_onnx.structure.graph.reader import Reader
 from converters.to_onnx.structure.model.decoder import model_terms
 from converters.to_onnx.structure.model.wanted import Wanted
@@ -17,7 +24,7 @@ from ropeconv.errors import CannotExpress, CheckpointError
 from ropeconv.model import Model
 from ropeconv.sources.texts import read_json
 
-MODULES = (products, shapes, operators, attention, experts)  # a later rule comes before
+MODULES = (products, shapes, operators, attention, routings, experts)  # a later rule comes before
 RULES = {key: rule for module in MODULES for key, rule in module.RULES.items()}
 MISSING = "clients need it; convert it again"
 

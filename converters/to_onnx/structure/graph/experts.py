@@ -1,7 +1,7 @@
 """What mixtures of experts mean: onnxruntime's operators, and the Scan that says the same.
 
-Both become one term: the router's logits, how many experts are chosen, whether their shares are
-made to add up to 1, and what an expert does with a token.
+Both become one term: every expert's score and what the chosen are the largest of, how many they
+are, whether their shares are made to add up to 1, and what an expert does with a token.
 Source: onnxruntime docs/ContribOperators.md (MoE, QMoE).
 """
 
@@ -14,6 +14,15 @@ from typing import Any
 from converters.to_onnx.structure.graph import operators
 from converters.to_onnx.structure.graph.products import named, packed
 from converters.to_onnx.structure.graph.reader import MICROSOFT, Node, Reader, Rules, Value
+from converters.to_onnx.structure.graph.routings import (
+    Routing,
+    chosen,
+    filled,
+    of_logits,
+    routing_of,
+    routing_of_logs,
+    share_sum,
+)
 from converters.to_onnx.structure.terms import (
     ACTIVATION,
     EXPERTS,
@@ -35,9 +44,10 @@ SILU_IN_TURN: dict[str, Any] = {
 }
 
 
-def experts(terms: Terms, x: Term, router: Term, mlp: Term, **fields: Any) -> Term:
+def experts(terms: Terms, x: Term, routing: Routing, mlp: Term, **fields: Any) -> Term:
     """The sum over a token's experts of share * mlp. chosen: how many; normed: see above."""
-    return terms.make(EXPERTS, {"x": x, "router": router, "expert": mlp}, **fields)
+    inputs = {"x": x, "scores": routing.scores, "ranks": routing.ranks, "expert": mlp}
+    return terms.make(EXPERTS, inputs, chosen=routing.chosen, **fields)
 
 
 def gated(terms: Terms, gate: str, up: str, down: str, form: str) -> Term:
@@ -75,9 +85,19 @@ def _fused(
         use_sparse_mixer=0,
     )  # fmt: skip
     mlp = gated(reader.terms, gate, up, matrices[1] or "", form)
-    chosen = node.attributes.get("k", 1)
-    term = experts(reader.terms, x.term, router.term, mlp, chosen=chosen, normed=normed, **rest)
+    routing = _asked(reader.terms, router.term, node.attributes.get("k", 1))
+    term = experts(reader.terms, x.term, routing, mlp, normed=normed, **rest)
     return [replace(x, term=term)]
+
+
+def _asked(terms: Terms, router: Term, count: int) -> Routing:
+    """The routing of an operator that chooses `count` experts by the softmax of `router`, which
+    may be made so that another routing comes out.
+    """
+    routing = routing_of_logs(terms, router)
+    if routing is None or routing.chosen != count:
+        return of_logits(terms, router, count)
+    return routing
 
 
 def _times_their_sum(reader: Reader, node: Node) -> Sequence[Value]:
@@ -86,35 +106,23 @@ def _times_their_sum(reader: Reader, node: Node) -> Sequence[Value]:
     one, other = node.at(0), node.at(1)
     if one is None or other is None or one.term.kind != EXPERTS or not one.term.fields["normed"]:
         return plain
-    shares = _chosen(reader.terms, one.term.inputs["router"], one.term.fields["chosen"])
-    if other.term is not _sum(reader.terms, shares):
+    inputs = one.term.inputs
+    routing = Routing(inputs["scores"], inputs["ranks"], one.term.fields["chosen"])
+    shares, _ = chosen(reader.terms, routing)
+    if other.term is not share_sum(reader.terms, shares):
         return plain
     fields = {**one.term.fields, "normed": False}
-    return [replace(one, term=reader.terms.make(EXPERTS, one.term.inputs, **fields))]
+    return [replace(one, term=reader.terms.make(EXPERTS, inputs, **fields))]
 
 
-def _chosen(terms: Terms, router: Term, count: int) -> Term:
-    """The largest shares of the softmax, and behind `output 1` the experts that have them."""
-    shares = terms.operator("Softmax", router, axis=-1)
-    return terms.operator("TopK", shares, terms.constant("int64", (1,), count), axis=-1)
-
-
-def _sum(terms: Terms, shares: Term) -> Term:
-    return terms.operator("ReduceSum", shares, terms.constant("int64", (1,), -1), keepdims=1)
-
-
-def _table(terms: Terms, router: Term, count: int, *, normed: bool) -> Term:
+def _table(terms: Terms, routing: Routing, *, normed: bool) -> Term:
     """(tokens, experts) each token's share of each expert, 0 where it has none."""
-    chosen = _chosen(terms, router, count)
-    shares = terms.operator("Div", chosen, _sum(terms, chosen)) if normed else chosen
-    which = terms.make("output 1", {"of": chosen})
-    return terms.operator("ScatterElements", _zeros(terms, router), which, shares, axis=1)
-
-
-def _zeros(terms: Terms, like: Term) -> Term:
-    return terms.operator(
-        "Expand", terms.constant("float32", (), 0.0), terms.operator("Shape", like)
-    )
+    assert routing.router is not None
+    shares, which = chosen(terms, routing)
+    if normed:
+        shares = terms.operator("Div", shares, share_sum(terms, shares))
+    zeros = filled(terms, 0.0, routing.router)
+    return terms.operator("ScatterElements", zeros, which, shares, axis=1)
 
 
 def _scan(reader: Reader, node: Node) -> Sequence[Value]:
@@ -155,33 +163,32 @@ def _experts(
     reader: Reader, start: Value, state: Term, scanned: Sequence[Value], made: Term
 ) -> Term:
     terms = reader.terms
-    columns, chosen = scanned[0].term, scanned[1].term
-    for x, router, count, mlp in _guesses(terms, columns, made):
+    columns, marked = scanned[0].term, scanned[1].term
+    for x, routing, mlp in _guesses(terms, columns, made):
         token = _tokens(terms, x, _entry(terms, columns))
         work = terms.replace(mlp, terms.make(TOKEN), token)
         after = _added(terms, state, _entry(terms, columns), work)
-        branches = {"condition": _entry(terms, chosen), "then": after, "else": state}
-        same = made is terms.make("if", branches) and start.term is _zeros(terms, x)
+        branches = {"condition": _entry(terms, marked), "then": after, "else": state}
+        same = made is terms.make("if", branches) and start.term is filled(terms, 0.0, x)
         for normed in (True, False):
-            table = _table(terms, router, count, normed=normed)
-            if same and columns is _columns(terms, table) and chosen is _any(terms, table):
-                return experts(terms, x, router, mlp, chosen=count, normed=normed)
-    inputs = {"start": start.term, "expert": made, "shares": columns, "chosen": chosen}
+            table = _table(terms, routing, normed=normed)
+            if same and columns is _columns(terms, table) and marked is _any(terms, table):
+                return experts(terms, x, routing, mlp, normed=normed)
+    inputs = {"start": start.term, "expert": made, "shares": columns, "chosen": marked}
     return terms.make("operator Scan", inputs)
 
 
-def _guesses(terms: Terms, columns: Term, made: Term) -> Iterator[tuple[Term, Term, int, Term]]:
-    """(x, router logits, how many are chosen, an expert's work) that a body may be made of."""
+def _guesses(terms: Terms, columns: Term, made: Term) -> Iterator[tuple[Term, Routing, Term]]:
+    """(x, a routing, an expert's work) that a body may be made of."""
     shares = columns.dig("0", "2")
     if shares is not None and shares.kind == "operator Div":
         shares = shares.dig("0")
-    router, count = (None, None) if shares is None else (shares.dig("0", "0"), shares.dig("1"))
+    routing = routing_of(shares)
     for work in (made.dig("then", "2", "0"), made.dig("then", "2", "1")):
         token = None if work is None else _token(work)
         x = None if token is None else token.dig("0")
-        if router and count and token and x and work:
-            (number,) = count.fields.get("values", (0,))
-            yield x, router, number, terms.replace(work, token, terms.make(TOKEN))
+        if routing and routing.router and token and x and work:
+            yield x, routing, terms.replace(work, token, terms.make(TOKEN))
 
 
 def _token(work: Term) -> Term | None:

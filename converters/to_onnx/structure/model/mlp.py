@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from converters.to_onnx.blocks import find
+from converters.to_onnx.structure.graph import routings
 from converters.to_onnx.structure.graph.experts import experts, gated
 from converters.to_onnx.structure.model.wanted import Wanted, name_of, place_of
-from converters.to_onnx.structure.terms import ACTIVATION, BY_WEIGHT, PART, PLUS_WEIGHT, Term
+from converters.to_onnx.structure.terms import ACTIVATION, BY_WEIGHT, PART, PLUS_WEIGHT, Term, Terms
 from converters.to_onnx.weights import EVERY
 from ropeconv.arch.blocks.mlp import FusedGatedMlp, GatedMlp, PlainMlp
-from ropeconv.arch.blocks.moe import MixtureOfExperts, Routing
+from ropeconv.arch.blocks.moe import MixtureOfExperts, Routing, Scores, SharedExpert
 from ropeconv.arch.blocks.weight import Weight
 from ropeconv.errors import CannotExpress
 
@@ -98,17 +99,45 @@ def _plain(wanted: Wanted, n: int, block: PlainMlp, x: Term) -> Term:
 
 
 def _mixture(wanted: Wanted, n: int, block: MixtureOfExperts, x: Term) -> Term:
-    chosen, normed = find(ROUTINGS, block.routing)(block.routing)
-    router = wanted.linear(x, block.router, n)
+    routing = find(ROUTINGS, block.routing)(wanted, n, block, x)
     gate, up, down = (name_of(weight, n, EVERY) for weight in (block.gate, block.up, block.down))
     expert = gated(wanted.terms, gate, up, down, _named(FORMS, block.activation))
-    term = experts(wanted.terms, x, router, expert, chosen=chosen, normed=normed)
+    term = experts(wanted.terms, x, routing, expert, normed=block.routing.normed)
     wanted.terms.where.setdefault(term, place_of(n, "experts"))
-    return term
+    term = wanted.scaled(term, block.routing.scale, where=place_of(n, "experts' scale"))
+    if block.shared is None:
+        return term
+    return wanted.terms.add(term, _shared(wanted, n, block.shared, x))
 
 
-ROUTINGS: dict[type, Callable[[Any], tuple[int, bool]]] = {
-    Routing: lambda routing: (routing.chosen, routing.normed),
+def _routing(wanted: Wanted, n: int, block: MixtureOfExperts, x: Term) -> routings.Routing:
+    """What experts are scored with and chosen by."""
+    terms, routing = wanted.terms, block.routing
+    router = wanted.linear(x, block.router, n)
+    scores = ranks = SCORES[routing.scores](terms, router)
+    terms.where.setdefault(scores, place_of(n, "router scores"))
+    if routing.bias is not None:
+        name = name_of(routing.bias, n)
+        ranks = terms.make(
+            PLUS_WEIGHT, {"x": scores}, weight=name, of=routing.bias.shape, where=name
+        )
+    return routings.Routing(scores, ranks, routing.chosen)
+
+
+def _shared(wanted: Wanted, n: int, block: SharedExpert, x: Term) -> Term:
+    y = find(FEEDS, block.mlp)(wanted, n, block.mlp, x)
+    if block.gate is None:
+        return y
+    share = wanted.terms.operator("Sigmoid", wanted.linear(x, block.gate, n))
+    return wanted.terms.times(y, share, where=place_of(n, "shared expert's gate"))
+
+
+SCORES: dict[Scores, Callable[[Terms, Term], Term]] = {
+    Scores.SOFTMAX: lambda terms, router: terms.operator("Softmax", router, axis=-1),
+    Scores.SIGMOID: lambda terms, router: terms.operator("Sigmoid", router),
+}
+ROUTINGS: dict[type, Callable[[Wanted, int, MixtureOfExperts, Term], routings.Routing]] = {
+    Routing: _routing,
 }
 FEEDS: dict[type, Callable[[Wanted, int, Any, Term], Term]] = {
     GatedMlp: _gated,
