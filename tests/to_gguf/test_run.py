@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from converters.to_gguf import run
+from converters.to_gguf.llama import client
 from converters.to_gguf.run import frequencies, logits, rope_problems, tokenize
 from ropeconv.errors import CannotExpress, CheckpointError, ConfigError
 from tests.families import GELU, make_model, model_logits, random_ids
@@ -312,7 +312,7 @@ def test_without_llama_cpp_the_error_names_the_extra(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     path = build("linear")[1].write(tmp_path / "t.gguf")
-    monkeypatch.setattr(run, "_STATE", {"errors": []})
+    monkeypatch.setattr(client, "_STATE", {})
     monkeypatch.setitem(sys.modules, "llama_cpp", None)
     with pytest.raises(CannotExpress, match=r"pip install 'ropeconv\[llama\]'"):
         next(logits(path, [1], 256))
