@@ -79,15 +79,21 @@ def source_fields(checkpoint: Checkpoint) -> Fields:
 def read_card(folder: Path) -> Fields:
     """The fields of a folder's card that are carried over; none where there is no card."""
     path = folder / CARD
-    if not path.exists():
-        return {}
     try:
-        values = _front(read_file(path, inside=folder, limit=LARGEST).decode())
+        values = parse_card(folder)
     except (ValueError, RecursionError) as error:
         raise _unreadable(path, first_line(error)) from error
     names = ("base_model", "base_model_relation", *CARRIED)
     stated = {name: values[name] for name in names if values.get(name)}
     return {name: _texts(name, value, path) for name, value in stated.items()}
+
+
+def parse_card(folder: Path) -> Mapping[str, Any]:
+    """The front matter of a folder's card, every scalar a text; empty where there is none.
+    ValueError for what is no mapping in YAML.
+    """
+    path = folder / CARD
+    return _front(read_file(path, inside=folder, limit=LARGEST).decode()) if path.exists() else {}
 
 
 def _front(text: str) -> Mapping[str, Any]:

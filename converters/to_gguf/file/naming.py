@@ -8,15 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from converters.to_gguf.file.keys import ARRAY, STRING, KeyValue, string
+from ropeconv.card.front import CARD, parse_card
 from ropeconv.errors import ConfigError
-from ropeconv.kit.door import read_file
 from ropeconv.kit.foreign import first_line
 from ropeconv.model import Checkpoint, Model
 from ropeconv.sources.hub_names import COMMIT, cached_id, model_name
 
-CARD = "README.md"
-LARGEST_CARD = 16 << 20  # bytes
-MOST_ALIASES = 10
 # what gguf-py raises on a card and a config that it does not expect
 FAILURES = (AttributeError, TypeError, ValueError, KeyError, IndexError, RecursionError)
 
@@ -54,7 +51,7 @@ def describe(model: Model, *, name: str | None = None) -> tuple[Naming, list[Key
         return _describe_gguf(checkpoint, model), own
     folder = checkpoint.path.resolve()
     try:
-        _check_card(folder)
+        parse_card(folder)  # gguf-py follows aliases without end
         info = _load(folder, name, _parameters(model))
         if info.size_label is None:
             total = _parameters(model)
@@ -81,19 +78,6 @@ def _load(folder: Path, name: str | None, parameters: int) -> Any:
     if info.name == gguf.Metadata.id_to_title(folder.name):
         info.name = None
     return gguf.Metadata.apply_metadata_heuristic(info, None, None, Path(own), parameters)
-
-
-def _check_card(folder: Path) -> None:
-    """ValueError for a front matter whose aliases could multiply without end."""
-    import yaml
-
-    if not (folder / CARD).exists():
-        return
-    text = read_file(folder / CARD, inside=folder, limit=LARGEST_CARD).decode()
-    front = text.partition("---\n")[2].partition("\n---")[0]
-    aliases = sum(isinstance(event, yaml.AliasEvent) for event in yaml.parse(front))
-    if text.startswith("---") and aliases > MOST_ALIASES:
-        raise ValueError(f"{aliases} aliases in it")
 
 
 def _parameters(model: Model) -> int:

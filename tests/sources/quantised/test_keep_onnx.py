@@ -16,10 +16,13 @@ import ropeconv
 from converters.to_onnx import TARGET
 from converters.to_onnx.data import kept_rows
 from converters.to_onnx.quant._keep import kept_blocks
+from ropeconv.errors import CannotExpress
 from ropeconv.extend import ScalingRequest
+from ropeconv.kit.views import TableTensor
 from ropeconv.prepare import prepare
 from ropeconv.proof.run import verify
 from ropeconv.proof.weights.compare import compare_weights
+from ropeconv.sources.low_rank import LowRank
 from tests.checkpoints import save_checkpoint
 from tests.command_line import refused, report
 from tests.sources.quantised import folders, test_bitsandbytes, test_fp8
@@ -227,15 +230,35 @@ def test_matrices_of_a_layer_may_differ(source: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.torch
-@pytest.mark.parametrize("bits", [4, 8])
-def test_experts(bits: int, tmp_path: Path) -> None:
-    plain = save_checkpoint(tmp_path / "plain", "qwen3_moe", context=folders.L)
+def test_operators_of_ai_onnx_around_the_blocks(source: Path, tmp_path: Path) -> None:
+    made("AWQ", source, tmp_path / "quantised")
+    assert verify(
+        keep(tmp_path / "quantised", tmp_path / "onnx", profile="standard"), tokens=160
+    ).ok
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize(("family", "bits"), [("qwen3_moe", 4), ("qwen3_moe", 8), ("qwen2_moe", 4)])
+def test_experts(family: str, bits: int, tmp_path: Path) -> None:
+    plain = save_checkpoint(tmp_path / "plain", family, context=folders.L)
     pack, settings = grouped.KINDS[f"{bits} bits"]
     folders.write(plain, tmp_path / "quantised", pack, settings=settings)
     out = keep(tmp_path / "quantised", tmp_path / "onnx")
     proof = verify(out, tokens=160)
     assert proof.ok
-    assert "45 exact" in next(rung.summary for rung in proof.rungs if rung.name == "weights")
+    (weights,) = (rung for rung in proof.rungs if rung.name == "weights")
+    count, _, exact = weights.summary.partition(" tensors, ")
+    assert exact == f"{count} exact"
+
+
+def test_codes_under_an_adapter(source: Path, tmp_path: Path) -> None:
+    """What is merged into codes has none."""
+    made("4 bits", source, tmp_path / "quantised")
+    base = prepare(tmp_path / "quantised", None).tensor("model.layers.0.self_attn.q_proj.weight")
+    rows = TableTensor(np.zeros((1, 64), np.float32))
+    merged = LowRank("q_proj", base, rows, TableTensor(np.zeros((64, 1), np.float32)), 1.0)
+    with pytest.raises(CannotExpress, match="q_proj has codes that are merged with other numbers"):
+        kept_blocks("q_proj", merged)
 
 
 REFUSED: dict[str, tuple[tuple[folders.Pack, Mapping[str, Any]], str]] = {
