@@ -13,7 +13,7 @@ import click
 
 from ropeconv import commands, registry
 from ropeconv.errors import shown
-from ropeconv.kit import interrupts
+from ropeconv.kit.replacing import interrupts
 
 
 class Commands(click.Group):

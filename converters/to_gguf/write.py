@@ -33,7 +33,7 @@ from converters.to_gguf.rope.loader import TABLES
 from converters.to_gguf.tokenizer.keys import convert_tokenizer
 from ropeconv.card.text import Written, card_path, make_card
 from ropeconv.errors import OutputError
-from ropeconv.kit.file_set import is_unfinished
+from ropeconv.kit.replacing.file_set import is_unfinished
 from ropeconv.model import Model
 from ropeconv.target import Emitted, Progress
 

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ropeconv.errors import OutputError
-from ropeconv.kit.claims import claimed_folder, remove
-from ropeconv.kit.interrupts import held, placed
+from ropeconv.kit.replacing.claims import claimed_folder, remove
+from ropeconv.kit.replacing.interrupts import held, placed
 
 Bytes = NDArray[np.uint8]
 Pieces = Bytes | Sequence[Bytes]

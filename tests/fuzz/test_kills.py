@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ropeconv.kit import claims, file_set
+from ropeconv.kit.replacing import claims, file_set
 from tests.fuzz.campaign import make_sources, run_hits, run_races
 from tests.fuzz.kills import SUBJECTS, meet, prepare
 from tests.fuzz.races import RACES

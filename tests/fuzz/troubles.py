@@ -23,8 +23,8 @@ CALLS = {
     *("ftruncate", "pwrite", "posix_fallocate", "copy_file_range", "sendfile", "scandir", "lstat"),
     *("fstat", "stat"),
 }
-CLAIMING = "/kit/claims.py"
-WRITING = (CLAIMING, "/kit/output.py", "/kit/file_set.py")
+CLAIMING = "/kit/replacing/claims.py"
+WRITING = (CLAIMING, "/kit/output.py", "/kit/replacing/file_set.py")
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,8 @@ from converters.to_gguf.quant.ggml import dequantize_rows, quantize_rows, row_by
 from converters.to_gguf.quant.types import PLAIN
 from ropeconv.errors import CannotExpress
 from ropeconv.kit.casts import PEEK, BadValueError, cast_rows
-from ropeconv.kit.file_set import replacing_files
 from ropeconv.kit.output import Slab, created, write_slabs
+from ropeconv.kit.replacing.file_set import replacing_files
 from ropeconv.kit.slabs import cut, place_error
 from ropeconv.kit.views import Stacked, as_bytes
 from ropeconv.model import Tensor

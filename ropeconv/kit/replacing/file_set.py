@@ -17,9 +17,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from ropeconv.errors import OutputError
-from ropeconv.kit.claims import claimed, insist, remove
-from ropeconv.kit.interrupts import held, placed
 from ropeconv.kit.output import explain, explaining, taking_name
+from ropeconv.kit.replacing.claims import claimed, insist, remove
+from ropeconv.kit.replacing.interrupts import held, placed
 
 LONGEST_JOURNAL = 16 << 20  # bytes: some 100,000 names
 # what a run was about to do: write the new files, give them their names, or undo that
