@@ -27,13 +27,14 @@ def describe_origin(model: Model, *, out: Path) -> dict[str, Any]:
     """
     base = model.checkpoint.base
     under = {} if base is None else {"base": _relative(base, out.parent)}
+    patch = {key: value for key, value in huggingface_patch(model).items() if key in ROPE_KEYS}
     return {
         "ropeconv": __version__,
         "source": _relative(model.checkpoint.path, out.parent),
         **under,
         "fingerprint": model.checkpoint.fingerprint,
         "family": model.arch.name,
-        "config": huggingface_patch(model),
+        "config": patch,
     }
 
 

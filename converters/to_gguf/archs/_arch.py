@@ -51,6 +51,11 @@ NAMES: Mapping[Role, str] = {
     Role.EXPERT_GATE: "blk.{n}.ffn_gate_exps",
     Role.EXPERT_UP: "blk.{n}.ffn_up_exps",
     Role.EXPERT_DOWN: "blk.{n}.ffn_down_exps",
+    Role.ROUTER_BIAS: "blk.{n}.exp_probs_b",
+    Role.SHARED_ROUTER: "blk.{n}.ffn_gate_inp_shexp",
+    Role.SHARED_GATE: "blk.{n}.ffn_gate_shexp",
+    Role.SHARED_UP: "blk.{n}.ffn_up_shexp",
+    Role.SHARED_DOWN: "blk.{n}.ffn_down_shexp",
 }
 
 
@@ -118,7 +123,8 @@ class Arch:
     blocks' plain forms, where a model has it. activations: of its MLPs. names: tensor names that
     differ from the common ones; one for GATE_UP: its loader takes gate and up in one matrix, else
     apart, whichever way a checkpoint has them. names_of: residual -> further such names in layers
-    of that kind. biases: roles whose bias its loader has a place for; needs_bias: without which it
+    of that kind. bare: roles whose tensors end in no `.weight` or `.bias`. biases: roles whose bias
+    its loader has a place for; needs_bias: without which it
     does not load. square: heads x head_dim must equal hidden_size. untied: `output.weight` must be
     in the file; a tied model's embedding is written twice. tied: it cannot be. keys: keys of its
     own. learned: part of an activation's weight -> the key, by its full name, that holds its
@@ -140,6 +146,7 @@ class Arch:
     activations: tuple[str, ...] = SILU
     names: Mapping[Role, str] = field(default_factory=dict)
     names_of: Mapping[type, Mapping[Role, str]] = field(default_factory=dict)
+    bare: frozenset[Role] = frozenset()
     needs_bias: frozenset[Role] = frozenset()
     square: bool = False
     untied: bool = False
@@ -161,4 +168,5 @@ class Arch:
         """The name of a weight's tensor in layer `number`; experts of a layer share one."""
         of_kind = {} if layer is None else self.names_of.get(type(layer.residual), {})
         name = {**NAMES, **self.names, **of_kind}[weight.role]
-        return f"{name.format(n=number)}.{weight.part}"
+        part = "" if weight.role in self.bare else f".{weight.part}"
+        return name.format(n=number) + part

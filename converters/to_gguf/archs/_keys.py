@@ -10,10 +10,8 @@ from converters.to_gguf.archs._arch import OwnKeys, Stated
 from converters.to_gguf.file.keys import KeyValue, booleans, float32, uint32
 from converters.to_gguf.rope.rope_parameters import shortest
 from converters.to_gguf.rope.settings import sliding_layers
-from ropeconv.arch.blocks.moe import MixtureOfExperts
 from ropeconv.arch.layers import SLIDING
 from ropeconv.arch.stack import Stack
-from ropeconv.errors import CheckpointError
 from ropeconv.model import Model
 
 
@@ -211,35 +209,3 @@ TEMPERATURE = OwnKeys(
     cannot=_temperature_length,
 )
 """Queries are scaled by their position."""
-
-
-def _write_experts(model: Model) -> list[KeyValue]:
-    mixtures = [x.mlp for x in model.stack.layers if isinstance(x.mlp, MixtureOfExperts)]
-    if not mixtures:
-        return []
-    return [
-        uint32("expert_count", mixtures[0].num_experts),
-        uint32("expert_used_count", mixtures[0].routing.chosen),
-        uint32("expert_feed_forward_length", mixtures[0].expert_size),
-    ]
-
-
-def _experts(stated: Stated) -> Mapping[str, Any]:
-    counts = {key: stated.get(key) for key in ("expert_count", "expert_used_count")}
-    for key, value in counts.items():
-        if not isinstance(value, int) or value < 1:
-            raise CheckpointError(
-                f"the GGUF file has no usable {stated.arch.name}.{key}; convert it again"
-            )
-    used = counts["expert_used_count"]
-    # the loader's own rule for files without the key
-    width = stated.get("expert_feed_forward_length") or stated.get("feed_forward_length") // used
-    return {
-        "num_experts": counts["expert_count"],
-        "experts_per_token": used,
-        "expert_size": width,
-    }
-
-
-EXPERTS = OwnKeys(_write_experts, _experts)
-"""How many experts, how many of them a token takes, how wide each is."""

@@ -13,7 +13,8 @@ from ropeconv.arch.blocks.traits import Trait
 from ropeconv.finding import ERROR, Finding
 
 
-def _own_base(case: RotaryCase) -> Finding | None:
+def own_base(case: RotaryCase) -> Finding | None:
+    """A base for layers with a window that its graph does not rotate by."""
     key = f"{case.base_key}_swa"
     own, base = case.metadata.get(key), case.metadata.get(case.base_key, 10000.0)
     if not own or own == base or not case.metadata.get(f"{case.arch}.attention.sliding_window"):
@@ -38,5 +39,5 @@ ARCH = Arch(
     untied=True,
     loader=Loader(sliding=GLOBAL_BASE, pattern=4),
     keys=(WINDOWS,),
-    traps=(_own_base,),
+    traps=(own_base,),
 )

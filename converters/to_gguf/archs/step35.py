@@ -14,7 +14,8 @@ from converters.to_gguf.archs._arch import (
     OwnKeys,
     Stated,
 )
-from converters.to_gguf.archs._keys import EXPERTS, windows_always
+from converters.to_gguf.archs._experts import EXPERTS
+from converters.to_gguf.archs._keys import windows_always
 from converters.to_gguf.file.keys import KeyValue, boolean, uint32
 from converters.to_gguf.rope.loader import FREQS, LONG, SHORT, Loader, with_every_type
 from ropeconv.arch.blocks.moe import MixtureOfExperts

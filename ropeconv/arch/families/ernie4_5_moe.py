@@ -61,7 +61,7 @@ ARCH = Architecture(
         "expert_size": Key(("moe_intermediate_size",), 1536, check=whole),
         "num_shared": Key(("moe_num_shared_experts",), 2, check=count),
         "first_sparse": Key(("moe_layer_start_index",), 1, check=count),
-        "last_sparse": Key(("moe_layer_end_index",), -1, check=_last),
+        "last_sparse": Key(("moe_layer_end_index",), -1, check=_last, form=True),
         "sparse_step": Key(("moe_layer_interval",), 1, check=whole),
         "floor": Key(("moe_norm_min",), 1e-12, check=_floor),
     },

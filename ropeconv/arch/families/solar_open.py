@@ -12,10 +12,10 @@ ARCH = Architecture(
     name="solar_open",
     classes=("SolarOpenForCausalLM",),
     keys={
-        **with_defaults(norm_eps=1e-5, num_kv_heads=8, head_dim=128, activation="silu"),
         **ROUTED_KEYS,
+        **with_defaults(norm_eps=1e-5, num_kv_heads=8, head_dim=128, activation="silu"),
         # there is no dense layer, whose width it would be
-        "intermediate_size": Key(("intermediate_size",), None),
+        "intermediate_size": Key(("intermediate_size",), derived=lambda s: s.expert_size),
         "dense_layers": fixed("first_k_dense_replace", 0),
         "use_qk_norm": fixed("use_qk_norm", False),
         "attention_bias": switch("attention_bias", default=False),

@@ -70,11 +70,14 @@ def transformers_config(config: Mapping[str, Any]) -> Any:
         if key not in {"model_type", "torch_dtype", "dtype"}
     }
     try:
-        return AutoConfig.for_model(config["model_type"], **values)
+        made = AutoConfig.for_model(config["model_type"], **values)
     except Exception as error:  # its own classes and huggingface_hub's
         raise CheckpointError(
             f"transformers does not take the config ({first_line(error)})"
         ) from error
+    if getattr(made, "head_dim", 0) is None:  # which rope functions of 5.23 multiply
+        made.head_dim = made.hidden_size // made.num_attention_heads
+    return made
 
 
 def _number(value: Any) -> Any:
