@@ -180,3 +180,25 @@ def test_parts_of_two_conversions_are_no_set(model: Path, tmp_path: Path) -> Non
     shutil.copy(tmp_path / parts(3, "n")[2], tmp_path / parts(3)[2])
     with pytest.raises(CheckpointError, match=r"the splits hold \d+ tensors, their header says 21"):
         prepare(tmp_path / parts(3)[0], None)
+
+
+def test_splits_and_a_whole_model_are_one_name(model: Path, tmp_path: Path) -> None:
+    """Whichever is there, the other one replaces it, and only under --force."""
+    convert(model, tmp_path / "m.gguf")
+    (tmp_path / "notes.gguf").write_text("mine")  # no model: it is nobody's to replace
+    with pytest.raises(OutputError, match=r"m\.gguf exists; pass --force to replace it"):
+        convert(model, tmp_path / "m.gguf", split=TWO)
+    assert convert(model, tmp_path / "m.gguf", split=TWO, force=True) == parts(2)
+    assert convert(model, tmp_path / "notes.gguf", split=TWO) == parts(2, "notes")
+    assert names(tmp_path) == sorted([*parts(2), *parts(2, "notes"), "notes.gguf"])
+    whole = tmp_path / "whole.gguf"
+    convert(model, whole)
+    assert convert(whole, whole, split=TWO) == parts(2, "whole")  # a source stays
+    assert whole.exists()
+
+
+def test_a_folder_of_a_parts_name_is_no_output(model: Path, tmp_path: Path) -> None:
+    (tmp_path / parts(2)[1]).mkdir()
+    with pytest.raises(OutputError, match="is a folder and a file is to be written"):
+        convert(model, tmp_path / "m.gguf", split=TWO, force=True)
+    assert names(tmp_path) == [parts(2)[1]]
