@@ -57,6 +57,15 @@ REFUSED: dict[str, set[str]] = {
     "stablelm": {"proportional"} | NO_TABLE,
     # llama.cpp has no architecture for it
     "persimmon": set(METHODS),
+    "dots1": NO_TABLE,
+    "ernie4_5_moe": NO_TABLE,
+    "glm4_moe": {"proportional"} | NO_TABLE,
+    "hunyuan_v1_moe": NO_TABLE,
+    "hy_v3": NO_TABLE,
+    "mellum": {"ntk", "ntk-critical"} | NO_TABLE,  # as olmo3
+    "olmoe": NO_TABLE,
+    "qwen2_moe": NO_TABLE,
+    "solar_open": NO_TABLE,
     # its sliding layers would take the magnitude too
     "gemma3_text": {"yarn attention_factor", "yarn mscale"} | NO_TABLE,
 }

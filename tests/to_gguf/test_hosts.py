@@ -40,6 +40,10 @@ EXACT: dict[str, tuple[str, dict[str, Any], str, str]] = {
     "qwen3, tied, longrope": ("qwen3", {"tie_word_embeddings": True}, "longrope", "step35"),
     "qwen3_moe, yarn betas": ("qwen3_moe", {}, "yarn betas", "step35"),
     "qwen3_moe, a dense layer": ("qwen3_moe", DENSE_LAYER, "llama3", "step35"),
+    "dots1, grouped, llama3": ("dots1", {"num_key_value_heads": 2}, "llama3", "step35"),
+    "glm4_moe, yarn": ("glm4_moe", {"use_qk_norm": False}, "yarn betas", "step35"),
+    "solar_open, llama3": ("solar_open", {}, "llama3", "step35"),
+    "hy_v3, longrope": ("hy_v3", {}, "longrope", "step35"),
     "glm, yarn betas": ("glm", {}, "yarn betas", "step35"),
     "mistral, window": ("mistral", WINDOW, "none", "granite_swa"),
     "qwen2, windows, llama3": ("qwen2", HALF_WINDOWED, "llama3", "granite_swa"),
@@ -49,7 +53,14 @@ EXACT: dict[str, tuple[str, dict[str, Any], str, str]] = {
     "smollm3, longrope": ("smollm3", {}, "longrope", "granite_swa"),
     "smollm3, another pattern": ("smollm3", PATTERN, "none", "granite_swa"),
 }
-PROVEN = ("qwen3, tied, longrope", "qwen3_moe, a dense layer", "smollm3, longrope", "cwm, llama3")
+PROVEN = (
+    "dots1, grouped, llama3",
+    "hy_v3, longrope",
+    "qwen3, tied, longrope",
+    "qwen3_moe, a dense layer",
+    "smollm3, longrope",
+    "cwm, llama3",
+)
 
 
 def save(folder: Path, case: str) -> Path:

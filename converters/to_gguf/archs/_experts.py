@@ -99,7 +99,8 @@ def shared(read: Callable[[int, Stated], Mapping[str, Any]]) -> OwnKeys:
     )
 
 
-def _write_routing(model: Model) -> list[KeyValue]:
+def write_routing(model: Model) -> list[KeyValue]:
+    """How a token's experts are weighed."""
     block = _first(model)
     if block is None:
         return []
@@ -112,6 +113,14 @@ def _write_routing(model: Model) -> list[KeyValue]:
     ]
 
 
+def read_weights(stated: Stated) -> dict[str, Any]:
+    """What a token's experts are weighed by, by the names of sizes."""
+    return {
+        "routed_scale": stated.get(SCALE) or 1.0,  # the loader takes 0 for none
+        "normed_weights": bool(stated.get(NORM, False)),
+    }
+
+
 def _read_routing(stated: Stated) -> Mapping[str, Any]:
     function = stated.get(FUNCTION) or GATING[Scores.SIGMOID]
     if function != GATING[Scores.SIGMOID]:
@@ -119,14 +128,10 @@ def _read_routing(stated: Stated) -> Mapping[str, Any]:
             f"{stated.arch.name}.{FUNCTION} is {function}; ropeconv knows sigmoid scores "
             f"({GATING[Scores.SIGMOID]}) of it; convert the original checkpoint"
         )
-    return {
-        # the loader takes 0 for none
-        "routed_scale": stated.get(SCALE) or 1.0,
-        "normed_weights": bool(stated.get(NORM, False)),
-    }
+    return read_weights(stated)
 
 
-SIGMOID_ROUTING = OwnKeys(_write_routing, _read_routing, plain=lambda _: True)
+SIGMOID_ROUTING = OwnKeys(write_routing, _read_routing, plain=lambda _: True)
 """What a token's experts are weighed by."""
 
 

@@ -14,63 +14,74 @@ from converters.to_gguf.archs._arch import (
     OwnKeys,
     Stated,
 )
-from converters.to_gguf.archs._experts import EXPERTS
+from converters.to_gguf.archs._experts import (
+    COUNT,
+    EXPERTS,
+    SHARED_WIDTH,
+    SIGMOID_TRAITS,
+    WIDTH,
+    mixtures,
+    read_weights,
+    write_routing,
+    write_shared,
+)
 from converters.to_gguf.archs._keys import windows_always
-from converters.to_gguf.file.keys import KeyValue, boolean, uint32
+from converters.to_gguf.file.keys import KeyValue, uint32
 from converters.to_gguf.rope.loader import FREQS, LONG, SHORT, Loader, with_every_type
 from ropeconv.arch.blocks.moe import MixtureOfExperts
 from ropeconv.arch.blocks.traits import Trait
 from ropeconv.arch.blocks.weight import Role
+from ropeconv.arch.families.hy_v3 import DENSE, SPARSE
 from ropeconv.arch.stack import Stack
 from ropeconv.model import Model
 
-SOFTMAX = 1  # expert_gating_func
 # Every mixture has a shared expert in its graph: where the model has none, the narrowest one that
 # blocks of every type fit, all zero.
-SHARED_WIDTH = 32
-
-
-def _mixtures(stack: Stack) -> dict[int, MixtureOfExperts]:
-    mlps = ((number, layer.mlp) for number, layer in enumerate(stack.layers))
-    return {number: mlp for number, mlp in mlps if isinstance(mlp, MixtureOfExperts)}
+ZERO_WIDTH = 32
 
 
 def _zero_shared_experts(stack: Stack) -> Constants:
-    wide = (SHARED_WIDTH, stack.hidden_size)
-    for number in _mixtures(stack):
-        for part, shape in (("gate", wide), ("up", wide), ("down", wide[::-1])):
-            yield f"blk.{number}.ffn_{part}_shexp.weight", shape, 0.0
+    wide = (ZERO_WIDTH, stack.hidden_size)
+    for number, mixture in mixtures(stack).items():
+        if mixture.shared is None:
+            for part, shape in (("gate", wide), ("up", wide), ("down", wide[::-1])):
+                yield f"blk.{number}.ffn_{part}_shexp.weight", shape, 0.0
 
 
 def _write_mlp(model: Model) -> list[KeyValue]:
-    mixtures = _mixtures(model.stack)
-    if not mixtures:  # its loader reads it of dense models too
-        return [uint32("expert_feed_forward_length", model.sizes.intermediate_size)]
-    routing = next(iter(mixtures.values())).routing
-    return [
-        *EXPERTS.write(model),
-        uint32("expert_shared_feed_forward_length", SHARED_WIDTH),
-        uint32("expert_gating_func", SOFTMAX),
-        boolean("expert_weights_norm", routing.normed),
-    ]
+    found = mixtures(model.stack)
+    if not found:  # its loader reads it of dense models too
+        return [uint32(WIDTH, model.sizes.intermediate_size)]
+    zero = [uint32(SHARED_WIDTH, ZERO_WIDTH)]
+    return [*EXPERTS.write(model), *(write_shared(model) or zero), *write_routing(model)]
 
 
 def _read_mlp(stated: Stated) -> Mapping[str, Any]:
-    if not stated.get("expert_count"):
+    """In the words of every guest."""
+    if not stated.get(COUNT):
         return {}
     router = f"{NAMES[Role.ROUTER]}.weight"
     layers = range(stated.get("block_count") - stated.get("nextn_predict_layers", 0))
     dense = [n for n in layers if router.format(n=n) not in stated.tensors]
-    own = {"normed_weights": bool(stated.get("expert_weights_norm", False))}
-    return {**EXPERTS.sizes(stated), **own, "sparse_step": 1, "mlp_only_layers": dense}
+    sizes = EXPERTS.sizes(stated)
+    return {
+        **sizes,
+        **read_weights(stated),
+        "num_shared": stated.get(SHARED_WIDTH, 0) // sizes["expert_size"],
+        "sparse_step": 1,
+        "mlp_only_layers": dense,
+        "mlp_kinds": [DENSE if n in dense else SPARSE for n in layers],
+        "dense_layers": next((n for n in layers if n not in dense), len(layers)),
+        "use_qk_norm": f"{NAMES[Role.Q_NORM]}.weight".format(n=0) in stated.tensors,
+    }
 
 
 ARCH = Arch(
     name="step35",
     families=(),
     runs=LLAMA_BLOCKS | {MixtureOfExperts},
-    biases=QKV,
-    traits=frozenset({Trait.HEAD_NORMS}),
+    biases=QKV | {Role.ROUTER_BIAS},
+    traits=SIGMOID_TRAITS | {Trait.HEAD_NORMS},
     untied=True,
     loader=Loader(
         {**with_every_type(FREQS), "longrope": (LONG, SHORT)}, whole_head=False, divided_by=2

@@ -121,7 +121,8 @@ class SourceFolder:
         for name, stem in FURTHER_IDS.items():
             index = getattr(self._tokenizer, f"{stem}_token_id", None)
             if index is None:
-                found[name] = set()
+                stated_id = self.checkpoint.config.get(f"{stem}_token_id")
+                found[name] = {stated_id} if isinstance(stated_id, int) else set()
             elif named.get(f"{stem}_token") is not None:
                 found[name] = {int(index)}
         return found
