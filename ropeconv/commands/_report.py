@@ -56,9 +56,10 @@ def fetch_sources(source: str, values: dict[str, Any], *, show: bool) -> str:
     """`fetch_source` of a command's source and of its --base. values: what was given for its
     options; --revision is taken out of it.
     """
+    source = fetch_source(source, revision=values.pop("revision"), show=show)
     if values["base"] is not None:
         values["base"] = fetch_source(values["base"], show=show)
-    return fetch_source(source, revision=values.pop("revision"), show=show)
+    return source
 
 
 def fetch_source(source: str, *, revision: str | None = None, show: bool) -> str:

@@ -11,6 +11,7 @@ import pytest
 from ropeconv.api import inspect
 from ropeconv.extend import ScalingRequest
 from tests.checkpoints import save_checkpoint
+from tests.command_line import refused
 from tests.to_gguf.converting import PI, convert
 from tests.to_gguf.mix_cases import Stored, read_stored
 from tests.to_gguf.test_quantised import wide
@@ -77,6 +78,18 @@ def test_bytes_stay(family: str, kind: str, plain: dict[str, Path], tmp_path: Pa
     assert read_stored(done.files[0])[0] == stored
     assert done.model.main_rope.context == 1024
     assert kind in inspect(done.files[0]).facts["weight_bytes"]
+
+
+@pytest.mark.parametrize("target", ["gguf", "safetensors", "onnx"])
+def test_blocks_that_nobody_reads_are_said_so(
+    target: str, plain: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recode(plain["llama"], tmp_path / "in.gguf", "Q1_0")
+    out = tmp_path / ("out.gguf" if target == "gguf" else "out")
+    kind = ["--type", "F16", "--allow-requantize"] if target == "gguf" else []
+    said = refused([target, str(tmp_path / "in.gguf"), *kind, "-o", str(out)], capsys)
+    assert "Q1_0" in said
+    assert [path.name for path in tmp_path.iterdir()] == ["in.gguf"]
 
 
 @pytest.mark.parametrize("kind", ["IQ2_XXS", "TQ1_0", "MXFP4", "Q4_K"])

@@ -98,12 +98,18 @@ def quantize_rows(rows: Array, type_name: str) -> Array:
 
 def dequantize_rows(data: Array, type_name: str) -> Array:
     """uint8 (n, row_bytes) -> float32 (n, c). Needs no ggml: `gguf.quants` gives ggml's very
-    values.
+    values. CannotExpress for a type that it does not know.
     """
     from gguf import GGMLQuantizationType
     from gguf.quants import dequantize
 
-    return np.asarray(dequantize(data, GGMLQuantizationType[type_name]))
+    try:
+        return np.asarray(dequantize(data, GGMLQuantizationType[type_name]))
+    except NotImplementedError as error:
+        raise CannotExpress(
+            f"the numbers in {type_name} blocks are not known to gguf-py; ropeconv gguf without "
+            f"--type keeps the blocks as they are"
+        ) from error
 
 
 _LOCK = threading.Lock()
