@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from converters.to_gguf.quant.keep import FILES, kept_name
 from converters.to_gguf.quant.steps import STEPS
 from ropeconv.arch.blocks.moe import MixtureOfExperts
 from ropeconv.arch.stack import Stack
@@ -33,7 +34,7 @@ _WHOLE: Mapping[str, BlockLimits] = {
     "Q2_K": BlockLimits(0.50, -0.026, -0.004, 0.9, 256),
 }
 BLOCK_LIMITS = {kind: replace(limit, steps=STEPS.get(kind)) for kind, limit in _WHOLE.items()}
-BLOCK_LIMITS["MXFP4"] = EXACT  # written of a source's own codes alone
+BLOCK_LIMITS |= {kept_name(kind): EXACT for kind in FILES}
 
 # Measured on SmolLM2-135M (weights on a 4-bit grid), PI x 4, 2048 tokens of pydoc_data.topics,
 # worst of four bands; the limit is 3 to 14 times that, for other models and shorter bands. F32 has

@@ -64,7 +64,7 @@ def emit(
     type_name = _source_type(model) if kind is None else kind.name
     path = _resolve(out, naming, type_name)
     keys, limits = _keys(model, encoding, [*general, *_type_keys(model, kind)], options)
-    keys.append(provenance_key(model, path))
+    keys.append(provenance_key(model, path, kept=keep))
     parts = lay_out(path, keys, tensors, split=options.split)
     names = [part.path for part in parts]
     beside = {}

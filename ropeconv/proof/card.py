@@ -11,7 +11,7 @@ from ropeconv.card.proof_section import with_section
 from ropeconv.card.text import card_path, quoted
 from ropeconv.errors import OutputError
 from ropeconv.kit.door import read_file
-from ropeconv.kit.file_set import replacing_files
+from ropeconv.kit.replacing.file_set import replacing_files
 from ropeconv.proof.compare import Band
 from ropeconv.proof.report import Measured, Report
 

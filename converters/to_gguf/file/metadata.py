@@ -20,6 +20,7 @@ from ropeconv.provenance import describe_origin, read_origin
 
 QUANTIZATION_VERSION = 2  # ggml.h GGML_QNT_VERSION
 PROVENANCE = "ropeconv.provenance"
+KEPT = "kept"  # in its value
 
 LAYERS = "block_count"
 SPARE_LAYERS = "nextn_predict_layers"
@@ -55,21 +56,33 @@ def hyperparameters(model: Model, arch: Arch) -> list[KeyValue]:
     return [*(key.under(arch.name) for key in keys), *learned_keys(model, arch)]
 
 
-def provenance_key(model: Model, out: Path) -> KeyValue:
-    """One JSON value that lets `ropeconv verify` find and check its reference."""
-    origin = describe_origin(model, out=out)
+def provenance_key(model: Model, out: Path, *, kept: bool = False) -> KeyValue:
+    """One JSON value that lets `ropeconv verify` find and check its reference. kept: whether blocks
+    are the source's own codes.
+    """
+    origin = describe_origin(model, out=out) | ({KEPT: True} if kept else {})
     return string(PROVENANCE, json.dumps(origin, sort_keys=True))
 
 
 def read_provenance(metadata: Mapping[str, Any]) -> Provenance | None:
     """The provenance in a file's keys, or None. CheckpointError when it is there but unreadable."""
+    value = _origin(metadata)
+    return None if value is None else read_origin(value, where=PROVENANCE)
+
+
+def says_kept(metadata: Mapping[str, Any]) -> bool:
+    """Whether a file says that its blocks are its source's own codes."""
+    value = _origin(metadata)
+    return isinstance(value, dict) and value.get(KEPT) is True
+
+
+def _origin(metadata: Mapping[str, Any]) -> Any:
     text = metadata.get(PROVENANCE)
     if text is None:
         return None
     try:
-        value = parse_json(text)
+        return parse_json(text)
     except (ValueError, TypeError) as error:
         raise CheckpointError(
             f"{PROVENANCE} in the file is unreadable ({error}); pass --reference"
         ) from error
-    return read_origin(value, where=PROVENANCE)

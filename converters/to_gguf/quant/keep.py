@@ -21,7 +21,7 @@ from converters.to_gguf.quant.ggml import dequantize_rows
 from converters.to_gguf.quant.types import FILE_TYPES, KEPT_TYPE, PLAIN, FileType
 from ropeconv.errors import CannotExpress, CheckpointError
 from ropeconv.kit.slabs import cut
-from ropeconv.model import Model, Rows, Tensor
+from ropeconv.model import Checkpoint, Model, Rows, Tensor
 from ropeconv.sources.codes import Groups, Integers, Microscaled, OtherCodes, codes_of
 
 KEEP = "keep"
@@ -158,6 +158,45 @@ def kept_types(tensors: Mapping[str, Tensor], matrices: Mapping[str, str]) -> di
         name: tensor.dtype if tensor.dtype not in PLAIN or matrices[name] != "F32" else "F32"
         for name, tensor in tensors.items()
     }
+
+
+def kept_name(kind: str) -> str:
+    """What the proof calls a type whose codes should be the source's own."""
+    return f"{kind} kept"
+
+
+@dataclass(frozen=True)
+class JudgedAsKept:
+    """A tensor in blocks under the proof's name for them; see `ropeconv.model.Tensor`."""
+
+    base: Tensor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The base's."""
+        return self.base.shape
+
+    @property
+    def dtype(self) -> str:
+        """The name under which nothing may be off."""
+        return kept_name(self.base.dtype)
+
+    def rows(self, start: int, stop: int) -> Rows:
+        """(stop - start, ...) numbers."""
+        return self.base.rows(start, stop)
+
+    def raw_rows(self, start: int, stop: int) -> Bytes:
+        """(stop - start, row bytes) as stored."""
+        return self.base.raw_rows(start, stop)
+
+
+def judged_as_kept(checkpoint: Checkpoint) -> Checkpoint:
+    """A file that says that its codes are the source's own, to be held to that."""
+    tensors = {
+        name: tensor if tensor.dtype in PLAIN else JudgedAsKept(tensor)
+        for name, tensor in checkpoint.tensors.items()
+    }
+    return replace(checkpoint, tensors=tensors)
 
 
 def words(tensors: Sequence[Tensor]) -> str:

@@ -10,7 +10,8 @@ from typing import Any
 from converters.to_gguf import run
 from converters.to_gguf.archs import find_arch
 from converters.to_gguf.archs._arch import Stated
-from converters.to_gguf.file.metadata import read_provenance
+from converters.to_gguf.file.metadata import read_provenance, says_kept
+from converters.to_gguf.quant.keep import judged_as_kept
 from converters.to_gguf.quant.types import PLAIN, READ_TYPES
 from converters.to_gguf.read.accounts import unexpected
 from converters.to_gguf.read.as_run import logits_as_run, text_logits
@@ -67,7 +68,7 @@ def open_artefact(path: Path) -> Artefact:
         path=path,
         type=_type_name(metadata),
         provenance=read_provenance(metadata),
-        checkpoint=checkpoint,
+        checkpoint=judged_as_kept(checkpoint) if says_kept(metadata) else checkpoint,
         original_context=trained,
         context=context,
         original_context_counts=_counts(metadata, arch),

@@ -230,6 +230,25 @@ def test_matrices_of_a_layer_may_differ(source: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.torch
+def test_a_head_in_codes_and_rows_that_fill_no_block(tmp_path: Path) -> None:
+    odd = save_checkpoint(tmp_path / "odd", "llama", context=folders.L, intermediate_size=72)
+    pack, settings = compressed.KINDS["4 bits, rows"]
+    meant = folders.write(
+        odd,
+        tmp_path / "quantised",
+        pack,
+        settings=settings,
+        quantised=lambda name: folders.is_linear(name) or name == "lm_head.weight",
+    )
+    out = keep(tmp_path / "quantised", tmp_path / "onnx")
+    found = products(out)
+    assert ("lm_head.weight",) in found
+    for names, rows in found.items():
+        assert np.array_equal(rows, torch.cat([meant[name] for name in names]).numpy())
+    assert verify(out, tokens=160).ok
+
+
+@pytest.mark.torch
 def test_operators_of_ai_onnx_around_the_blocks(source: Path, tmp_path: Path) -> None:
     made("AWQ", source, tmp_path / "quantised")
     assert verify(
