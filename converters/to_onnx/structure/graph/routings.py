@@ -25,8 +25,8 @@ class Routing:
 
     @property
     def router(self) -> Term | None:
-        """The logits that scores are made of."""
-        return self.scores.dig("0")
+        """The logits that scores, or scores plus a bias, are made of."""
+        return (self.scores.dig("x") or self.scores).dig("0")
 
 
 def of_logits(terms: Terms, router: Term, count: int) -> Routing:
