@@ -7,6 +7,7 @@ from typing import Any
 
 from converters.to_gguf.archs._arch import OwnKeys, Stated
 from converters.to_gguf.file.keys import KeyValue, boolean, float32, uint32
+from converters.to_gguf.rope.rope_parameters import shortest
 from ropeconv.arch.blocks.moe import MixtureOfExperts, Scores
 from ropeconv.arch.blocks.traits import Trait
 from ropeconv.arch.stack import Stack
@@ -116,7 +117,7 @@ def write_routing(model: Model) -> list[KeyValue]:
 def read_weights(stated: Stated) -> dict[str, Any]:
     """What a token's experts are weighed by, by the names of sizes."""
     return {
-        "routed_scale": stated.get(SCALE) or 1.0,  # the loader takes 0 for none
+        "routed_scale": shortest(stated.get(SCALE) or 1.0),  # the loader takes 0 for none
         "normed_weights": bool(stated.get(NORM, False)),
     }
 

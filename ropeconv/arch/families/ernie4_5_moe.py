@@ -4,6 +4,7 @@ every token takes.
 
 from ropeconv.arch.blocks import moe
 from ropeconv.arch.blocks.attention import Pairing
+from ropeconv.arch.blocks.head import head
 from ropeconv.arch.blocks.keys import Key, Sizes, count, whole
 from ropeconv.arch.families._standard import (
     LAYER,
@@ -71,6 +72,7 @@ ARCH = Architecture(
         self_attention(s, bias=s.use_bias, output_bias=s.use_bias, pairing=Pairing.ADJACENT),
         _feed_forward(s, number),
     ),
+    head=lambda s: head(s, bias=s.use_bias),
     rope=ERNIE.rope,
     ignores=TRAINING | MTP | {"moe_capacity", "moe_use_aux_free"},
     source="transformers models/ernie4_5_moe/modeling_ernie4_5_moe.py",

@@ -1,0 +1,149 @@
+"""Families of experts in GGUF: read back as they were, quantised to llama.cpp's bytes, each routing
+fact of a quantised file seen when it is wrong, refused where llama.cpp's graph fixes another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from converters.to_gguf.quant.types import FILE_TYPES
+from ropeconv.api import convert as convert_source
+from ropeconv.api import verify
+from ropeconv.config.understand import understand
+from ropeconv.errors import CannotExpress, CheckpointError
+from ropeconv.sources.folder import open_checkpoint
+from tests.checkpoints import save_checkpoint
+from tests.families import TINY
+from tests.to_gguf.converting import PI, convert, read_back
+from tests.to_gguf.gguf_edits import edit
+from tests.to_gguf.mix_cases import llama_quantize
+
+L = 256
+MIXTURES = [name for name, tiny in TINY.items() if "num_experts_per_tok" in str(tiny.config)] + [
+    "ernie4_5_moe",
+    "hunyuan_v1_moe",
+]
+# rows of 256 values let K-quants in
+WIDE = {"hidden_size": 256, "intermediate_size": 256}
+WIDE_EXPERTS = WIDE | {"moe_intermediate_size": 256}
+WIDTHS: dict[str, dict[str, Any]] = {
+    "mixtral": WIDE,
+    "hunyuan_v1_moe": WIDE | {"head_dim": 64},
+    "qwen2_moe": WIDE_EXPERTS | {"shared_expert_intermediate_size": 512},
+    "ernie4_5_moe": WIDE_EXPERTS,
+    "glm4_moe": WIDE_EXPERTS | {"head_dim": 64},
+}
+Change = Callable[[np.ndarray], np.ndarray]
+
+
+def save(folder: Path, family: str, **config: Any) -> Path:
+    return save_checkpoint(folder, family, context=L, **config)
+
+
+@pytest.mark.parametrize("family", MIXTURES)
+def test_a_file_comes_back(family: str, tmp_path: Path) -> None:
+    from safetensors.numpy import load_file
+
+    source = save(tmp_path / "model", family)
+    out = convert(source, tmp_path / "out.gguf", type="F32").files[0]
+    assert read_back(out).stack.layers == understand(open_checkpoint(source)).stack.layers
+    convert_source(out, "safetensors", tmp_path / "folder")
+    (file,) = (tmp_path / "folder").glob("*.safetensors")
+    back, ours = load_file(file), load_file(source / "model.safetensors")
+    assert back.keys() == ours.keys()
+    assert all(np.array_equal(back[name], ours[name]) for name in ours)
+
+
+def stored(path: Path) -> dict[str, tuple[str, bytes]]:
+    """Tensors as (type, bytes), by gguf-py's reader."""
+    from gguf import GGUFReader
+
+    tensors = GGUFReader(path).tensors
+    return {t.name: (t.tensor_type.name, np.asarray(t.data).tobytes()) for t in tensors}
+
+
+@pytest.mark.llama
+@pytest.mark.parametrize("family", WIDTHS)
+def test_quantised_bytes_are_llama_cpps(family: str, tmp_path: Path) -> None:
+    source = save(tmp_path / "model", family, **WIDTHS[family])
+    plain = convert(source, tmp_path / "f32.gguf", type="F32").files[0]
+    for name in ("Q4_K_M", "Q3_K_L", "Q8_0"):
+        theirs = tmp_path / f"{name}-theirs.gguf"
+        assert llama_quantize(plain, theirs, FILE_TYPES[name].number) == 0
+        ours = convert(source, tmp_path / f"{name}.gguf", type=name).files[0]
+        assert stored(ours) == stored(theirs)
+
+
+def zeros(values: np.ndarray) -> np.ndarray:
+    return np.zeros_like(values)
+
+
+def turned(values: np.ndarray) -> np.ndarray:
+    return values[::-1].copy()
+
+
+# family, what is wrong -> keys that change, tensors that change
+FAULTS: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Change]]] = {
+    ("mixtral", "two experts swapped"): ({}, {"blk.0.ffn_up_exps.weight": turned}),
+    ("mixtral", "an expert fewer"): ({"llama.expert_used_count": 1}, {}),
+    ("qwen2_moe", "another gate"): ({}, {"blk.1.ffn_gate_inp_shexp.weight": np.negative}),
+    ("hunyuan_v1_moe", "no shared expert"): ({}, {"blk.1.ffn_down_shexp.weight": zeros}),
+    ("ernie4_5_moe", "no bias"): ({}, {"blk.1.exp_probs_b.bias": zeros}),
+    ("hy_v3", "no bias"): ({}, {"blk.1.exp_probs_b": zeros}),
+    ("dots1", "no scale"): ({"dots1.expert_weights_scale": None}, {}),
+    ("dots1", "weights that do not add up"): ({"dots1.expert_weights_norm": False}, {}),
+    ("glm4_moe", "another scale"): ({"glm4moe.expert_weights_scale": 1.51}, {}),
+}
+
+
+@pytest.mark.llama
+@pytest.mark.torch
+@pytest.mark.parametrize(("family", "fault"), FAULTS)
+def test_a_wrong_fact_fails_verify(family: str, fault: str, tmp_path: Path) -> None:
+    keys, tensors = FAULTS[family, fault]
+    source = save(tmp_path / "model", family)
+    out = convert(source, tmp_path / "out.gguf", PI, type="Q8_0").files[0]
+    sound = verify(out, tokens=L)
+    assert sound.ok, [rung.findings for rung in sound.rungs]
+    assert not verify(edit(out, tmp_path / "fault.gguf", keys, tensors=tensors), tokens=L).ok
+
+
+def test_scores_that_no_config_says_are_refused(tmp_path: Path) -> None:
+    out = convert(save(tmp_path / "model", "glm4_moe"), tmp_path / "out.gguf", type="F16").files[0]
+    softmax = edit(out, tmp_path / "softmax.gguf", {"glm4moe.expert_gating_func": 1})
+    with pytest.raises(CheckpointError, match="expert_gating_func is 1"):
+        read_back(softmax)
+
+
+REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
+    "olmoe, normed": ("olmoe", {"norm_topk_prob": True}, "does not make .* norm_topk_prob true"),
+    "olmoe, grouped": ("olmoe", {"num_key_value_heads": 2}, "as many key/value heads as heads"),
+    "qwen2_moe, normed": ("qwen2_moe", {"norm_topk_prob": True}, "norm_topk_prob true"),
+    "qwen2_moe, dense": ("qwen2_moe", {"mlp_only_layers": [1]}, "a dense MLP in layer 1"),
+    "dots1, grouped": ("dots1", {"num_key_value_heads": 2}, "--host step35"),
+    "ernie4_5_moe, ends": (
+        "ernie4_5_moe",
+        {"num_hidden_layers": 3, "moe_layer_end_index": 1},
+        "moe_layer_end_index 1",
+    ),
+    "ernie4_5_moe, biases": (
+        "ernie4_5_moe",
+        {"use_bias": True},
+        "a bias on the output|no place for a bias on",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_its_graph_fixes_is_refused(case: str, tmp_path: Path) -> None:
+    family, config, text = REFUSED[case]
+    source = save(tmp_path / "model", family, **config)
+    with pytest.raises(CannotExpress, match=text) as refusal:
+        convert(source, tmp_path / "out.gguf")
+    assert "\n" not in str(refusal.value)
+    assert not (tmp_path / "out.gguf").exists()
