@@ -25,10 +25,18 @@ from ropeconv.model import Model
 from ropeconv.rope.solve import is_scaled
 from ropeconv.sources.folder import open_checkpoint, refuse_family
 from ropeconv.sources.hub import locate
-from ropeconv.sources.hub_names import at_revision, model_name
+from ropeconv.sources.hub_names import at_revision, is_here, model_name
 from ropeconv.target import Progress
 
-__all__ = ["fetch", "model_name", "prepare", "prepare_with_findings", "refuse_base_in", "scale"]
+__all__ = [
+    "fetch",
+    "is_here",
+    "model_name",
+    "prepare",
+    "prepare_with_findings",
+    "refuse_base_in",
+    "scale",
+]
 
 
 def fetch(

@@ -66,9 +66,9 @@ def fetch_source(source: str, *, revision: str | None = None, show: bool) -> str
     """`source` at the revision; what a hub id means is on this machine afterwards, downloaded under
     a bar.
     """
-    from ropeconv.prepare import fetch
+    from ropeconv.prepare import fetch, is_here
 
-    if Path(source).exists():
+    if is_here(source):
         return fetch(source, revision=revision)[0]
     with byte_progress("downloading", show=show) as progress:
         return fetch(source, revision=revision, progress=progress or (lambda *_: None))[0]

@@ -16,7 +16,7 @@ from ropeconv import registry
 from ropeconv.config.wrapper import refuse_uncovered
 from ropeconv.errors import CheckpointError
 from ropeconv.kit.foreign import first_line
-from ropeconv.sources.hub_names import COMMIT, SNAPSHOTS, HubId, parse_id
+from ropeconv.sources.hub_names import COMMIT, SNAPSHOTS, HubId, is_here, parse_id
 from ropeconv.sources.quantised._open import refuse_settings
 from ropeconv.sources.texts import TEMPLATES, read_json
 from ropeconv.sources.unread import (
@@ -54,7 +54,7 @@ def locate(source: str | Path, *, progress: Progress | None = None) -> Path:
     what is neither, and for what is not to be had, with the reason.
     """
     path, text = Path(source), str(source)
-    if path.exists():
+    if is_here(source):
         return path
     hub = parse_id(text)
     if hub is None:
@@ -209,6 +209,8 @@ def _reason(error: Exception) -> str:
         )
     if isinstance(error, OfflineModeIsEnabled):
         return "HF_HUB_OFFLINE forbids to ask the hub"
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"cannot be kept in the cache ({error.strerror}: {error.filename}); see HF_HUB_CACHE"
     return f"the hub does not answer ({type(error).__name__}: {first_line(error)})"
 
 

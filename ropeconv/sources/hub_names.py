@@ -6,6 +6,7 @@ documentation of huggingface_hub, "Understand caching").
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,11 @@ class HubId:
         return MODELS + self.repo.replace("/", "--")
 
 
+def is_here(source: str | Path) -> bool:
+    """Whether there is such a file or folder on this machine."""
+    return os.path.exists(source)  # noqa: PTH110 - Path.exists raises for a name that is too long
+
+
 def parse_id(text: str) -> HubId | None:
     """The id that a text is; None where it is none."""
     found = ID.fullmatch(text)
@@ -50,7 +56,7 @@ def at_revision(source: str, revision: str | None) -> str:
     """`source` at a revision of its own. CheckpointError for one that is no hub id."""
     if revision is None:
         return source
-    found = None if Path(source).exists() else parse_id(source)
+    found = None if is_here(source) else parse_id(source)
     if found is None:
         raise CheckpointError(f"{source}: --revision belongs to a hub id, and this is none")
     if found.revision not in (MAIN, revision):
@@ -76,5 +82,5 @@ def model_name(source: str | Path) -> str:
     else by its folder or file.
     """
     path = Path(source)
-    found = cached_id(path) if path.exists() else parse_id(str(source))
+    found = cached_id(path) if is_here(path) else parse_id(str(source))
     return path.name if found is None else found.name

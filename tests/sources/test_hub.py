@@ -112,19 +112,22 @@ def place(tmp_path: Path) -> Path:
 
 def run(hub: Hub, place: Path, *arguments: str, code: int = 0, offline: bool = False) -> str:
     """What the command prints in `place`: stdout, or its one line on stderr where it is refused."""
-    env = os.environ | {
-        "HF_ENDPOINT": hub.address,
-        "HF_HUB_CACHE": str(cache_of(place)),
-        "HF_HUB_DISABLE_XET": "1",
-        "HF_HUB_OFFLINE": "1" if offline else "0",
-        "OMP_NUM_THREADS": "1",
-    }
+    env = environment(hub, place) | {"HF_HUB_OFFLINE": "1" if offline else "0"}
     done = start([*arguments], cwd=place, env=env)
     out, err = done.communicate()
     assert done.returncode == code, err
     if code == 2:
         assert len(err.splitlines()) == 1, err
     return err if code == 2 else out
+
+
+def environment(hub: Hub, place: Path) -> dict[str, str]:
+    return os.environ | {
+        "HF_ENDPOINT": hub.address,
+        "HF_HUB_CACHE": str(cache_of(place)),
+        "HF_HUB_DISABLE_XET": "1",
+        "OMP_NUM_THREADS": "1",
+    }
 
 
 def cache_of(place: Path) -> Path:
@@ -278,6 +281,16 @@ def test_who_may_not_have_it_is_told_so(hub: Hub, place: Path) -> None:
     hub.gated.add(ID)
     assert "consent" in run(hub, place, "gguf", ID, "--quiet", code=2)
     assert list(place.iterdir()) == []
+
+
+def test_names_that_are_none_and_caches_that_keep_nothing(hub: Hub, place: Path) -> None:
+    for name in ("m" * 300, f"org/{'m' * 300}", "org/na--me", "org/name:"):
+        assert "no such file or folder" in run(hub, place, "gguf", name, code=2)
+    cache_of(place).write_text("in the way")
+    done = start(["gguf", ID, "--quiet"], cwd=place, env=environment(hub, place))
+    err = done.communicate()[1]
+    assert done.returncode == 2
+    assert "cannot be kept in the cache" in err.splitlines()[-1]
 
 
 def test_progress_is_told_in_bytes(hub: Hub, folders: dict[str, Path], place: Path) -> None:
