@@ -41,11 +41,12 @@ faults: $(VENV)/.sample
 	python -m bench.faults
 	python -m bench.faults.sound
 
-# N spoiled inputs through every reader: a quarter of an hour for 10,000; SEED=... for others.
+# N spoiled inputs through every reader: a quarter of an hour for 10,000; SEED=... for others. Then kills and races.
 N ?= 10000
 SEED ?= 0
 fuzz: $(VENV)/.installed
 	python -m tests.fuzz -n $(N) --seed $(SEED) --processes 2
+	python -m tests.fuzz.campaign --seed $(SEED)
 
 # What needs a CUDA device, and the long-context tools, which take one where it is.
 gpu: $(VENV)/.sample
