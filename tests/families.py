@@ -208,6 +208,11 @@ TINY |= {
     "dots1": Tiny(LLAMA | HEADS | ROUTED | {"num_key_value_heads": 4, "sliding_window": None}),
     "glm4_moe": Tiny(LLAMA | {"head_dim": 32, "use_qk_norm": True} | ROUTED, partial=0.5),
     "solar_open": Tiny(LLAMA | HEADS | ROUTED | {"first_k_dense_replace": 0}),
+    "minimax_m2": Tiny(
+        LLAMA
+        | {"head_dim": 32, "rotary_dim": 16, "num_local_experts": 4, "num_experts_per_tok": 2},
+        partial=0.5,
+    ),
     "hy_v3": Tiny(LLAMA | HEADS | EXPERTS | {"moe_intermediate_size": 32}),
 }
 FAMILIES = sorted(TINY)

@@ -22,22 +22,24 @@ class RopeSpelling:
     """How a family's configs say its rotary embedding, as its transformers class reads them.
 
     default_theta: layer kind -> rope_theta where the config has none. default_partial: the share of
-    a head that rotates. theta_key, partial_key: the keys beside rope_parameters. nested: whether
-    rope_parameters are one dict a layer kind. takes_partial: whether a part of the head can rotate.
-    rope_types: the rope_type values that the class accepts; None = all. drops_cache: generation
-    drops the cache when it crosses LongRoPE's switch. transformers_4: rope_type -> the fields
-    beside `type` that the class of that major takes, no more and no fewer. runs_in_4: the rope_type
-    values that it computes, None = all that the major knows, () = it has no such class. translate:
-    (a stated dict, theta beside it, rotary size) -> what the class makes of it, in the words of
-    other classes. kept: keys of the dict that other parts of the model read, and that a rewritten
-    one keeps. unstated: the dict that the class takes where a config has none. default_context: the
-    context that it takes where a config has no length, tokens; None = one must be stated.
-    sliding_theta_key: what transformers 4 reads the base of windowed layers from, where its class
-    has another one for them.
+    a head that rotates. rotary_size_key: a key that says how many values of a head rotate, where a
+    config says that instead. theta_key, partial_key: the keys beside rope_parameters. nested:
+    whether rope_parameters are one dict a layer kind. takes_partial: whether a part of the head can
+    rotate. rope_types: the rope_type values that the class accepts; None = all. drops_cache:
+    generation drops the cache when it crosses LongRoPE's switch. transformers_4: rope_type -> the
+    fields beside `type` that the class of that major takes, no more and no fewer. runs_in_4: the
+    rope_type values that it computes, None = all that the major knows, () = it has no such class.
+    translate: (a stated dict, theta beside it, rotary size) -> what the class makes of it, in the
+    words of other classes. kept: keys of the dict that other parts of the model read, and that a
+    rewritten one keeps. unstated: the dict that the class takes where a config has none.
+    default_context: the context that it takes where a config has no length, tokens; None = one must
+    be stated. sliding_theta_key: what transformers 4 reads the base of windowed layers from, where
+    its class has another one for them.
     """
 
     default_theta: Mapping[str, float] = field(default_factory=lambda: {FULL: 10000.0})
     default_partial: float = 1.0
+    rotary_size_key: str | None = None
     theta_key: str = "rope_theta"
     partial_key: str = "partial_rotary_factor"
     nested: bool = False

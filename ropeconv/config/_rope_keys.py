@@ -10,6 +10,7 @@ from typing import Any
 from ropeconv.arch.family import PARTIAL_KEYS, THETA_KEYS, RopeSpelling
 from ropeconv.arch.layers import FULL, LAYER_THETAS, LAYER_TYPES
 from ropeconv.errors import RopeConfigError
+from ropeconv.rope import _checks
 
 LOCAL_THETA = "rope_local_base_freq"
 # Every key that a RoPE setting may sit under; a rewritten config must lose them all.
@@ -53,9 +54,19 @@ class TopLevel:
             found = values["partial_rotary_factor"]
         else:
             found = self._read(self._spelling.partial_key)
-            found = self._spelling.default_partial if found is None else found
+            found = self._by_size() if found is None else found
         self._agree(PARTIAL_KEYS, found, where=where)
         return found
+
+    def _by_size(self) -> Any:
+        """The share where the config says how many values rotate, else the family's own."""
+        key = self._spelling.rotary_size_key
+        size = None if key is None else self._config.get(key)
+        dim = self._config.get("head_dim")
+        if size is None or not isinstance(dim, int):
+            return self._spelling.default_partial
+        _checks.whole(f"config.json {key}", size)
+        return size / dim
 
     def _agree(self, keys: Sequence[str], value: Any, *, where: str) -> None:
         """RopeConfigError when a key beside the dict says something else than the dict does or

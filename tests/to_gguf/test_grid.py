@@ -63,6 +63,7 @@ REFUSED: dict[str, set[str]] = {
     "hunyuan_v1_moe": NO_TABLE,
     "hy_v3": NO_TABLE,
     "mellum": {"ntk", "ntk-critical"} | NO_TABLE,  # as olmo3
+    "minimax_m2": {"proportional"} | NO_TABLE,
     "olmoe": NO_TABLE,
     "qwen2_moe": NO_TABLE,
     "solar_open": NO_TABLE,

@@ -27,6 +27,7 @@ LACKING_IN_4 = (
     "iquestcoder",
     "jais2",
     "mellum",
+    "minimax_m2",
     "ministral3",
     "solar_open",
 )
