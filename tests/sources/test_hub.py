@@ -42,7 +42,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("repositories")
     model = save_checkpoint(root / "model", "llama", context=256)
     (model / "README.md").write_text("---\nlicense: mit\n---\n")
-    older = with_config(model, root / "older", rope_theta=None, max_position_embeddings=128)
+    own = json.loads((model / "config.json").read_text()) | {"_name_or_path": "meta/Other-7B-hf"}
+    (model / "config.json").write_text(json.dumps(own))
+    older = with_config(model, root / "older", max_position_embeddings=128)
     sharded = _in_shards(model, root / "sharded")
     for name in DECOYS:
         for folder in (model, sharded):
@@ -163,10 +165,11 @@ def test_a_file_is_called_by_its_id_and_one_copy_is_downloaded(hub: Hub, place: 
 
 
 def test_the_commit_would_be_seen(folders: dict[str, Path], tmp_path: Path) -> None:
-    """The same folder under a commit's name outside of a cache is called by it."""
-    shutil.copytree(folders["older"], tmp_path / COMMITS["older"])
-    done = convert(tmp_path / COMMITS["older"], tmp_path)
-    assert COMMITS["older"].upper() in done.files[0].name.upper()
+    """The same folder outside of a cache is called by what config.json says, or by its own name."""
+    folder = shutil.copytree(folders["older"], tmp_path / COMMITS["older"])
+    assert convert(folder, tmp_path).files[0].name.startswith("Other-")
+    silent = with_config(folder, tmp_path / COMMITS["main"], _name_or_path=None)
+    assert COMMITS["main"].upper() in convert(silent, tmp_path).files[0].name.upper()
 
 
 def test_shards_alone_are_downloaded(hub: Hub, folders: dict[str, Path], place: Path) -> None:

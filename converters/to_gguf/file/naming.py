@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,9 @@ from ropeconv.card.front import CARD, parse_card
 from ropeconv.errors import ConfigError
 from ropeconv.kit.foreign import first_line
 from ropeconv.model import Checkpoint, Model
-from ropeconv.sources.hub_names import COMMIT, cached_id, model_name
+from ropeconv.sources.hub_names import COMMIT, cached_id
 
+NAMES = ("name", "organization", "version", "finetune", "basename", "size_label")
 # what gguf-py raises on a card and a config that it does not expect
 FAILURES = (AttributeError, TypeError, ValueError, KeyError, IndexError, RecursionError)
 
@@ -67,17 +68,19 @@ def describe(model: Model, *, name: str | None = None) -> tuple[Naming, list[Key
 
 
 def _load(folder: Path, name: str | None, parameters: int) -> Any:
-    """gguf-py's description of a folder; one in a hub's cache is called by its id, not by its
-    commit.
+    """gguf-py's description of a folder; one in a hub's cache is called by its id, and neither by
+    its commit nor by what config.json says that it was once loaded from.
     """
     import gguf
 
-    info, own = gguf.Metadata.load(None, folder, name, parameters), model_name(folder)
-    if own == folder.name:
+    info, hub = gguf.Metadata.load(None, folder, name, parameters), cached_id(folder)
+    if hub is None:
         return info
-    if info.name == gguf.Metadata.id_to_title(folder.name):
-        info.name = None
-    return gguf.Metadata.apply_metadata_heuristic(info, None, None, Path(own), parameters)
+    card = gguf.Metadata.load_model_card(folder)
+    own = gguf.Metadata.apply_metadata_heuristic(
+        gguf.Metadata(name=name), card, None, Path(hub.name), parameters
+    )
+    return replace(info, **{part: getattr(own, part) for part in NAMES})
 
 
 def _parameters(model: Model) -> int:
