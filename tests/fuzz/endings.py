@@ -16,7 +16,7 @@ import click
 
 from ropeconv.errors import RopeconvError
 from tests.fuzz.mutations import Mutation, apply, propose
-from tests.fuzz.seeds import ARTEFACT, SETTINGS, SOURCE, SUBJECTS, Subject
+from tests.fuzz.seeds import ARTEFACT, SETTINGS, SOURCE, SUBJECTS, TENSORS, Subject
 
 ACCEPTED = "accepted"
 REFUSED = "refused"
@@ -102,6 +102,11 @@ def commands(subject: Subject, target: Path, place: Path, rng: Random) -> Iterab
     scaled = rng.choice(([], ["--pi-factor", "2"], ["--yarn-factor", "4"]))
     scaled = scaled if scales else []
     convert = [kind, "-o", str(place / f"out.{kind}"), "--quiet"]
+    if subject.use == TENSORS:
+        return [["tensors", str(target)]]
+    if subject.base:
+        base = ["--base", str(target.parent / "plain")]
+        return [[*inspect, *base], [*convert, str(target), *scaled, *base]]
     if subject.use == SETTINGS:
         return [[*convert, str(target.parent / "plain"), "--rope-parameters", str(target)]]
     if subject.use == ARTEFACT:
@@ -130,8 +135,22 @@ def _run(arguments: Sequence[str]) -> None:
 
     if arguments[0] == "read":
         read_artefact(Path(arguments[1]))
+    elif arguments[0] == "tensors":
+        read_tensors(Path(arguments[1]))
     else:
         group.main(list(arguments), prog_name="ropeconv", standalone_mode=False)
+
+
+def read_tensors(path: Path) -> None:
+    """Every number of a checkpoint, whatever its family."""
+    from ropeconv.kit.slabs import cut
+    from ropeconv.sources.folder import open_checkpoint
+
+    checkpoint = open_checkpoint(path)
+    for tensor in checkpoint.tensors.values():
+        for start, stop in cut(tensor.shape):
+            tensor.rows(start, stop)
+    assert checkpoint.fingerprint
 
 
 def read_artefact(path: Path) -> None:

@@ -10,6 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from tests.checkpoints import save_checkpoint
+from tests.fuzz.further_seeds import (
+    ADAPTER,
+    CODES,
+    MLX,
+    MXFP4,
+    OF_AN_ADAPTER,
+    OF_CODES,
+    make_further_seeds,
+)
 from tests.methods import FACTOR, YARN, L, spelled
 from tests.to_gguf.tokenizer_cases import LLAMA_LIKE, byte_fallback_json, train_sentencepiece
 
@@ -18,12 +27,14 @@ SCALED = YARN | {"rope_theta": 20000.0}
 SOURCE = "source"
 ARTEFACT = "artefact"
 SETTINGS = "settings"
+TENSORS = "tensors"
 
 
 @dataclass(frozen=True)
 class Subject:
     """An input. use: what is done with it; weight: how often it is taken; files: those that are
-    spoiled, None: all; scales: whether a scaling may come on top; targets: that can have it.
+    spoiled, None: all; scales: whether a scaling may come on top; targets: that can have it; base:
+    whether it is an adapter of `plain`.
     """
 
     name: str
@@ -32,6 +43,7 @@ class Subject:
     files: tuple[str, ...] | None = None
     scales: bool = True
     targets: tuple[str, ...] = ("gguf", "onnx", "safetensors")
+    base: bool = False
 
 
 SUBJECTS = (
@@ -61,6 +73,9 @@ SUBJECTS = (
     Subject("made.onnx", ARTEFACT, 12),
     Subject("int4.onnx", ARTEFACT, 6),
     Subject("made.safetensors", ARTEFACT, 4),
+    *(Subject(name, SOURCE, 2, OF_CODES) for name in (*CODES, MLX)),
+    Subject(MXFP4, TENSORS, 2, OF_CODES),
+    Subject(ADAPTER, SOURCE, 4, OF_AN_ADAPTER, base=True),
 )
 
 
@@ -74,6 +89,7 @@ def make_seeds(root: Path) -> None:
     _sharded(root)
     _bin(root)
     _sentencepiece(root)
+    make_further_seeds(root)
     (root / "rope.json").write_text(json.dumps({"rope_parameters": SCALED}))
     _convert("gguf", root / "llama", root / "made.gguf", type="Q8_0")
     _convert("gguf", root / "plain", root / "file.gguf", type="F16")
