@@ -35,7 +35,8 @@ class Options(target.Options):
     name: str | None = option(
         None,
         metavar="TEXT",
-        help="The model's name in the file. Default: from the model card, the hub id or the folder.",
+        help="The model's name in the file. Default: from the model card, the hub id or the "
+        "folder.",
     )
     split: int | None = option(
         None,
