@@ -14,7 +14,7 @@ import pytest
 from ropeconv import registry
 from ropeconv.api import convert, verify
 from ropeconv.arch.blocks.attention import Order, Pairing
-from ropeconv.arch.blocks.moe import MixtureOfExperts
+from ropeconv.arch.blocks.moe import MixtureOfExperts, Routing
 from ropeconv.arch.family import Architecture
 from ropeconv.arch.layers import FULL
 from ropeconv.arch.stack import Layer, Stack
@@ -84,10 +84,29 @@ def uncapped(stack: Stack) -> Stack:
     return replace(stack, head=replace(stack.head, softcap=None))
 
 
-def one_expert_fewer(layer: Layer) -> Layer:
-    assert isinstance(layer.mlp, MixtureOfExperts)
-    routing = replace(layer.mlp.routing, chosen=layer.mlp.routing.chosen - 1)
-    return replace(layer, mlp=replace(layer.mlp, routing=routing))
+def mixtures(change: Callable[[MixtureOfExperts], MixtureOfExperts]) -> Mistake:
+    return in_layers(
+        lambda layer: (
+            replace(layer, mlp=change(layer.mlp))
+            if isinstance(layer.mlp, MixtureOfExperts)
+            else layer
+        )
+    )
+
+
+def routing(**changes: Callable[[Routing], Any]) -> Mistake:
+    return mixtures(
+        lambda block: replace(
+            block,
+            routing=replace(
+                block.routing, **{key: of(block.routing) for key, of in changes.items()}
+            ),
+        )
+    )
+
+
+ONE_EXPERT_FEWER = routing(chosen=lambda own: own.chosen - 1)
+ROUTED_SCALE = routing(scale=lambda own: 1.01 * own.scale)
 
 
 # family -> what is told wrong; the others': which values of a head turn together
@@ -111,7 +130,12 @@ FACTS: dict[str, Mistake] = dict.fromkeys(FAMILIES, PAIRS) | {
     "nemotron": OFFSET,
     "olmo2": POST_OFFSET,
     "olmo3": WINDOW,
-    "qwen3_moe": in_layers(one_expert_fewer),
+    "dots1": ROUTED_SCALE,
+    "hy_v3": ROUTED_SCALE,
+    "minimax_m2": ONE_EXPERT_FEWER,
+    "mixtral": ONE_EXPERT_FEWER,
+    "qwen3_moe": ONE_EXPERT_FEWER,
+    "solar_open": ROUTED_SCALE,
     "smollm3": EVERYWHERE,
     "starcoder2": OFFSET,
 }
