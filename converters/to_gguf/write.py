@@ -70,8 +70,9 @@ def emit(
     beside = {}
     if options.modelfile:
         beside[modelfile_path(names)] = modelfile(names[0], context=model.main_rope.context)
+    told = words([model.tensor(name) for name in model.weights])
     if options.card:
-        made = Written(names[0], "GGUF", type_name, encoding.carried, LIBRARY, names[0].stem)
+        made = Written(names[0], "GGUF", type_name, encoding.carried, LIBRARY, names[0].stem, told)
         beside[card_path(names[0])] = make_card(model, made)
     outputs = [*names, *beside]
 
@@ -92,7 +93,7 @@ def emit(
         | {
             "tokenizer_limits": limits,
             "requantised": describe_again(changes),
-            "kept": words([model.tensor(name) for name in model.weights]),
+            "kept": told,
         },
     )
 

@@ -39,7 +39,9 @@ def emit(
     origin = dump(describe_origin(model, out=out.resolve()))
     texts = {**plan.texts, ORIGIN_FILE: origin, GRAPH: plan.graph}
     if options.card:
-        made = Written(out, "an ONNX graph", plan.kind.name, plan.encoding.carried, LIBRARY)
+        told = plan.store.choice.words
+        carried = plan.encoding.carried
+        made = Written(out, "an ONNX graph", plan.kind.name, carried, LIBRARY, kept=told)
         texts[CARD] = make_card(model, made).encode()
     source, force = model.checkpoint.path, options.force
     if options.dry_run:

@@ -27,7 +27,7 @@ class Written:
     scaling.
 
     library: the hub's name of what loads it. title: the card's, where it is not the path's name.
-    own_format: whether it is the source's kind of
+    kept: which codes are the source's own. own_format: whether it is the source's kind of
     checkpoint in its own types, so that it is no quantised copy in the hub's terms.
     """
 
@@ -37,6 +37,7 @@ class Written:
     carried: Carried
     library: str
     title: str = ""
+    kept: str = ""
     own_format: bool = False
 
 
@@ -109,6 +110,7 @@ def _rows(model: Model, made: Written) -> dict[str, str]:
         "length": f"{rope.context} tokens",
         "carried as": f"{made.carried.how}: {made.carried.why}",
         "type": made.type,
+        **({"kept": made.kept} if made.kept else {}),
     }
 
 

@@ -129,6 +129,7 @@ def test_the_report_and_the_proof_say_so(source: Path, tmp_path: Path, capsys: A
     arguments = ["onnx", str(tmp_path / "quantised"), "--type", "keep", "-o", str(out)]
     told = report([*arguments, "--pi-factor", "2"], capsys)
     assert told["kept"] == "the codes of 14 tensors, bit for bit (int4/32); the others are floats"
+    assert f"| kept | {told['kept']} |" in (out / "README.md").read_text()
     proof = verify(out, tokens=160)
     assert proof.ok
     (weights,) = (rung for rung in proof.rungs if rung.name == "weights")
