@@ -18,16 +18,24 @@ from ropeconv.config.understand import understand
 from ropeconv.errors import CannotExpress, CheckpointError
 from ropeconv.sources.folder import open_checkpoint
 from tests.checkpoints import save_checkpoint
-from tests.families import TINY
 from tests.to_gguf.converting import PI, convert, read_back
 from tests.to_gguf.gguf_edits import edit
 from tests.to_gguf.mix_cases import llama_quantize
 
 L = 256
-MIXTURES = [name for name, tiny in TINY.items() if "num_experts_per_tok" in str(tiny.config)] + [
+MIXTURES = (
+    "dots1",
     "ernie4_5_moe",
+    "glm4_moe",
     "hunyuan_v1_moe",
-]
+    "hy_v3",
+    "mellum",
+    "minimax_m2",
+    "mixtral",
+    "olmoe",
+    "qwen2_moe",
+    "solar_open",
+)
 # rows of 256 values let K-quants in
 WIDE = {"hidden_size": 256, "intermediate_size": 256}
 WIDE_EXPERTS = WIDE | {"moe_intermediate_size": 256}
