@@ -35,7 +35,9 @@ def folder(path: Path, tensors: dict[str, torch.Tensor], settings: Any = SETTING
     path.mkdir()
     rest = {"model.norm.weight": torch.ones(4), f"{NAME}.down_proj_bias": torch.ones(3, 8)}
     save_file(tensors | rest, path / "model.safetensors", metadata={"format": "pt"})
-    (path / "config.json").write_text(json.dumps({"quantization_config": settings}))
+    # of a covered family: nobody looks at the numbers of another
+    config = {"model_type": "llama", "quantization_config": settings}
+    (path / "config.json").write_text(json.dumps(config))
     return path
 
 
