@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ropeconv.errors import OutputError, RopeconvError
+from ropeconv.kit.replacing.file_set import replacing_files
 from ropeconv.model import Model
 
 SUFFIXES = (".png", ".svg")
@@ -44,14 +45,8 @@ def plot_spectrum(model: Model, out: Path, *, title: str = "", force: bool = Fal
         _draw_wavelengths(axes[0][column], model, layer)
         _draw_divisors(axes[1][column], model, layer)
     figure.suptitle(title or model.arch.name, fontsize=11)
-    part = out.with_name(f".{out.name}.part")
-    try:
-        figure.savefig(part, dpi=150, format=out.suffix[1:].lower())
-        part.replace(out)
-    except OSError as error:
-        raise OutputError(f"{out}: not written: {error.strerror or error}") from error
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing_files(out, [out], check=tuple) as staged:
+        figure.savefig(staged[0], dpi=150, format=out.suffix[1:].lower())
 
 
 def _draw_wavelengths(axis: Any, model: Model, layer: str) -> None:
