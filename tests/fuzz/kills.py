@@ -123,17 +123,26 @@ def finish(process: int) -> int:
 
 
 def hit(ground: Ground, rng: Random) -> list[str]:
-    """What is wrong after one case: trouble at a system call, or a signal at a random time."""
-    if rng.random() < 0.7:
-        return meet(
-            ground, Trouble(rng.choice(KINDS), rng.randrange(ground.calls), rng.random() < 0.5)
-        )
+    """What is wrong after one case: trouble at a system call, a signal at a random time, or a kill
+    in what a killed run left.
+    """
+    chosen = rng.random()
+    if chosen < 0.7:
+        return meet(ground, _choose(ground, rng, rng.choice(KINDS)))
     ground.lay()
+    if chosen < 0.8:
+        first, second = (_choose(ground, rng, "SIGKILL") for _ in range(2))
+        finish(ground.run(first))
+        return _judge(ground, finish(ground.run(second)), f"{first}, then {second}")
     name, seconds = rng.choice(list(SIGNALS)), rng.random() * ground.seconds * 1.1
     process = ground.run()
     time.sleep(seconds)
     os.kill(process, SIGNALS[name])
     return _judge(ground, finish(process), f"{name} after {seconds:.3f} s")
+
+
+def _choose(ground: Ground, rng: Random, kind: str) -> Trouble:
+    return Trouble(kind, rng.randrange(ground.calls), rng.random() < 0.5)
 
 
 def meet(ground: Ground, trouble: Trouble) -> list[str]:
