@@ -13,10 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ropeconv.api import convert
+from ropeconv.errors import CheckpointError
 from ropeconv.extend import ScalingRequest
 from ropeconv.proof.report import FAIL, Report
 from ropeconv.proof.run import verify
+from tests.checkpoints import save_checkpoint
 from tests.proof.conftest import CONTEXT, THETA, L, Sound
+from tests.to_gguf.gguf_edits import edit
 
 pytestmark = pytest.mark.llama
 ORIGINAL = "rope.scaling.original_context_length"
@@ -99,10 +103,6 @@ def test_a_table_needs_no_trained_length(linear: Sound, tmp_path: Path) -> None:
 
 
 FAULTS: dict[str, tuple[dict[str, Any], str]] = {
-    "experts": (
-        {"keys": {"expert_count": 8}},
-        "llama.expert_count is 8; ropeconv knows dense models only",
-    ),
     "an epsilon that is no number": (
         {"keys": {"attention.layer_norm_rms_epsilon": float("nan")}},
         "a norm's epsilon is nan; llama.cpp aborts on it",
@@ -131,6 +131,18 @@ def test_a_planted_fault_stops_at_the_structure(fault: str, linear: Sound, tmp_p
     assert text in failed(report)["structure"]
     assert set(failed(report)) == {"structure"}
     assert not report.measured  # nothing was run
+
+
+def test_experts_that_no_tensor_holds(linear: Sound, tmp_path: Path) -> None:
+    """Where the architecture runs experts and where it runs dense models alone."""
+    several = linear.gguf.changed(keys={"expert_count": 8, "expert_used_count": 2})
+    with pytest.raises(CheckpointError, match="which llama has no place for"):
+        verify(several.write(tmp_path / "llama.gguf"))
+    source = save_checkpoint(tmp_path / "model", "qwen2", context=L)
+    dense = convert(source, "gguf", tmp_path / "qwen2.gguf", type="F16").files[0]
+    report = verify(edit(dense, tmp_path / "fault.gguf", {"qwen2.expert_count": 8}))
+    said = "qwen2.expert_count is 8; ropeconv knows dense models only of qwen2"
+    assert said in failed(report)["structure"]
 
 
 @pytest.mark.parametrize("content", ["a", "<|endoftext|>"])
