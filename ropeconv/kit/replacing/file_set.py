@@ -144,7 +144,7 @@ def _clean_up(out: Path, journal: _Journal) -> None:
     left += [_hidden(path, "old") for path in _paths(out, journal.old)]
 
     def clear() -> None:
-        for path in (*left, _hidden(out, "journal")):
+        for path in (*left, _hidden(out, "journal.part"), _hidden(out, "journal")):
             remove(path)
 
     insist(clear)
