@@ -185,7 +185,9 @@ def _after_kill(ground: Ground) -> Iterator[str]:
         return
     names = {*ground.old, *ground.new}
     strange = [n for n, d in seen.items() if d not in (ground.old.get(n), ground.new.get(n))]
-    firsts = [n for n in names if "-00001-of-" in n or "m.Modelfile" in names and n == "m.gguf"]
+    firsts = [name for name in names if "-00001-of-" in name]
+    if "m.Modelfile" in names:
+        firsts.append("m.gguf")
     if strange or not firsts or any(first in seen for first in firsts):
         yield f"killed: {describe(ground, found)}"
 

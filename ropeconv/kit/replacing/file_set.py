@@ -68,7 +68,8 @@ def replacing_files(
 def _set(out: Path, names: Sequence[Path], others: Sequence[Path]) -> Iterator[list[Path]]:
     journal = _Journal(tuple(path.name for path in names))
     existing = [path for path in names if os.path.lexists(path)]
-    old = tuple(sorted(path.name for path in {*existing, *others}))
+    further = sorted(path for path in others if path not in existing)
+    old = tuple(path.name for path in (*existing, *further))
     try:
         _write(out, journal)
         yield [_staged(out, path) for path in names]
