@@ -50,11 +50,13 @@ def weighted_with_bias(model: Any) -> None:
 
 
 def scored_by(operator: str) -> Edit:
-    """Sigmoid for Softmax, or the reverse."""
+    """Another operator for a Softmax, or for the nodes of a sigmoid."""
 
     def edit(model: Any) -> None:
         node = _made(model, f"{LAYER}_router_shares")
         assert node.op_type != operator
+        if node.op_type == "Reciprocal":  # 1 / (1 + e^-x)
+            node.input[0] = _made(model, f"{LAYER}_router_shares_neg").input[0]
         node.op_type = operator
         set_attributes(node, axis=-1 if operator == "Softmax" else None)
 

@@ -14,10 +14,12 @@ import pytest
 from converters.to_onnx.read.folder import Folder
 from converters.to_onnx.read.tensors import read_tensors
 from tests.families import nmse, random_ids
+from tests.to_onnx import routing_faults as faults
 from tests.to_onnx.graph_faults import of_kind, set_attributes
 from tests.to_onnx.onnx_folders import (
     convert,
     differences,
+    edit_graph,
     in_onnxruntime,
     in_transformers,
     load,
@@ -53,6 +55,25 @@ def test_logits_are_transformers(name: str, profile: str, sources: Sources, tmp_
     assert operators(out) == {"MoE" if profile == "ort" else "Scan"}
     assert differences(out, load(source)) <= LIMIT
     assert structure(out, source) == []
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("profile", PROFILES)
+def test_scores_far_below_the_usual_keep_their_digits(
+    profile: str, sources: Sources, tmp_path: Path
+) -> None:
+    """Where every chosen score is small, which onnxruntime's own Sigmoid makes equal or 0."""
+    from safetensors.numpy import load_file, save_file
+
+    source = shutil.copytree(sources[SIGMOID], tmp_path / "model")
+    tensors = load_file(source / "model.safetensors")
+    tensors["model.layers.1.mlp.gate.weight"] *= 40
+    save_file(tensors, source / "model.safetensors", {"format": "pt"})
+    convert(source, tmp_path / "out", None, profile=profile)
+    model = load(source)
+    assert differences(tmp_path / "out", model) <= LIMIT
+    edit_graph(tmp_path / "out", faults.scored_by("Sigmoid"))
+    assert not differences(tmp_path / "out", model) <= 1e-6
 
 
 # options -> the operator that computes the experts

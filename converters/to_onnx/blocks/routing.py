@@ -41,10 +41,13 @@ def chosen_scores(decoder: Decoder, n: int, routing: Routing, logits: Value) -> 
 
 
 def _scores(decoder: Decoder, n: int, routing: Routing, logits: Value) -> Value:
-    name = f"layer_{n}_router_shares"
-    if routing.scores is Scores.SIGMOID:
-        return decoder.graph.op("Sigmoid", logits, name=name)
-    return decoder.graph.op("Softmax", logits, name=name, axis=-1)
+    graph, name = decoder.graph, f"layer_{n}_router_shares"
+    if routing.scores is Scores.SOFTMAX:
+        return graph.op("Softmax", logits, name=name, axis=-1)
+    # onnxruntime's Sigmoid has no digits below -18, and shares are quotients of such scores
+    inner = graph.op("Exp", graph.op("Neg", logits, name=f"{name}_neg"), name=f"{name}_exp")
+    one = graph.constant(1, SINGLE, name="one")
+    return graph.op("Reciprocal", graph.op("Add", inner, one, name=f"{name}_sum"), name=name)
 
 
 def share_sum(decoder: Decoder, n: int, shares: Value) -> Value:

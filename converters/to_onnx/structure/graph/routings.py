@@ -110,7 +110,22 @@ def _scattered(reader: Reader, node: Node) -> Sequence[Value]:
     return [replace(made, width=count, last=count)]
 
 
+def _reciprocal(reader: Reader, node: Node) -> Sequence[Value]:
+    """1 / (1 + e^-x) is the sigmoid of x."""
+    terms = reader.terms
+    (made,) = reader.plain(node)
+    x = made.term.dig("0", "0", "0", "0")
+    if x is None:
+        return [made]
+    power = terms.operator("Exp", terms.operator("Neg", x))
+    total = terms.operator("Add", power, terms.constant("float32", (), 1.0))
+    if made.term is not terms.operator("Reciprocal", total):
+        return [made]
+    return [replace(made, term=terms.operator("Sigmoid", x))]
+
+
 RULES: Rules = {
+    ("", "Reciprocal"): _reciprocal,
     ("", "GatherElements"): _gathered,
     ("", "ScatterElements"): _scattered,
 }
