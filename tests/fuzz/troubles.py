@@ -23,6 +23,7 @@ CALLS = {
     *("ftruncate", "pwrite", "posix_fallocate", "copy_file_range", "sendfile", "scandir", "lstat"),
     *("fstat", "stat"),
 }
+UNHEARD = 70  # exit code of a child that ended before its command began
 CLAIMING = "/kit/replacing/claims.py"
 WRITING = (CLAIMING, "/kit/output.py", "/kit/replacing/file_set.py")
 
@@ -84,7 +85,7 @@ def run_command(arguments: list[str], told: Path, trouble: Trouble | None = None
     process = os.fork()
     if process:
         return process
-    status = 70
+    status = UNHEARD
     try:
         os.dup2(os.open(told, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
         os.dup2(os.open(os.devnull, os.O_RDWR), 1)
