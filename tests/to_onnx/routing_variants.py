@@ -31,6 +31,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "shared with a gate": ("qwen2_moe", {}),
     "shared with a gate, shares normed": ("qwen2_moe", {"norm_topk_prob": True}),
     "w1, w3 and w2": ("mixtral", {}),
+    "sigmoid and bias alone": ("minimax_m2", {}),
     "norms over the whole of q and of k": ("olmoe", {}),
     "layers with ropes of their own": ("mellum", {}),
 }

@@ -19,20 +19,41 @@ VERSIONS = {NODE: f"{NODE} 4.3", OPTIMUM: f"{OPTIMUM} 0.1"}
 NODE_LACKS = frozenset(
     [
         "cwm",
+        "dots1",
+        "ernie4_5_moe",
         "exaone4",
         "glm4",
+        "glm4_moe",
         "granite_swa",
+        "hunyuan_v1_moe",
+        "hy_v3",
         "hyperclovax",
         "internlm3",
         "iquestcoder",
         "jais2",
+        "mellum",
+        "minimax_m2",
+        "mixtral",
         "nemotron",
+        "olmoe",
         "persimmon",
         "seed_oss",
     ]
 )
 OPTIMUM_LACKS = frozenset(
-    ["cwm", "granite_swa", "hyperclovax", "internlm3", "iquestcoder", "jais2", "ministral3"]
+    [
+        "cwm",
+        "granite_swa",
+        "hy_v3",
+        "hyperclovax",
+        "internlm3",
+        "iquestcoder",
+        "jais2",
+        "mellum",
+        "minimax_m2",
+        "ministral3",
+        "solar_open",
+    ]
 )
 # model types whose key/value heads, and whose head size, optimum reads; it takes the heads, and the
 # hidden size over them, for those of all others
