@@ -140,7 +140,7 @@ def test_a_card_in_the_way_is_kept(plain: Path, tmp_path: Path, capsys: Any) -> 
     assert not (tmp_path / "made.gguf").exists()
 
 
-BAD = {
+BAD: dict[str, tuple[str | bytes, str]] = {
     "no YAML": ("---\na: [\n---\n", "its front matter cannot be read"),
     "aliases": ("---\na: &a [x]\n" + "b: [*a, *a, *a, *a, *a, *a]\n" * 2 + "---\n", "12 aliases"),
     "a list": ("---\n- a\n---\n", "no mapping"),

@@ -155,8 +155,8 @@ FIXED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a dense layer": (
         {"mlp_only_layers": [1]},
-        r"qwen3moe has experts in every layer, and config\.json keeps a dense MLP in layer 1 "
-        r"\(mlp_only_layers, decoder_sparse_step\); take `ropeconv onnx`",
+        r"qwen3moe has experts in every layer, and config\.json keeps a dense MLP in layer 1; take "
+        r"`ropeconv onnx`",
     ),
     "every other layer": ({"decoder_sparse_step": 2}, "keeps a dense MLP in layer 0"),
     "biases": ({"attention_bias": True}, "qwen3moe has no place for a bias on o"),

@@ -23,6 +23,7 @@ WIDTHS = {
     "ffn_hidden_size": 512,
     "shared_intermediate_size": 512,
     "moe_intermediate_size": 256,
+    "shared_expert_intermediate_size": 512,
     "head_dim": 64,
     "query_pre_attn_scalar": 64,
 }
@@ -57,7 +58,6 @@ def wide(family: str) -> dict[str, Any]:
     """The family's tiny model made wide, in six layers, so that the places of a mix differ."""
     config = TINY[family].config
     widths = {name: width for name, width in WIDTHS.items() if name in config}
-    layers = config.get("num_hidden_layers", 2)
     kinds = config.get("layer_types")
-    stretched = {} if kinds is None else {"layer_types": [*kinds] * (6 // layers)}
+    stretched = {} if kinds is None else {"layer_types": ([*kinds] * 6)[:6]}
     return TINY[family].grid | widths | {"num_hidden_layers": 6} | stretched

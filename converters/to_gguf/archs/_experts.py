@@ -160,26 +160,26 @@ SHARED_EXPERTS = OwnKeys(
 """How many experts' widths the shared one has."""
 
 
-def dense_among(model: Model, *, after: int = 0) -> str | None:
-    """Why a graph with experts in every layer from `after` on does not run the model."""
+def dense_among(arch: str, model: Model) -> str | None:
+    """Why a graph with experts in every layer does not run the model."""
     found = mixtures(model.stack)
-    dense = [n for n in range(after, len(model.stack.layers)) if n not in found]
+    dense = [n for n in range(len(model.stack.layers)) if n not in found]
     if not dense:
         return None
     return (
-        f"llama.cpp has experts in every layer of this architecture from {after} on, and "
-        f"config.json keeps a dense MLP in layer {dense[0]}; {ELSEWHERE}"
+        f"llama.cpp's {arch} has experts in every layer, and config.json keeps a dense MLP in "
+        f"layer {dense[0]}; {ELSEWHERE}"
     )
 
 
-def normed(model: Model, *, wanted: bool) -> str | None:
+def normed(arch: str, model: Model, *, wanted: bool) -> str | None:
     """Why a graph that fixes whether a token's weights add up to 1 does not run the model."""
     if all(block.routing.normed is wanted for block in mixtures(model.stack).values()):
         return None
     does = "makes" if wanted else "does not make"
     return (
-        f"llama.cpp {does} the weights of a token's experts add up to 1 in this architecture, and "
-        f"config.json says norm_topk_prob {str(not wanted).lower()}; {ELSEWHERE}"
+        f"llama.cpp's {arch} {does} the weights of a token's experts add up to 1, and config.json "
+        f"says norm_topk_prob {str(not wanted).lower()}; {ELSEWHERE}"
     )
 
 

@@ -51,7 +51,7 @@ def _obstacle(model: Model) -> str | None:
             f"llama.cpp's ernie4_5-moe has experts up to the last layer, and config.json says "
             f"moe_layer_end_index {model.sizes.last_sparse}; {ELSEWHERE}"
         )
-    return normed(model, wanted=True)
+    return normed("ernie4_5-moe", model, wanted=True)
 
 
 ARCH = Arch(

@@ -18,5 +18,5 @@ ARCH = Arch(
         # which is feed_forward_length, as every expert's
         OwnKeys(write_shared, unscaled, plain=lambda _: True),
     ),
-    obstacle=lambda model: normed(model, wanted=True),
+    obstacle=lambda model: normed("hunyuan-moe", model, wanted=True),
 )

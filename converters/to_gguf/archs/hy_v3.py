@@ -46,5 +46,5 @@ ARCH = Arch(
         SIGMOID_ROUTING,
         OwnKeys(lambda _: [], _read_kinds, plain=lambda _: True),
     ),
-    obstacle=lambda model: normed(model, wanted=True),
+    obstacle=lambda model: normed("hy_v3", model, wanted=True),
 )

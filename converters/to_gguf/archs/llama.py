@@ -16,7 +16,7 @@ ARCH = Arch(
     biases=QKV | MLP | {Role.O},
     loader=Loader({**with_every_type(FREQS), "longrope": (LONG, SHORT)}),
     keys=(WIDE_EXPERTS,),
-    obstacle=lambda model: normed(model, wanted=True),
+    obstacle=lambda model: normed("llama", model, wanted=True),
     # the 65B has as many layers and no groups, and is left alone
     mix=Exceptions(seventy_b_layers=80, seventy_b_if_grouped=True),
 )

@@ -29,6 +29,6 @@ ARCH = Arch(
     untied=True,
     loader=Loader(sliding=GLOBAL_BASE, pattern=4),
     keys=(EXPERTS, WINDOWS, OwnKeys(lambda _: [], _read_fixed, plain=lambda _: True)),
-    obstacle=lambda model: dense_among(model) or normed(model, wanted=True),
+    obstacle=lambda model: dense_among("mellum", model) or normed("mellum", model, wanted=True),
     traps=(own_base,),
 )

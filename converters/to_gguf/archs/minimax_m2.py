@@ -20,5 +20,5 @@ ARCH = Arch(
     untied=True,
     loader=Loader(whole_head=False),
     keys=(EXPERTS, SIGMOID_ROUTING, OwnKeys(lambda _: [], unscaled)),
-    obstacle=lambda model: normed(model, wanted=True),
+    obstacle=lambda model: normed("minimax-m2", model, wanted=True),
 )

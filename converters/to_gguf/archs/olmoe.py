@@ -21,7 +21,7 @@ def _obstacle(model: Model) -> str | None:
             f"llama.cpp's olmoe has as many key/value heads as heads, and config.json says "
             f"{attention.num_kv_heads} and {attention.num_heads}; {ELSEWHERE}"
         )
-    return normed(model, wanted=False)
+    return normed("olmoe", model, wanted=False)
 
 
 def _read_fixed(stated: Stated) -> Mapping[str, Any]:

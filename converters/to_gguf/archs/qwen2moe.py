@@ -35,5 +35,7 @@ ARCH = Arch(
         shared(_read_shared),
         OwnKeys(lambda _: [], _read_fixed, plain=lambda _: True),
     ),
-    obstacle=lambda model: dense_among(model) or normed(model, wanted=False),
+    obstacle=lambda model: (
+        dense_among("qwen2moe", model) or normed("qwen2moe", model, wanted=False)
+    ),
 )

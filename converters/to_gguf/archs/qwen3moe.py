@@ -23,5 +23,5 @@ ARCH = Arch(
     biases=QKV,
     traits=frozenset({Trait.HEAD_NORMS}),
     keys=(EXPERTS, OwnKeys(lambda _: [], _read_fixed)),
-    obstacle=lambda model: dense_among(model) or normed(model, wanted=True),
+    obstacle=lambda model: dense_among("qwen3moe", model) or normed("qwen3moe", model, wanted=True),
 )

@@ -14,8 +14,8 @@ from ropeconv.arch.stack import FeedForward
 ROUTED_KEYS: Mapping[str, Key] = {
     "num_experts": Key(("n_routed_experts", "num_local_experts"), check=whole),
     "experts_per_token": Key(("num_experts_per_tok",), check=whole),
-    "expert_size": Key(("moe_intermediate_size",), check=whole),
-    "num_shared": Key(("n_shared_experts",), check=whole),
+    "expert_size": Key(("moe_intermediate_size",), 1408, check=whole),
+    "num_shared": Key(("n_shared_experts",), 1, check=whole),
     "normed_weights": switch("norm_topk_prob", default=True),
     "routed_scale": Key(("routed_scaling_factor",), 1.0, check=number),
     "dense_layers": Key(("first_k_dense_replace",), 0, check=count),

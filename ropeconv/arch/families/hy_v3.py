@@ -27,7 +27,7 @@ def _kinds(value: Any) -> str | None:
     return None if good else f"must be a list of {DENSE!r} and {SPARSE!r}, not {value!r}"
 
 
-MLP_KINDS = Key(("mlp_layer_types",), None, check=_kinds)
+MLP_KINDS = Key(("mlp_layer_types",), None, check=_kinds, form=True)
 
 
 def mlp_kind(s: Sizes, number: int, unstated: str) -> str:

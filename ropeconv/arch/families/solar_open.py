@@ -1,6 +1,6 @@
 """Solar Open: the Llama block with experts as DeepSeek-V3 routes them, in every layer."""
 
-from ropeconv.arch.blocks.keys import Key, fixed, switch
+from ropeconv.arch.blocks.keys import Key, fixed, switch, whole
 from ropeconv.arch.families._routed import ROUTED_KEYS, routed
 from ropeconv.arch.families._standard import pre_norms, self_attention, with_defaults
 from ropeconv.arch.families.mixtral import MTP, TRAINING
@@ -14,6 +14,7 @@ ARCH = Architecture(
     keys={
         **ROUTED_KEYS,
         **with_defaults(norm_eps=1e-5, num_kv_heads=8, head_dim=128, activation="silu"),
+        "expert_size": Key(("moe_intermediate_size",), 1280, check=whole),
         # there is no dense layer, whose width it would be
         "intermediate_size": Key(("intermediate_size",), derived=lambda s: s.expert_size),
         "dense_layers": fixed("first_k_dense_replace", 0),

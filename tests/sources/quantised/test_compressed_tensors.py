@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from ropeconv.sources.quantised import compressed_tensors
+from ropeconv.sources.quantised._scaled import Packed, PackedZeros
 from tests.command_line import run
 from tests.sources.quantised import folders
 from tests.sources.quantised.integers import packed, quantise
@@ -138,10 +139,10 @@ def test_planted_faults_are_seen(
 ) -> None:
     pack, settings = KINDS["4 bits"]
     meant = folders.write(source, tmp_path / "quantised", pack, settings=settings)
-    make, read = compressed_tensors.Packed, compressed_tensors.PackedZeros.read
+    make, read = Packed, PackedZeros.read
     if fault == "a zero off by one":
         off = lambda self, *at: read(self, *at) + 1  # noqa: E731 - put in place of a method
-        monkeypatch.setattr(compressed_tensors.PackedZeros, "read", off)
+        monkeypatch.setattr(PackedZeros, "read", off)
     else:
         broken = {
             "no zero": lambda one: replace(one, zero=None),
