@@ -2,7 +2,7 @@
 
 what is known of each architecture: archs/ · rotary embedding: carry.py, rope/ · why a model cannot
 be one: obstacles.py · tensor types: quant/ · what goes where: plan.py · keys and bytes: write.py,
-file/, tokenizer/ · reading: read/ · running: run.py · limits: gates.py · traps: traps.py
+file/, tokenizer/ · reading: read/ · running: run.py, llama/ · limits: gates.py · traps: traps.py
 """
 
 from __future__ import annotations
