@@ -33,12 +33,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Each of several workers has a CPU to itself: threads that spin beside others' cost both."""
-    worker = getattr(config, "workerinput", {}).get("workerid", "")
-    if worker and hasattr(os, "sched_setaffinity"):
-        cpus = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, {cpus[int(worker.removeprefix("gw")) % len(cpus)]})
+CPUS = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Each of several workers has a CPU to itself: threads that spin beside others' cost both. The
+    clients of ONNX folders count the machine's CPUs, whatever they are given.
+    """
+    worker = getattr(item.config, "workerinput", {}).get("workerid", "")
+    if worker and CPUS:
+        own = CPUS[int(worker.removeprefix("gw")) % len(CPUS)]
+        os.sched_setaffinity(0, CPUS if item.get_closest_marker("node") else {own})
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -7,6 +7,7 @@ the text's last position, and dropped again.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ropeconv.errors import CannotExpress, CheckpointError
+from ropeconv.kit.cpus import usable_cpus
 from ropeconv.kit.foreign import first_line
 
 CHUNK = 512
@@ -50,6 +52,8 @@ class Runner:
         wanted = PROVIDERS[self.provider]
         options = ort.SessionOptions()
         options.log_severity_level = 4
+        if usable_cpus() < (os.cpu_count() or 1):  # it counts the machine's, and its threads spin
+            options.intra_op_num_threads = usable_cpus()
         source: str | bytes = str(self.graph)
         if self.float_products:
             source = _with_float_products(self.graph)

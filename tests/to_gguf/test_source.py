@@ -83,7 +83,7 @@ def test_tensors_are_the_folders_own(family: str, sources: dict[str, Path], tmp_
 def test_sizes_and_frequencies_come_back(
     family: str, method: str, sources: dict[str, Path], tmp_path: Path
 ) -> None:
-    if (family, method) == ("olmo3", "ntk"):  # its windowed layers have the base of the others
+    if family in ("mellum", "olmo3") and method == "ntk":  # windowed layers have the others' base
         with pytest.raises(CannotExpress):
             convert(sources[family], METHODS[method], tmp_path / "out.gguf")
         return
