@@ -62,11 +62,14 @@ class TopLevel:
         """The share where the config says how many values rotate, else the family's own."""
         key = self._spelling.rotary_size_key
         size = None if key is None else self._config.get(key)
-        dim = self._config.get("head_dim")
-        if size is None or not isinstance(dim, int):
+        if size is None:
             return self._spelling.default_partial
-        _checks.whole(f"config.json {key}", size)
-        return size / dim
+        dim = self._config.get("head_dim")
+        if not isinstance(dim, int) or isinstance(dim, bool) or dim < 1:
+            raise RopeConfigError(
+                f"config.json says {key} {size!r} and no head_dim that it is a share of; add it"
+            )
+        return _checks.whole(f"config.json {key}", size) / dim
 
     def _agree(self, keys: Sequence[str], value: Any, *, where: str) -> None:
         """RopeConfigError when a key beside the dict says something else than the dict does or

@@ -89,10 +89,13 @@ def test_a_wrong_fact_fails_verify(family: str, fault: str, tmp_path: Path) -> N
     assert not verify(edit(out, tmp_path / "fault.gguf", keys, tensors=tensors), tokens=L).ok
 
 
-def test_scores_that_no_config_says_are_refused(tmp_path: Path) -> None:
-    out = convert(save(tmp_path / "model", "glm4_moe"), tmp_path / "out.gguf", type="F16").files[0]
-    softmax = edit(out, tmp_path / "softmax.gguf", {"glm4moe.expert_gating_func": 1})
-    with pytest.raises(CheckpointError, match="expert_gating_func is 1"):
+@pytest.mark.parametrize(("host", "arch"), [("auto", "glm4moe"), ("step35", "step35")])
+def test_scores_that_no_config_says_are_refused(host: str, arch: str, tmp_path: Path) -> None:
+    source = save(tmp_path / "model", "glm4_moe")
+    out = convert(source, tmp_path / "out.gguf", type="F16", host=host).files[0]
+    read_back(out)
+    softmax = edit(out, tmp_path / "softmax.gguf", {f"{arch}.expert_gating_func": 1})
+    with pytest.raises(CheckpointError, match=r"expert_gating_func is 1, .* have 2"):
         read_back(softmax)
 
 

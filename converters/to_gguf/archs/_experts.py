@@ -122,17 +122,7 @@ def read_weights(stated: Stated) -> dict[str, Any]:
     }
 
 
-def _read_routing(stated: Stated) -> Mapping[str, Any]:
-    function = stated.get(FUNCTION) or GATING[Scores.SIGMOID]
-    if function != GATING[Scores.SIGMOID]:
-        raise CheckpointError(
-            f"{stated.arch.name}.{FUNCTION} is {function}; ropeconv knows sigmoid scores "
-            f"({GATING[Scores.SIGMOID]}) of it; convert the original checkpoint"
-        )
-    return read_weights(stated)
-
-
-SIGMOID_ROUTING = OwnKeys(write_routing, _read_routing, plain=lambda _: True)
+SIGMOID_ROUTING = OwnKeys(write_routing, read_weights, plain=lambda _: True)
 """What a token's experts are weighed by."""
 
 
@@ -192,3 +182,15 @@ def unscaled(stated: Stated) -> dict[str, Any]:
             f"the family can multiply; convert the original checkpoint"
         )
     return {}
+
+
+def refuse_other_scores(stated: Stated, stack: Stack) -> None:
+    """CheckpointError where the file's experts are scored as no model of its family scores them."""
+    said = stated.get(FUNCTION)
+    for block in mixtures(stack).values():
+        own = GATING[block.routing.scores]
+        if said not in (None, 0, own):
+            raise CheckpointError(
+                f"{stated.arch.name}.{FUNCTION} is {said}, and models of its family have {own} "
+                f"({block.routing.scores.value}); convert the original checkpoint"
+            )

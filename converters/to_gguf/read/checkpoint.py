@@ -13,6 +13,7 @@ import numpy as np
 
 from converters.to_gguf.archs import find_arch
 from converters.to_gguf.archs._arch import Arch, Stated
+from converters.to_gguf.archs._experts import refuse_other_scores
 from converters.to_gguf.file.learned import learned_tensors
 from converters.to_gguf.file.metadata import EPSILONS, SIZES
 from converters.to_gguf.file.splits import split_paths
@@ -96,6 +97,7 @@ def _read(
     kinds, complete_sizes = layer_kinds(stated.metadata), complete(family, sizes)
     config |= layer_config(arch, family, kinds, config, complete_sizes)
     stack = family.stack(complete_sizes, kinds)
+    refuse_other_scores(stated, stack)
     rotary_dim = rotary_size(stated, native, family.rope)
     viewed = _view(native, rows(stack, arch, rotary_dim=rotary_dim), family)
     return config, viewed | learned_tensors(stated.metadata, stack, arch)
