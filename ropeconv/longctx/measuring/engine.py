@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from ropeconv.config.bundles import as_stored
 from ropeconv.config.patch import huggingface_patch
 from ropeconv.config.rope_parameters import replace_rope_parameters
 from ropeconv.errors import RopeconvError, TokenizerError
@@ -43,7 +45,9 @@ class Engine:
         self.device = device
         self._checkpoint = model.checkpoint
         with quiet_transformers():
-            network = build_model(model.checkpoint, config_of(model), dtype=dtype)
+            stored = as_stored(model.checkpoint.tensors, model.stack)
+            checkpoint = replace(model.checkpoint, tensors=stored)
+            network = build_model(checkpoint, config_of(model), dtype=dtype)
             self.network = network.to(device)
         self._place, self._plain = find_rotary(self.network)
 

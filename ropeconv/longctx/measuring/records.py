@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from ropeconv.errors import OutputError
+from ropeconv.kit.replacing.record import replacing_record
 
 
 def write_text(path: Path, text: str) -> Path:
     """Beside first, then renamed; OutputError with the reason when it cannot be."""
-    part = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
+        with replacing_record(path) as part:
+            part.write_text(text, encoding="utf-8")
     except OSError as error:
         raise not_written(path, error, "place") from error
     return path

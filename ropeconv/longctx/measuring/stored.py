@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ropeconv.kit.replacing.record import replacing_record
 from ropeconv.longctx.measuring.engine import config_of
 from ropeconv.longctx.measuring.measurement import Measured, Task
 from ropeconv.longctx.measuring.passkeys import Recall
@@ -47,13 +48,12 @@ class Store:
     def save(self, variant: Variant, measured: Measured) -> None:
         """Written beside and renamed; OutputError with the reason when it cannot be."""
         path = self.path(variant)
-        part = path.with_suffix(".part.npz")
         recalls = [[asdict(recall) for recall in prompt] for prompt in measured.passkeys]
         short = np.empty(0, np.float32) if measured.short is None else measured.short
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            np.savez(part, losses=measured.losses, short=short, passkeys=json.dumps(recalls))
-            part.replace(path)
+            with replacing_record(path) as part, part.open("wb") as file:
+                np.savez(file, losses=measured.losses, short=short, passkeys=json.dumps(recalls))
         except OSError as error:
             raise not_written(path, error, "folder") from error
 

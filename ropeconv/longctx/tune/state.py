@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ropeconv.errors import OutputError
+from ropeconv.kit.replacing.record import replacing_record
 from ropeconv.longctx.measuring.engine import config_of
 from ropeconv.longctx.measuring.records import fingerprint_of
 from ropeconv.longctx.tune.recipe import Choices, Recipe, first_difference
@@ -67,7 +68,8 @@ def _begin(state: Path, run: Mapping[str, Any]) -> None:
     shutil.rmtree(state, ignore_errors=True)
     try:
         state.mkdir()
-        (state / RUN).write_text(json.dumps(run))
+        with replacing_record(state / RUN) as part:
+            part.write_text(json.dumps(run))
     except OSError as error:
         raise OutputError(
             f"{state}: cannot be made ({error.strerror}); choose another folder with -o"

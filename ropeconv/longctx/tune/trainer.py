@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ropeconv.errors import OutputError, RopeconvError
+from ropeconv.kit.replacing.record import replacing_record
 from ropeconv.longctx.measuring.engine import ROWS, run_base
 from ropeconv.longctx.measuring.head import apply_head
 from ropeconv.longctx.tune.recipe import Recipe
@@ -208,18 +209,18 @@ class Trainer:
         import torch
 
         if self.accelerator.is_main_process:
-            part = self.state / f"{STATE}.part"
+            path = self.state / STATE
             found = {
                 "weights": [weight.detach() for weight in self.parameters],
                 "optimizer": self.optimizer.state_dict(),
                 "steps": [asdict(step) for step in self.steps],
             }
             try:
-                torch.save(found, part)
-                part.replace(self.state / STATE)
+                with replacing_record(path) as part:
+                    torch.save(found, part)
             except (OSError, RuntimeError) as error:  # torch reports a full disk as the latter
                 raise OutputError(
-                    f"{part}: the state is not written ({error}); free space and use --resume"
+                    f"{path}: the state is not written ({error}); free space and use --resume"
                 ) from error
         self.accelerator.wait_for_everyone()
 
