@@ -20,11 +20,11 @@ from tests.to_gguf.mix_cases import llama_quantize, read_stored
 # rows of 256 values let K-quants in
 WIDTHS = {
     "hidden_size": 256,
-    "intermediate_size": 512,
-    "ffn_hidden_size": 512,
-    "shared_intermediate_size": 512,
+    "intermediate_size": 256,
+    "ffn_hidden_size": 256,
+    "shared_intermediate_size": 256,
     "moe_intermediate_size": 256,
-    "shared_expert_intermediate_size": 512,
+    "shared_expert_intermediate_size": 256,
     "head_dim": 64,
     "query_pre_attn_scalar": 64,
 }
@@ -58,9 +58,9 @@ def test_types_and_bytes_are_llama_quantizes(
 
 
 def wide(family: str) -> dict[str, Any]:
-    """The family's tiny model made wide, in six layers, so that the places of a mix differ."""
+    """The family's tiny model made wide, in four layers, so that the places of a mix differ."""
     config = TINY[family].config
     widths = {name: width for name, width in WIDTHS.items() if name in config}
     kinds = config.get("layer_types")
-    stretched = {} if kinds is None else {"layer_types": ([*kinds] * 6)[:6]}
-    return TINY[family].grid | widths | {"num_hidden_layers": 6} | stretched
+    stretched = {} if kinds is None else {"layer_types": ([*kinds] * 4)[:4]}
+    return TINY[family].grid | widths | {"num_hidden_layers": 4} | stretched
