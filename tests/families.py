@@ -67,6 +67,7 @@ MULTIPLIERS = {
     "logits_scaling": 2.0,
 }
 EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2}
+LOCAL_EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2}
 ROUTED = {  # experts as DeepSeek-V3 has them, in all layers but the first
     "n_routed_experts": 4,
     "n_shared_experts": 2,
@@ -176,7 +177,7 @@ TINY: dict[str, Tiny] = {
     ),
 }
 TINY |= {
-    "mixtral": Tiny(LLAMA | {"num_local_experts": 4, "num_experts_per_tok": 2}),
+    "mixtral": Tiny(LLAMA | LOCAL_EXPERTS),
     "olmoe": Tiny(LLAMA | EXPERTS | {"num_key_value_heads": 4}),
     "qwen2_moe": Tiny(
         LLAMA | EXPERTS | {"moe_intermediate_size": 32, "shared_expert_intermediate_size": 64}
@@ -212,6 +213,16 @@ TINY |= {
         LLAMA
         | {"head_dim": 32, "rotary_dim": 16, "num_local_experts": 4, "num_experts_per_tok": 2},
         partial=0.5,
+    ),
+    "granitemoe": Tiny(LLAMA | MULTIPLIERS | LOCAL_EXPERTS),
+    "granitemoeshared": Tiny(
+        LLAMA | MULTIPLIERS | LOCAL_EXPERTS | {"shared_intermediate_size": 64}
+    ),
+    "granitemoe_swa": Tiny(
+        LLAMA
+        | MULTIPLIERS
+        | LOCAL_EXPERTS
+        | {"num_hidden_layers": 4, "sliding_window": 64, "shared_intermediate_size": 64}
     ),
     "hy_v3": Tiny(LLAMA | HEADS | EXPERTS | {"moe_intermediate_size": 32}),
 }

@@ -6,6 +6,7 @@ transform between them; reading a file takes the transform's inverse.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -25,6 +26,11 @@ from ropeconv.model import Model, Tensor
 
 # whose rows, or values, are rotary pairs
 ROTATED = frozenset({Role.Q, Role.K, Role.Q_NORM, Role.K_NORM})
+# what may be in one matrix, and what is then in it
+IN_ONE = {
+    Role.GATE_UP: (Role.GATE, Role.UP),
+    Role.SHARED_GATE_UP: (Role.SHARED_GATE, Role.SHARED_UP),
+}
 
 
 @dataclass(frozen=True)
@@ -60,11 +66,12 @@ def _names(place: Place, stack: Stack, arch: Arch) -> tuple[str, ...]:
     """What the file calls it: two names where it holds apart what the checkpoint has in one."""
     weight, number = place.weight, place.layer
     layer = None if number is None else stack.layers[number]
-    roles = [weight.role]
-    if weight.role is Role.GATE_UP and Role.GATE_UP not in arch.names:
-        roles = [Role.GATE, Role.UP]
-    elif weight.role in (Role.GATE, Role.UP) and Role.GATE_UP in arch.names:
-        roles = [Role.GATE_UP]
+    roles: Sequence[Role] = [weight.role]
+    for both, apart in IN_ONE.items():
+        if weight.role is both and both not in arch.names:
+            roles = apart
+        elif weight.role in apart and both in arch.names:
+            roles = [both]
     return tuple(arch.tensor(replace(weight, role=role), number, layer) for role in roles)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
+from ropeconv.config.bundles import as_stored
 from ropeconv.errors import CannotExpress, OutputError, unknown_name
 from ropeconv.kit.float_types import BYTES, FLOATS
 from ropeconv.model import Model, Tensor
@@ -60,9 +61,10 @@ def kept_files(model: Model, *, dtype: str | None, max_shard_size: int | None) -
     checkpoint = model.checkpoint
     if checkpoint.format != "safetensors" or checkpoint.left_out:
         return []
-    if not all(_as_stored(name, tensor, dtype) for name, tensor in checkpoint.tensors.items()):
+    tensors = as_stored(checkpoint.tensors, model.stack)
+    if not all(_as_stored(name, tensor, dtype) for name, tensor in tensors.items()):
         return []
-    paths = sorted({Path(str(getattr(t, "path"))) for t in checkpoint.tensors.values()})  # noqa: B009 - a field of that format's tensors
+    paths = sorted({Path(str(getattr(t, "path"))) for t in tensors.values()})  # noqa: B009 - a field of that format's tensors
     if max_shard_size is not None and any(path.stat().st_size > max_shard_size for path in paths):
         return []
     index = checkpoint.path / INDEX
@@ -76,9 +78,9 @@ def _as_stored(name: str, tensor: Tensor, dtype: str | None) -> bool:
 
 def plan(model: Model, *, dtype: str | None) -> list[ShardTensor]:
     """Every weight, in the model's order; block types become F32 unless `dtype` says otherwise."""
+    tensors = as_stored({name: model.tensor(name) for name in model.weights}, model.stack)
     return [
-        ShardTensor(name, model.tensor(name), dtype or _own_type(model.tensor(name)))
-        for name in model.weights
+        ShardTensor(name, tensor, dtype or _own_type(tensor)) for name, tensor in tensors.items()
     ]
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from converters.to_safetensors.run import Folder
 from ropeconv.arch.layers import find_kinds
 from ropeconv.artefact import Artefact
+from ropeconv.config.bundles import with_parts
 from ropeconv.config.sizes import find_architecture, read_sizes
 from ropeconv.errors import CheckpointError
 from ropeconv.kit.float_types import COARSEST_FIRST
@@ -30,6 +31,7 @@ def open_artefact(path: Path) -> Artefact:
     folder = Folder(path)
     sizes = read_sizes(checkpoint.config, arch)
     kinds = find_kinds(checkpoint.config, arch.layers, sizes, family=arch.name)
+    checkpoint = with_parts(checkpoint, arch.stack(sizes, kinds))
     context = checkpoint.config.get("max_position_embeddings")
     if not isinstance(context, int):
         raise CheckpointError(f"{path}: config.json has no max_position_embeddings; add it")

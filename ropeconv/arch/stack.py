@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ropeconv.arch.blocks.attention import Attention
+from ropeconv.arch.blocks.bundle import Bundle
 from ropeconv.arch.blocks.embedding import Embedding
 from ropeconv.arch.blocks.head import Head
 from ropeconv.arch.blocks.mlp import Mlp
@@ -141,4 +142,15 @@ class Stack:
         mixture = self.layers[number].mlp
         assert isinstance(mixture, MixtureOfExperts)
         for expert in range(mixture.num_experts):
+    def bundles(self) -> Iterator[tuple[str, Bundle, int, int]]:
+        """(name, what is in it, layer, experts) of every tensor that a checkpoint has in place of
+        several of `places`.
+        """
+        for number, layer in enumerate(self.layers):
+            mixture = layer.mlp
+            if isinstance(mixture, MixtureOfExperts):
+                for bundle in mixture.bundles:
+                    name = bundle.template.format(n=number)
+                    yield name, bundle, number, mixture.num_experts
+
             yield weight.template.format(n=number, x=expert), Place(weight, number, expert)

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from ropeconv.arch.stack import Stack
+from ropeconv.config.bundles import stored_names
 from ropeconv.errors import CheckpointError
 from ropeconv.model import Checkpoint, Tensor
 
@@ -20,7 +21,7 @@ def with_plain_names(checkpoint: Checkpoint, stack: Stack) -> Checkpoint:
 
     CheckpointError where the base model was saved alone and the head is missed.
     """
-    wanted = stack.places().keys()
+    wanted = stored_names(stack)
     if any(name in checkpoint.tensors for name in wanted):
         return checkpoint
     names, around = _unwrapped(checkpoint.tensors)

@@ -10,6 +10,7 @@ from typing import Any
 from ropeconv.arch.family import Architecture
 from ropeconv.arch.layers import find_kinds
 from ropeconv.arch.stack import Place, Stack
+from ropeconv.config.bundles import stored_name, with_parts
 from ropeconv.config.names import with_plain_names
 from ropeconv.config.rope_parameters import ROPE_DICTS, read_ropes
 from ropeconv.config.sizes import check_keys, find_architecture, read_sizes
@@ -44,7 +45,7 @@ def understand(
         spelling=arch.rope,
         original_context=original_context,
     )
-    checkpoint = with_plain_names(checkpoint, stack)
+    checkpoint = with_parts(with_plain_names(checkpoint, stack), stack)
     weights = account(checkpoint.tensors, arch, stack)
     checkpoint = replace(checkpoint, vouched=_vouched(config, ignore))
     return Model(arch, sizes, stack, ropes, weights, checkpoint)
@@ -122,21 +123,22 @@ def _incomplete(
     """What is missing; or that quantised numbers are in its place; or that head and embedding may
     be one.
     """
-    stem = missing[0].removesuffix("weight")
+    first = stored_name(missing[0], stack)
+    stem = first.removesuffix("weight")
     others = (name for name in tensors if name.startswith(stem) and name != f"{stem}bias")
-    instead = None if stem == missing[0] else next(others, None)
+    instead = None if stem == first else next(others, None)
     if instead is not None:
         return CheckpointError(
-            f"tensor {missing[0]} is missing, and {instead} is there: quantised weights; convert "
+            f"tensor {first} is missing, and {instead} is there: quantised weights; convert "
             f"the unquantised checkpoint instead"
         )
     if list(missing) == [stack.head.output.weight.template]:
         return CheckpointError(
-            f"tensor {missing[0]} is missing, and config.json ties it to no embedding: set "
+            f"tensor {first} is missing, and config.json ties it to no embedding: set "
             f"tie_word_embeddings to true where the two are one; else the head was not saved"
         )
     return CheckpointError(
-        f"tensor {missing[0]} is missing ({len(missing)} of {wanted}); is the checkpoint complete?"
+        f"tensor {first} is missing ({len(missing)} of {wanted}); is the checkpoint complete?"
     )
 
 

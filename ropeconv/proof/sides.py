@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ropeconv.artefact import Artefact
+from ropeconv.config.bundles import as_stored
 from ropeconv.gates import Gates
 from ropeconv.kit.float_types import FLOATS
 from ropeconv.model import Tensor
@@ -72,7 +73,7 @@ def find_sides(
 
     def side(name: str, tensors: Mapping[str, Tensor], limits: Gates, *, judged: bool) -> Side:
         reference = LayerwiseReference(
-            tensors,
+            as_stored(tensors, expected.model.stack),
             config,
             source=expected.model.checkpoint.path,
             device=arithmetic.device,

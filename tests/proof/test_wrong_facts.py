@@ -108,6 +108,13 @@ def routing(**changes: Callable[[Routing], Any]) -> Mistake:
 ONE_EXPERT_FEWER = routing(chosen=lambda own: own.chosen - 1)
 ROUTED_SCALE = routing(scale=lambda own: 1.01 * own.scale)
 
+SWAPPED = mixtures(
+    lambda block: replace(
+        block,
+        gate=replace(block.gate, template=block.up.template),
+        up=replace(block.up, template=block.gate.template),
+    )
+)
 
 # family -> what is told wrong; the others': which values of a head turn together
 FACTS: dict[str, Mistake] = dict.fromkeys(FAMILIES, PAIRS) | {
@@ -125,7 +132,10 @@ FACTS: dict[str, Mistake] = dict.fromkeys(FAMILIES, PAIRS) | {
     "granite_swa": WINDOW,
     "granitemoehybrid": EMBEDDING,
     "hyperclovax": LOGITS,
+    "granitemoe": ONE_EXPERT_FEWER,
+    "granitemoe_swa": WINDOW,
     "ministral": WINDOW,
+    "granitemoeshared": SWAPPED,
     "ministral3": TEMPERATURE,
     "nemotron": OFFSET,
     "olmo2": POST_OFFSET,

@@ -34,6 +34,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "sigmoid and bias alone": ("minimax_m2", {}),
     "norms over the whole of q and of k": ("olmoe", {}),
     "layers with ropes of their own": ("mellum", {}),
+    "shared, all experts in two tensors": ("granitemoeshared", {}),
+    "sinks": ("granitemoe_swa", {}),
 }
 SIGMOID, UNNORMED = "sigmoid, bias, scale, shared", "sigmoid, bias, scale, shares as they are"
 SOFTMAX, GATED = "softmax and bias", "shared with a gate"

@@ -21,6 +21,7 @@ Numbers = dict[str, Any]
 LACKING_IN_4 = (
     "cwm",
     "granite_swa",
+    "granitemoe_swa",
     "hy_v3",
     "hyperclovax",
     "internlm3",

@@ -121,9 +121,9 @@ class Arch:
     types of the blocks that its graph computes. loader: what it does with rotary settings. pairing:
     which values of a head its graph turns together. traits: what its graph computes beyond the
     blocks' plain forms, where a model has it. activations: of its MLPs. names: tensor names that
-    differ from the common ones; one for GATE_UP: its loader takes gate and up in one matrix, else
-    apart, whichever way a checkpoint has them. names_of: residual -> further such names in layers
-    of that kind. bare: roles whose tensors end in no `.weight` or `.bias`. biases: roles whose bias
+    differ from the common ones; one for GATE_UP or SHARED_GATE_UP: its loader takes gate and up in
+    one matrix, else apart, whichever way a checkpoint has them. names_of: residual -> further such
+    names in layers of that kind. bare: roles whose tensors end in no `.weight` or `.bias`. biases: roles whose bias
     its loader has a place for; needs_bias: without which it
     does not load. square: heads x head_dim must equal hidden_size. untied: `output.weight` must be
     in the file; a tied model's embedding is written twice. tied: it cannot be. keys: keys of its

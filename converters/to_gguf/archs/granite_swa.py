@@ -11,6 +11,7 @@ from converters.to_gguf.archs._arch import (
     Constants,
     OwnKeys,
 )
+from converters.to_gguf.archs._experts import WIDE_EXPERTS, normed
 from converters.to_gguf.archs._keys import (
     ATTENTION_SCALE,
     EMBEDDING_SCALE,
@@ -18,6 +19,7 @@ from converters.to_gguf.archs._keys import (
     RESIDUAL_SCALE,
     windows_always,
 )
+from converters.to_gguf.archs.granitemoe import SHARED_WIDTH
 from converters.to_gguf.file.keys import KeyValue, booleans
 from converters.to_gguf.rope.loader import (
     AS_FULL,
@@ -27,7 +29,8 @@ from converters.to_gguf.rope.loader import (
     Loader,
     with_every_type,
 )
-from ropeconv.arch.blocks.attention import Pairing
+from ropeconv.arch.blocks.attention import Attention, Pairing
+from ropeconv.arch.blocks.moe import MixtureOfExperts
 from ropeconv.arch.blocks.traits import Trait
 from ropeconv.arch.blocks.weight import Role
 from ropeconv.arch.layers import NO_ROPE
@@ -60,8 +63,8 @@ def _write_rotated(model: Model) -> list[KeyValue]:
 
 ARCH = Arch(
     name="granite_swa",
-    families=("granite_swa",),
-    runs=LLAMA_BLOCKS,
+    families=("granite_swa", "granitemoe_swa"),
+    runs=LLAMA_BLOCKS | {MixtureOfExperts},
     pairing=Pairing.ADJACENT,
     traits=frozenset(
         {
@@ -71,9 +74,11 @@ ARCH = Arch(
             Trait.LOGIT_SCALE,
             Trait.SINKS,
             Trait.NO_ROPE_LAYERS,
+            Trait.SHARED_EXPERT,
         }
     ),
     biases=QKV | MLP | {Role.O},
+    names={Role.SHARED_GATE_UP: "blk.{n}.ffn_up_shexp"},
     loader=Loader(
         {**with_every_type(FREQS), "longrope": (LONG, SHORT)}, sliding=AS_FULL, rope_pattern=True
     ),
@@ -85,7 +90,10 @@ ARCH = Arch(
         windows_always(_spare_layers),
         # which layers rotate is read from the layers themselves
         OwnKeys(_write_rotated, lambda _: {}),
+        WIDE_EXPERTS,
+        SHARED_WIDTH,
     ),
+    obstacle=lambda model: normed("granite_swa", model, wanted=True),
     constants=_no_sinks,
     spare_layers=_spare_layers,
 )

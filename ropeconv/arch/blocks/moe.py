@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from ropeconv.arch.blocks.bundle import Bundle, bundled
 from ropeconv.arch.blocks.keys import Sizes
 from ropeconv.arch.blocks.mlp import GatedMlp
 from ropeconv.arch.blocks.traits import Trait
@@ -65,7 +66,8 @@ class SharedExpert:
 class MixtureOfExperts:
     """sum over the chosen experts of weight * down(act(gate x) * up x), plus the shared expert.
 
-    router: (x, e). gate, up (m, e), down (e, m): one tensor an expert.
+    router: (x, e). gate, up (m, e), down (e, m): one tensor an expert. bundles: tensors in which a
+    checkpoint has several of these.
     """
 
     num_experts: int
@@ -77,6 +79,7 @@ class MixtureOfExperts:
     activation: str
     routing: Routing
     shared: SharedExpert | None = None
+    bundles: tuple[Bundle, ...] = ()
 
     @property
     def weights(self) -> tuple[Weight, ...]:
@@ -123,6 +126,38 @@ def mixture_of_experts(
         activation=s.activation,
         routing=routing,
         shared=shared,
+    )
+
+
+def bundled_experts(
+    s: Sizes,
+    *,
+    routing: Routing,
+    router: Linear,
+    gate_up: str,
+    down: str,
+    shared: SharedExpert | None = None,
+    bundles: tuple[Bundle, ...] = (),
+) -> MixtureOfExperts:
+    """A mixture whose experts are in two tensors, (x, 2m, e) with each one's gate before its up and
+    (x, e, m). bundles: what the shared expert is in.
+    """
+    rows = (s.expert_size, s.hidden_size)
+    roles = (Role.EXPERT_GATE, Role.EXPERT_UP)
+    first = bundled(gate_up, tuple(Weight(role, "", rows) for role in roles))
+    last = bundled(down, (Weight(Role.EXPERT_DOWN, "", rows[::-1]),))
+    gates, ups = first.parts
+    return MixtureOfExperts(
+        num_experts=s.num_experts,
+        expert_size=s.expert_size,
+        router=router,
+        gate=gates,
+        up=ups,
+        down=last.parts[0],
+        activation=s.activation,
+        routing=routing,
+        shared=shared,
+        bundles=(first, last, *bundles),
     )
 
 

@@ -40,6 +40,7 @@ class Role(Enum):
     SHARED_DOWN = "shared_down"
 
 
+    SHARED_GATE_UP = "shared_gate_up"
 @dataclass(frozen=True)
 class Weight:
     """One tensor, or one a layer (`{n}` in the template), or one a layer and expert (`{x}`).

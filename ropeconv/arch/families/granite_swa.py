@@ -14,7 +14,8 @@ from ropeconv.arch.family import Architecture, RopeSpelling
 from ropeconv.arch.stack import Layer
 
 
-def _attention(s: Sizes, kind: str) -> Attention:
+def sink_attention(s: Sizes, kind: str) -> Attention:
+    """Granite's attention with a sink for every head."""
     block = granite_attention(s, window=window(s, kind))
     sinks = Weight(Role.SINKS, f"{LAYER}.self_attn.sinks", (s.num_heads,))
     return replace(block, sinks=sinks)
@@ -35,7 +36,7 @@ ARCH = Architecture(
     layer=lambda s, kind, _: Layer(
         kind,
         pre_norms(s, scale=float(s.residual_multiplier)),
-        _attention(s, kind),
+        sink_attention(s, kind),
         gated(s, bias=s.mlp_bias),
     ),
     head=lambda s: head(s, scale=1.0 / s.logits_scaling),
