@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent.parent
 @pytest.mark.real
 def test_smollm2_is_converted_proven_and_answers(tmp_path: Path) -> None:
     done = subprocess.run(
-        ["bash", "samples/onnx_x4.sh", str(tmp_path)],
+        ["bash", "samples/onnx_x4.sh", str(tmp_path), "--tokens", "1024"],
         cwd=ROOT,
         capture_output=True,
         text=True,
