@@ -226,6 +226,16 @@ TINY |= {
     ),
     "hy_v3": Tiny(LLAMA | HEADS | EXPERTS | {"moe_intermediate_size": 32}),
 }
+TINY |= {
+    "lfm2": Tiny(
+        LLAMA
+        | {
+            "block_auto_adjust_ff_dim": False,
+            "layer_types": ["conv", "full_attention", "conv"],
+            "num_hidden_layers": 3,
+        }
+    ),
+}
 FAMILIES = sorted(TINY)
 CONFIGS = {name: tiny.config for name, tiny in TINY.items()}
 GELU = {name for name, tiny in TINY.items() if tiny.gelu}

@@ -18,7 +18,7 @@ from converters.to_gguf.quant.types import FILE_TYPES, PLAIN, FileType
 from ropeconv.arch.blocks.attention import Attention, Fused, Order, Pairing
 from ropeconv.arch.blocks.moe import MixtureOfExperts
 from ropeconv.arch.blocks.weight import Role, Weight
-from ropeconv.arch.stack import Layer, Place, Stack
+from ropeconv.arch.stack import Layer, Mixer, Place, Stack
 from ropeconv.kit import transforms
 from ropeconv.kit.transforms import Keep, Shift, Transform
 from ropeconv.kit.views import TableTensor
@@ -86,7 +86,7 @@ def _row(
     place = parts[0][1]
     weight, layer = place.weight, None if place.layer is None else stack.layers[place.layer]
     own = _transform(weight, layer, arch, rotary_dim)
-    count, shape = weight.shape[0], weight.shape
+    count, shape = weight.shape[0], _in_file(weight)
     if len(parts) > 1 and len({part.weight.role for _, part in parts}) == 1:  # experts, heads
         stacked = transforms.chain(own, transforms.Stack(len(parts)))
         return Row(names, ((len(parts), *shape),), sources, stacked)
@@ -122,12 +122,22 @@ def _transform(weight: Weight, layer: Layer | None, arch: Arch, rotary_dim: int)
     shift = Shift(weight.offset)  # its norms multiply by the weight itself
     if layer is None:
         return shift if weight.offset else Keep()
+    if weight.role is Role.CONV:
+        return transforms.Reshape(weight.shape, _in_file(weight))
     order = _order(weight, layer.mixer, arch, rotary_dim)
     return transforms.chain(shift, order)
 
 
-def _order(weight: Weight, mixer: Attention, arch: Arch, rotary_dim: int) -> Transform:
+def _in_file(weight: Weight) -> tuple[int, ...]:
+    """A tensor's shape: taps of a convolution (channels, 1, taps) without the axis of length 1."""
+    shape = weight.shape
+    return (shape[0], *shape[2:]) if weight.role is Role.CONV else shape
+
+
+def _order(weight: Weight, mixer: Mixer, arch: Arch, rotary_dim: int) -> Transform:
     """The order in which llama.cpp's graph wants a tensor's rows."""
+    if not isinstance(mixer, Attention):
+        return Keep()
     fused = weight.role is Role.QKV
     by_part = _by_part(mixer) if fused else Keep()
     if mixer.pairing is arch.pairing or not (fused or weight.role in ROTATED):
@@ -208,7 +218,7 @@ def _types(model: Model, arch: Arch, placed: list[Plan], file_type: FileType) ->
         arch=arch,
         n_layer=len(model.stack.layers) + arch.spare_layers(model.stack),
         n_head=attention.num_heads,
-        n_head_kv=attention.num_kv_heads,
+        n_head_kv=model.stack.layers[0].mixer.num_kv_heads,
         n_expert=_experts(model.stack),
     )
 

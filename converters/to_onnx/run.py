@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,37 @@ WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 FLOAT_PRODUCTS = 1  # accuracy level of MatMulNBits
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
+
+
+TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+PAST = "past_"
+
+
+@dataclass(frozen=True)
+class Cache:
+    """An input that takes what an output of the last call gave. shape: names for what varies."""
+
+    name: str
+    output: str
+    dtype: Any
+    shape: tuple[int | str, ...]
+
+    @property
+    def grows(self) -> bool:
+        """Whether it holds something of every token, and is no state of one size."""
+        return any(isinstance(size, str) for size in self.shape[1:])
+
+    def empty(self, rows: int) -> tuple[int, ...]:
+        """The shape before the first token."""
+        return (rows, *(0 if isinstance(size, str) else size for size in self.shape[1:]))
+
+
+def present_name(past: str) -> str:
+    """The output that an input takes its values from."""
+    keys = "past_key_values."
+    if past.startswith(keys):
+        return f"present.{past.removeprefix(keys)}"
+    return f"present_{past.removeprefix(PAST)}"
 
 
 class Runner:
@@ -71,15 +103,13 @@ class Runner:
         return session
 
     @cached_property
-    def caches(self) -> list[tuple[str, str, Any, int, int]]:
-        """Every cache: input, output, NumPy type, key/value heads, head size."""
-        found = []
-        for value in self.session.get_inputs():
-            if value.name.startswith("past_key_values."):
-                dtype = np.float16 if "float16" in value.type else np.float32
-                output = value.name.replace("past_key_values", "present")
-                found.append((value.name, output, dtype, value.shape[1], value.shape[3]))
-        return found
+    def caches(self) -> list[Cache]:
+        """What one call hands on to the next."""
+        return [
+            Cache(value.name, present_name(value.name), TYPES[value.type], tuple(value.shape))
+            for value in self.session.get_inputs()
+            if value.name.startswith(PAST)
+        ]
 
     def step(
         self, ids: Ints, positions: Ints, mask: Ints, past: Sequence[Any] | None = None
@@ -91,8 +121,8 @@ class Runner:
         feeds = {"input_ids": ids, "position_ids": positions, "attention_mask": mask}
         values = {name: _value(array.astype(np.int64)) for name, array in feeds.items()}
         past = self._no_past(len(ids)) if past is None else past
-        values |= {name: value for (name, *_), value in zip(self.caches, past, strict=True)}
-        outputs = ["logits", *(output for _, output, *_ in self.caches)]
+        values |= {kept.name: value for kept, value in zip(self.caches, past, strict=True)}
+        outputs = ["logits", *(kept.output for kept in self.caches)]
         try:
             logits, *present = self.session.run_with_ort_values(outputs, values)
         except Exception as error:
@@ -100,16 +130,18 @@ class Runner:
         return logits.numpy(), list(present)
 
     def logits(self, ids: Sequence[int], *, switch: int | None) -> Iterator[Floats]:
-        """(n, v) blocks in order, n <= 512, one row a token.
+        """(n, v) blocks in order, one row a token; n <= 512 but where a text is one call.
 
         switch: LongRoPE's, in tokens, or None.
         """
         self._check_ids(ids)
         total = len(ids)
         marked = switch is not None and total > switch
+        # a state cannot be set back by a token
+        step = total if marked and any(not kept.grows for kept in self.caches) else CHUNK
         past: list[Any] | None = None
-        for start in range(0, total, CHUNK):
-            stop = min(total, start + CHUNK)
+        for start in range(0, total, step):
+            stop = min(total, start + step)
             tokens = list(ids[start:stop])
             places = list(range(start, stop))
             extra = marked and stop < total
@@ -124,10 +156,7 @@ class Runner:
             yield logits[0]
 
     def _no_past(self, rows: int) -> list[Any]:
-        return [
-            _value(np.zeros((rows, heads, 0, size), dtype))
-            for _, _, dtype, heads, size in self.caches
-        ]
+        return [_value(np.zeros(kept.empty(rows), kept.dtype)) for kept in self.caches]
 
     def _check_ids(self, ids: Sequence[int]) -> None:
         size = self.session.get_outputs()[0].shape[-1]

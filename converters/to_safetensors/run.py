@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ropeconv.arch.layers import NO_ROPE
+from ropeconv.arch.layers import STILL
 from ropeconv.artefact import flags_around
 from ropeconv.errors import CheckpointError, TokenizerError
 from ropeconv.kit.foreign import first_line, quiet_transformers
@@ -93,12 +93,12 @@ class Folder:
         import torch
 
         module = _rotary_module(self.config)
-        found: dict[str, Frequencies | None] = {kind: None for kind in kinds if kind == NO_ROPE}
+        found: dict[str, Frequencies | None] = {kind: None for kind in kinds if kind in STILL}
         with torch.no_grad():
             return found | {
                 kind: _read_layer(module, self.config, kind)
                 for kind in dict.fromkeys(kinds)
-                if kind != NO_ROPE
+                if kind not in STILL
             }
 
     def logits(self, ids: Sequence[int]) -> Iterator[NDArray[np.float32]]:

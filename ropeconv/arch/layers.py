@@ -17,9 +17,12 @@ SLIDING = "sliding_attention"
 ATTENTION = "attention"  # an older name of full attention among layers of other kinds
 CHUNKED = "chunked_attention"
 LINEAR = "linear_attention"
+CONV = "conv"
 NO_ROPE = "no_rope"
 # what a config may name in layer_types, and rope_parameters may be nested by
-LAYER_TYPES = (FULL, SLIDING, CHUNKED, LINEAR)
+LAYER_TYPES = (FULL, SLIDING, CHUNKED, LINEAR, CONV)
+# nothing in such a layer rotates
+STILL = frozenset({NO_ROPE, LINEAR, CONV})
 LAYER_THETAS = "layer_rope_theta"  # a base for each layer
 # Every key that says what layers attend to: a family reads those of its rule, and another one of
 # them with a value in it is unread.
@@ -190,6 +193,31 @@ def _attention_alone(config: Mapping[str, Any], sizes: Sizes) -> tuple[str, ...]
             f"of attention layers alone"
         )
     return _every(FULL, sizes)
+
+
+def among_attention(kind: str, listed: str) -> LayerRule:
+    """Layers of another kind beside attention: by layer_types, else by a list of those that are
+    attention under the key `listed`, else all are.
+    """
+
+    def kinds(config: Mapping[str, Any], sizes: Sizes) -> tuple[str, ...]:
+        stated = config.get("layer_types")
+        if stated is None:
+            numbers = config.get(listed)
+            found = range(sizes.num_layers) if numbers is None else numbers
+            if not isinstance(found, range | list):
+                raise ConfigError(f"config.json: {listed} must be a list of layers, not {found!r}")
+            stated = [FULL if n in found else kind for n in range(sizes.num_layers)]
+        known = isinstance(stated, list) and all(each in (FULL, kind) for each in stated)
+        if not known or len(stated) != sizes.num_layers:
+            raise ConfigError(
+                f"config.json: layer_types must give {FULL} or {kind} for {sizes.num_layers} layers"
+            )
+        if FULL not in stated:
+            raise ConfigError(f"config.json: every layer is {kind}, so that nothing rotates")
+        return tuple(stated)
+
+    return LayerRule(frozenset({listed}), kinds)
 
 
 FULL_EVERYWHERE = LayerRule(frozenset(), _full)

@@ -14,11 +14,12 @@ from ropeconv.arch.blocks.mlp import Mlp
 from ropeconv.arch.blocks.moe import MixtureOfExperts
 from ropeconv.arch.blocks.norm import Norm
 from ropeconv.arch.blocks.residual import Residual, norms_of
+from ropeconv.arch.blocks.short_conv import ShortConv
 from ropeconv.arch.blocks.traits import Trait
 from ropeconv.arch.blocks.weight import Weight
 from ropeconv.arch.layers import NO_ROPE
 
-Mixer = Attention
+Mixer = Attention | ShortConv
 """What mixes tokens: one of the block types of a layer's first half."""
 FeedForward = Mlp | MixtureOfExperts
 Block = Embedding | Head | Norm | Mixer | FeedForward | Residual
@@ -80,7 +81,13 @@ class Stack:
     @property
     def attention(self) -> Attention:
         """The first attention block, for what every layer has alike."""
-        return next(layer.mixer for layer in self.layers if isinstance(layer.mixer, Attention))
+        return next(iter(self.attentions.values()))
+
+    @property
+    def attentions(self) -> dict[int, Attention]:
+        """Layer -> its attention, of those that have one."""
+        found = ((number, layer.mixer) for number, layer in enumerate(self.layers))
+        return {number: mixer for number, mixer in found if isinstance(mixer, Attention)}
 
     @property
     def tied(self) -> bool:
@@ -115,7 +122,7 @@ class Stack:
         for layer in self.by_kind.values():
             yield from map(type, layer.blocks)
             yield from map(type, norms_of(layer.residual))
-            yield from (type(n) for n in (layer.mixer.q_norm, layer.mixer.k_norm) if n is not None)
+            yield from map(type, layer.mixer.norms)
         for layer in self.layers:
             yield type(layer.mlp)
 
@@ -135,13 +142,6 @@ class Stack:
                 found.update(self._of_layer(weight, number))
         return found
 
-    def _of_layer(self, weight: Weight, number: int) -> Iterator[tuple[str, Place]]:
-        if not weight.per_expert:
-            yield weight.template.format(n=number), Place(weight, number)
-            return
-        mixture = self.layers[number].mlp
-        assert isinstance(mixture, MixtureOfExperts)
-        for expert in range(mixture.num_experts):
     def bundles(self) -> Iterator[tuple[str, Bundle, int, int]]:
         """(name, what is in it, layer, experts) of every tensor that a checkpoint has in place of
         several of `places`.
@@ -153,4 +153,11 @@ class Stack:
                     name = bundle.template.format(n=number)
                     yield name, bundle, number, mixture.num_experts
 
+    def _of_layer(self, weight: Weight, number: int) -> Iterator[tuple[str, Place]]:
+        if not weight.per_expert:
+            yield weight.template.format(n=number), Place(weight, number)
+            return
+        mixture = self.layers[number].mlp
+        assert isinstance(mixture, MixtureOfExperts)
+        for expert in range(mixture.num_experts):
             yield weight.template.format(n=number, x=expert), Place(weight, number, expert)

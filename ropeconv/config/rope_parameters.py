@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from ropeconv.arch.family import RopeSpelling
-from ropeconv.arch.layers import FULL, LAYER_TYPES, NO_ROPE
+from ropeconv.arch.layers import FULL, LAYER_TYPES, STILL
 from ropeconv.config._rope_keys import ROPE_KEYS, TopLevel, per_layer_dicts
 from ropeconv.errors import RopeConfigError
 from ropeconv.rope import _checks
@@ -34,7 +34,7 @@ def read_ropes(
     spelling: RopeSpelling,
     original_context: int | None = None,
 ) -> dict[str, Rope | None]:
-    """The rope of each layer kind in `rotary_sizes`; None for `no_rope`.
+    """The rope of each layer kind in `rotary_sizes`; None where nothing rotates.
 
     rotary_sizes: layer kind -> values of a head of which a share rotates. spelling: how the family
     says it. original_context: the trained context L, tokens, where the config does not say; one
@@ -66,7 +66,7 @@ def read_ropes(
             found.append((where, replace(rope, trained_known=known)))
         return _one_answer(found)
 
-    ropes = {layer: None if layer == NO_ROPE else read_layer(layer) for layer in kinds}
+    ropes = {layer: None if layer in STILL else read_layer(layer) for layer in kinds}
     if not spelling.takes_partial:
         _refuse_partial(ropes.values())
     return ropes

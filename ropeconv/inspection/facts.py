@@ -115,9 +115,5 @@ def cache_bytes(stack: Stack, length: int) -> dict[str, int]:
     """Cache type -> bytes for one sequence of `length` tokens; a sliding layer keeps its window
     only.
     """
-    values = 0
-    for layer in stack.layers:
-        attention = layer.mixer
-        tokens = min(length, attention.window or length)
-        values += 2 * attention.num_kv_heads * attention.head_dim * tokens
+    values = sum(layer.mixer.cached(length) for layer in stack.layers)
     return {name: round(values * size) for name, size in CACHE_TYPES.items()}

@@ -13,7 +13,7 @@ import pytest
 
 from ropeconv import registry
 from ropeconv.api import convert, verify
-from ropeconv.arch.blocks.attention import Order, Pairing
+from ropeconv.arch.blocks.attention import Attention, Order, Pairing
 from ropeconv.arch.blocks.moe import MixtureOfExperts, Routing
 from ropeconv.arch.family import Architecture
 from ropeconv.arch.layers import FULL
@@ -35,6 +35,8 @@ def in_layers(change: Callable[[Layer], Layer]) -> Mistake:
 
 def attention(**changes: Callable[[Any], Any]) -> Mistake:
     def change(layer: Layer) -> Layer:
+        if not isinstance(layer.mixer, Attention):
+            return layer
         found = {key: of(getattr(layer.mixer, key)) for key, of in changes.items()}
         return replace(layer, mixer=replace(layer.mixer, **found))
 
@@ -106,8 +108,6 @@ def routing(**changes: Callable[[Routing], Any]) -> Mistake:
 
 
 ONE_EXPERT_FEWER = routing(chosen=lambda own: own.chosen - 1)
-ROUTED_SCALE = routing(scale=lambda own: 1.01 * own.scale)
-
 SWAPPED = mixtures(
     lambda block: replace(
         block,
@@ -115,6 +115,8 @@ SWAPPED = mixtures(
         up=replace(block.up, template=block.gate.template),
     )
 )
+ROUTED_SCALE = routing(scale=lambda own: 1.01 * own.scale)
+
 
 # family -> what is told wrong; the others': which values of a head turn together
 FACTS: dict[str, Mistake] = dict.fromkeys(FAMILIES, PAIRS) | {
@@ -130,12 +132,12 @@ FACTS: dict[str, Mistake] = dict.fromkeys(FAMILIES, PAIRS) | {
     "gpt_neox": OFFSET,
     "granite": RESIDUAL,
     "granite_swa": WINDOW,
-    "granitemoehybrid": EMBEDDING,
-    "hyperclovax": LOGITS,
     "granitemoe": ONE_EXPERT_FEWER,
     "granitemoe_swa": WINDOW,
-    "ministral": WINDOW,
+    "granitemoehybrid": EMBEDDING,
     "granitemoeshared": SWAPPED,
+    "hyperclovax": LOGITS,
+    "ministral": WINDOW,
     "ministral3": TEMPERATURE,
     "nemotron": OFFSET,
     "olmo2": POST_OFFSET,

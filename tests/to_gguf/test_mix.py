@@ -165,7 +165,7 @@ def test_every_fallback_is_needed(
         ("SEVENTY_B_RAISES", {"Q3_K": "Q5_K"}),
         ("SEVENTY_B_RAISES", {"Q4_K": "Q5_K"}),
         ("EIGHT", 4),
-        ("KEPT", "no router"),
+        ("KEPT", frozenset()),
         ("_llama_order", lambda name: (0, name)),
     ],
 )

@@ -34,6 +34,11 @@ EXACT: dict[str, tuple[str, dict[str, Any]]] = {
         "gemma3_text",
         {"layer_types": ["sliding_attention", "full_attention"] * 3},
     ),
+    "lfm2, a rounded width": (
+        "lfm2",
+        {"block_auto_adjust_ff_dim": True, "block_multiple_of": 32},
+    ),
+    "lfm2, four taps": ("lfm2", {"conv_L_cache": 4}),
     "phi3, all heads": ("phi3", {"num_key_value_heads": 4}),
     "gpt_neox, sequential": ("gpt_neox", {"use_parallel_residual": False}),
     "olmo2, tied": ("olmo2", {"tie_word_embeddings": True}),
@@ -70,6 +75,14 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
         {"query_pre_attn_scalar": 24},
         "query_pre_attn_scalar 24",
     ),
+    "lfm2, biases": ("lfm2", {"conv_bias": True}, "no place for a bias on conv, conv_in"),
+    "lfm2, attention alone": (
+        "lfm2",
+        {"layer_types": ["full_attention"] * 3},
+        "every layer of this model is attention",
+    ),
+    "lfm2, no attention": ("lfm2", {"layer_types": ["conv"] * 3}, "every layer is conv"),
+    "lfm2, one tap": ("lfm2", {"conv_L_cache": 1}, "conv_L_cache must be 2 or more"),
     "llama, another activation": ("llama", {"hidden_act": "relu"}, "hidden_act = 'relu'"),
 }
 

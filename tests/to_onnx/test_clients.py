@@ -27,7 +27,7 @@ KINDS = (
     *SAMPLE,
     *("apertus", "cohere", "falcon", "gemma2", "granite", "granite_swa", "hunyuan_v1_dense"),
     *("ministral3", "olmo", "phi", "qwen3_moe", "starcoder2"),
-    *("ernie4_5_moe", "hy_v3", "qwen2_moe", "solar_open"),
+    *("ernie4_5_moe", "hy_v3", "qwen2_moe", "solar_open", "lfm2"),
 )
 # what a class reads in its rope_parameters beside the rope
 KEPT = ("partial_rotary_factor", "llama_4_scaling_beta", "original_max_position_embeddings")
@@ -37,6 +37,7 @@ FAILURES = {
         "Got invalid dimensions for input: past_key_values",
         "Transformers does not recognize this architecture",
         "layer_types must be a list strings in",
+        "is required by model but not provided",
     ),
     "transformers.js": (
         "Unsupported model type: ",

@@ -122,6 +122,20 @@ CASES: dict[str, Case] = {
     "one switch for every bias": Case(
         "starcoder2", (faults.tensor("c_fc.bias", np.zeros_like),), {"sliding_window": 24}
     ),
+    "short convolution, one tap on": Case(
+        "lfm2",
+        (faults.tensor("conv.conv.weight", lambda taps: np.roll(taps, 1, axis=-1)),),
+        {"conv_bias": True},
+    ),
+    "gate behind a short convolution": Case("lfm2", (faults.skips("Mul", "layer_0_conv_gated_2"),)),
+    "state of a short convolution": Case(
+        "lfm2",
+        (
+            faults.reads("CausalConvWithState", "layer_0_conv", 3, "past_conv.2"),
+            faults.reads("Concat", "layer_0_conv_whole", 0, "past_conv.2"),
+        ),
+    ),
+    "padding before a short convolution": Case("lfm2", (faults.skips("Mul", "layer_0_unpadded"),)),
     "relu2": Case("arcee", (faults.skips("Mul", "relu2"),)),
     "trained activation": Case("apertus", (faults.tensor("act_fn.alpha_n", lambda a: a + 0.1),)),
     "trained activation, its constant": Case(

@@ -30,6 +30,8 @@ def rotary_modules(model: Any) -> list[tuple[str, Any, dict[str, str]]]:
         return [(t.removesuffix("_attention"), found[t], {}) for t in types]
     if "0" in found:  # one for each theta, and one that is not used
         del found["rotary_emb"]
+    if "pos_emb" in found:  # transformers 4's LFM2: the other is not used
+        found = {"": found["pos_emb"]}
     (module,) = found.values()
     if isinstance(getattr(module, "rope_type", None), dict):
         return [(t.removesuffix("_attention"), module, {"layer_type": t}) for t in types]

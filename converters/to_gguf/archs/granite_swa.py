@@ -43,7 +43,7 @@ NO_SINK = -1e30
 
 def _no_sinks(stack: Stack) -> Constants:
     for number, layer in enumerate(stack.layers):
-        if layer.mixer.sinks is None:
+        if isinstance(layer.mixer, Attention) and layer.mixer.sinks is None:
             name = f"{NAMES[Role.SINKS].format(n=number)}.weight"
             yield name, (layer.mixer.num_heads,), NO_SINK
 

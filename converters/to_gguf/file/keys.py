@@ -38,6 +38,11 @@ def boolean(key: str, value: bool) -> KeyValue:  # noqa: FBT001 - the value itse
     return KeyValue(key, value, BOOL)
 
 
+def whole_numbers(key: str, values: Sequence[int]) -> KeyValue:
+    """One whole number a layer."""
+    return KeyValue(key, list(values), ARRAY, INT32)
+
+
 def booleans(key: str, values: Sequence[bool]) -> KeyValue:
     """One switch a layer."""
     return KeyValue(key, list(values), ARRAY, BOOL)

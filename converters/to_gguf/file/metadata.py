@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from converters.to_gguf.archs._arch import Arch
-from converters.to_gguf.file.keys import KeyValue, float32, string, uint32
+from converters.to_gguf.file.keys import KeyValue, float32, string, uint32, whole_numbers
 from converters.to_gguf.file.learned import learned_keys
 from ropeconv.arch.blocks.norm import BareLayerNorm, LayerNorm, RmsNorm
 from ropeconv.artefact import Provenance
@@ -23,6 +23,7 @@ PROVENANCE = "ropeconv.provenance"
 KEPT = "kept"  # in its value
 
 LAYERS = "block_count"
+KEY_HEADS = "attention.head_count_kv"
 SPARE_LAYERS = "nextn_predict_layers"
 # (key under the architecture's name, size): written in this order, read back by read/checkpoint.py
 SIZES: tuple[tuple[str, str], ...] = (
@@ -30,7 +31,7 @@ SIZES: tuple[tuple[str, str], ...] = (
     (LAYERS, "num_layers"),
     ("feed_forward_length", "intermediate_size"),
     ("attention.head_count", "num_heads"),
-    ("attention.head_count_kv", "num_kv_heads"),
+    (KEY_HEADS, "num_kv_heads"),
     ("attention.key_length", "head_dim"),
     ("attention.value_length", "head_dim"),
     ("vocab_size", "vocab_size"),
@@ -46,7 +47,7 @@ def hyperparameters(model: Model, arch: Arch) -> list[KeyValue]:
     """Sizes and constants that the architecture's loader reads, rotary embedding excepted."""
     norm = model.stack.head.norm
     spare = arch.spare_layers(model.stack)
-    keys = [uint32(key, getattr(model.sizes, size)) for key, size in SIZES]
+    keys = [_size(model, key, size) for key, size in SIZES]
     if spare:
         keys = [replace(key, value=key.value + spare) if key.key == LAYERS else key for key in keys]
         keys.append(uint32(SPARE_LAYERS, spare))
@@ -54,6 +55,15 @@ def hyperparameters(model: Model, arch: Arch) -> list[KeyValue]:
     for own in arch.keys:
         keys += own.write(model)
     return [*(key.under(arch.name) for key in keys), *learned_keys(model, arch)]
+
+
+def _size(model: Model, key: str, size: str) -> KeyValue:
+    """A size; one number a layer where layers differ."""
+    if key == KEY_HEADS:
+        counts = [layer.mixer.num_kv_heads for layer in model.stack.layers]
+        if len(set(counts)) > 1:
+            return whole_numbers(key, counts)
+    return uint32(key, getattr(model.sizes, size))
 
 
 def provenance_key(model: Model, out: Path, *, kept: bool = False) -> KeyValue:

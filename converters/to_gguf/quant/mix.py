@@ -104,7 +104,11 @@ SHARED = {
 }
 ROLES = {name: name for name in DENSE} | STACKED | SHARED
 ROLES |= {"attn_qkv": "attn_v"}  # a fused matrix is treated as its most sensitive part
-KEPT = "ffn_gate_inp"  # the router: F32 whatever the file type
+# no role of llama.cpp's: they keep the base type
+OTHERS = ("shortconv.in_proj", "shortconv.out_proj")
+ROLES |= {name: name for name in OTHERS}
+# the router and the taps of convolutions: F32 whatever the file type
+KEPT = frozenset({"ffn_gate_inp", "shortconv.conv"})
 
 # What the value projection of a model that llama.cpp takes for "70B" gets in place of what it
 # would: it is small there. Which models those are, an architecture says (`Exceptions`).
@@ -195,7 +199,7 @@ def _role(name: str, shape: tuple[int, ...]) -> str | None:
     if len(axes) < 2 or (found and (found["kind"] == "bias" or found["stem"].endswith("_norm"))):
         return None
     stem = found["stem"] if found else name
-    if stem == KEPT:
+    if stem in KEPT:
         return None
     if stem not in ROLES or len(axes) > (3 if stem in STACKED else 2):
         what = f"{name} of shape {'x'.join(map(str, shape))}"

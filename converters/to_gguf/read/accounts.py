@@ -70,6 +70,8 @@ def unexpected(metadata: Mapping[str, Any], model: Model) -> list[str]:
 def _stated(metadata: Mapping[str, Any], key: str, wanted: Any) -> Any:
     """A key's value, the layers with a window as one flag a layer."""
     value = metadata[key]
+    if isinstance(value, list) and isinstance(wanted, int) and len(set(value)) == 1:
+        return value[0]  # one number a layer, all of them alike
     if not key.endswith(PATTERN):
         return value
     # a whole number stands for "every n-th"; flags beyond the layers say nothing

@@ -152,6 +152,8 @@ def _common_sizes(stated: Stated, native: Mapping[str, Tensor]) -> dict[str, Any
     for key, size in SIZES:
         sizes.setdefault(size, stated.get(key, defaults.get(size)))
     sizes["num_layers"] -= stated.get("nextn_predict_layers") or 0
+    if isinstance(sizes["num_kv_heads"], list):  # 0 where a layer has no attention
+        sizes["num_kv_heads"] = max(sizes["num_kv_heads"], default=0)
     for width in ("intermediate_size", "vocab_size"):  # which configs list after the heads
         sizes[width] = sizes.pop(width)
     if embedding is not None:

@@ -32,6 +32,7 @@ class Loader:
     rotate, None = there are none; pattern: without a key, every pattern-th layer is full attention.
     still_every: every so many-th layer does not rotate, 0 = all do. rope_pattern: whether a key
     says which layers rotate. divided_by: what the loader divides `rope.dimension_count` by.
+    recurrent: the kind of layers without key/value heads, None = there are none.
     """
 
     divisors: Divisors = field(default_factory=with_every_type)
@@ -41,6 +42,7 @@ class Loader:
     still_every: int = 0
     rope_pattern: bool = False
     divided_by: int = 1
+    recurrent: str | None = None
 
     def takes(self, *tables: str, scaling: str = DEFAULT_TYPE) -> bool:
         """Whether all of the tables have a place with that scaling type."""

@@ -25,7 +25,7 @@ from converters.to_gguf.rope.settings import (
     read_table,
     rope_problems,
 )
-from ropeconv.arch.layers import FULL, NO_ROPE, SLIDING
+from ropeconv.arch.layers import FULL, SLIDING, STILL
 from ropeconv.errors import ConfigError
 from ropeconv.rope.spec import Frequencies
 
@@ -56,7 +56,7 @@ def frequencies(
     by_kind: dict[str, Callable[[], Frequencies | None]] = {
         FULL: lambda: full,
         SLIDING: lambda: full if as_full else _sliding(settings, rule=str(loader.sliding)),
-        NO_ROPE: lambda: None,
+        **dict.fromkeys(STILL, lambda: None),
     }
     return {kind: find() for kind, find in by_kind.items() if kind in kinds}
 

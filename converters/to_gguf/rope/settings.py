@@ -32,6 +32,7 @@ OPTIONAL = (
     "rope.scale_linear",
 )
 DEFAULT_BASE = 10000.0
+KEY_HEADS = "attention.head_count_kv"
 
 
 @dataclass(frozen=True)
@@ -91,10 +92,23 @@ def count_layers(metadata: Mapping[str, Any]) -> int:
 def layer_kinds(metadata: Mapping[str, Any]) -> tuple[str, ...]:
     """One kind a layer (ropeconv/arch/layers.py), as the architecture's loader and graph decide."""
     windowed, rotated = sliding_layers(metadata), _rotated_layers(metadata)
-    return tuple(
+    kinds = [
         (SLIDING if window else FULL) if rotates else NO_ROPE
         for window, rotates in zip(windowed, rotated, strict=True)
-    )
+    ]
+    arch = metadata["general.architecture"]
+    recurrent, heads = architectures()[arch].loader.recurrent, key_heads(metadata)
+    if recurrent is None:
+        return tuple(kinds)
+    return tuple(kind if count else recurrent for kind, count in zip(kinds, heads, strict=True))
+
+
+def key_heads(metadata: Mapping[str, Any]) -> list[int]:
+    """Key/value heads of each layer: as many as heads where the file does not say."""
+    arch = metadata["general.architecture"]
+    layers = count_layers(metadata)
+    stated = metadata.get(f"{arch}.{KEY_HEADS}") or metadata[f"{arch}.attention.head_count"]
+    return list(stated)[:layers] if isinstance(stated, list) else [int(stated)] * layers
 
 
 def sliding_layers(metadata: Mapping[str, Any]) -> list[bool]:

@@ -19,12 +19,13 @@ from ropeconv.errors import CannotExpress
 def add_attention(decoder: Decoder, n: int, layer: Layer, x: Value) -> Value:
     """(..., e) of the normed x (..., e)."""
     block = layer.mixer
+    assert isinstance(block, Attention)
     _check(block)
     norms = (block.q_norm, block.k_norm, None)
     before, after = (NONE, norms) if block.norms_after_rotation else (norms, NONE)
     parts = _parts(decoder, n, block, x)
     q, k, v = _normed(decoder, block, before, parts)
-    q, k = (_rotated(decoder, layer, part) for part in (q, k))
+    q, k = (_rotated(decoder, layer.kind, block, part) for part in (q, k))
     q, k, v = _normed(decoder, block, after, (q, k, v))
     query = _tempered(decoder, n, block.temperature, q.value)
     past, present = _cache(decoder, n, block)
@@ -35,7 +36,7 @@ def add_attention(decoder: Decoder, n: int, layer: Layer, x: Value) -> Value:
     return decoder.linear(y, n, block.output)
 
 
-MIXERS: dict[type, Callable[[Decoder, int, Layer, Value], Value]] = {Attention: add_attention}
+ATTENTION: dict[type, Callable[[Decoder, int, Layer, Value], Value]] = {Attention: add_attention}
 
 
 NONE: tuple[Norm | None, ...] = (None, None, None)
@@ -74,10 +75,9 @@ def _normed(
     ]
 
 
-def _rotated(decoder: Decoder, layer: Layer, part: Part) -> Part:
+def _rotated(decoder: Decoder, kind: str, block: Attention, part: Part) -> Part:
     name = f"layer_{part.n}_{part.letter}_rotated"
-    profile, block = decoder.profile, layer.mixer
-    value = profile.rotate(part.value, layer.kind, block, heads=part.heads, name=name)
+    value = decoder.profile.rotate(part.value, kind, block, heads=part.heads, name=name)
     return Part(part.n, part.letter, value, part.heads, whole=True)
 
 

@@ -80,6 +80,15 @@ class Decoder:
         """(..., width) of (b, s, width)."""
         return self._as_rows(x, width, name=name) if self.store.flat else x
 
+    def whole(self, x: Value, *, name: str) -> Value:
+        """(b, s, width) of (..., width)."""
+        shape = self.inputs.shape
+        return self.graph.op("Reshape", x, shape, name=name) if self.store.flat else x
+
+    def real(self, x: Value, layer: int) -> Value:
+        """x (..., width) with zeros for padding."""
+        return self.graph.op("Mul", x, self.inputs.real, name=f"layer_{layer}_unpadded")
+
     def rows(self, x: Value, width: int, *, name: str) -> Value:
         """(b*s, width) of (..., width)."""
         return x if self.store.flat else self._as_rows(x, width, name=name)

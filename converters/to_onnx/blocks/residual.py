@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from converters.to_onnx.blocks import find
-from converters.to_onnx.blocks.attention import MIXERS
+from converters.to_onnx.blocks.attention import ATTENTION
 from converters.to_onnx.blocks.frame import Decoder
 from converters.to_onnx.blocks.mlp import DENSE
 from converters.to_onnx.blocks.moe import MIXTURES
+from converters.to_onnx.blocks.short_conv import CONVOLUTIONS
 from converters.to_onnx.graph import Value
 from ropeconv.arch.blocks.norm import Norm
 from ropeconv.arch.blocks.residual import Parallel, PostNorm, PreNorm, Sandwich, SharedParallel
@@ -92,6 +93,7 @@ def _shared_parallel(
     return _add_next(decoder, n, x, decoder.graph.op("Add", y, z, name="parallel"), following)
 
 
+MIXERS = {**ATTENTION, **CONVOLUTIONS}
 MLPS = {**DENSE, **MIXTURES}
 Add = Callable[[Decoder, int, Layer, Value, Value | None, Next], Stream]
 RESIDUALS: dict[type, Add] = {

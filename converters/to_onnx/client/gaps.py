@@ -116,6 +116,8 @@ def _of_optimum(config: Mapping[str, Any], stack: Stack) -> str | None:
         return LACKS
     if _is_misnamed(config):
         return MISNAMED
+    if len(stack.attentions) < len(stack.layers):
+        return "gives no states to layers without attention"
     if name not in OPTIMUM_COUNTS and block.num_kv_heads != block.num_heads:
         return "takes its heads for its key/value heads"
     size = stack.hidden_size // block.num_heads

@@ -9,6 +9,7 @@ from typing import Any
 
 from converters.to_onnx.client.crossing import genai_type
 from converters.to_onnx.client.names import GRAPH
+from converters.to_onnx.client.states import genai_states, state_names
 from ropeconv.arch.stack import Stack
 from ropeconv.errors import ConfigError
 from ropeconv.model import Model
@@ -49,7 +50,9 @@ def genai_config(
 def _decoder(stack: Stack) -> dict[str, Any]:
     """Names and sizes of the graph."""
     attention = stack.attention
+    inputs, outputs = state_names(stack)
     return {
+        **genai_states(stack),
         "session_options": {"log_id": "onnxruntime-genai", "provider_options": []},
         "filename": GRAPH,
         "head_size": attention.head_dim,
@@ -60,11 +63,13 @@ def _decoder(stack: Stack) -> dict[str, Any]:
             "position_ids": "position_ids",
             "past_key_names": "past_key_values.%d.key",
             "past_value_names": "past_key_values.%d.value",
+            **inputs,
         },
         "outputs": {
             "logits": "logits",
             "present_key_names": "present.%d.key",
             "present_value_names": "present.%d.value",
+            **outputs,
         },
         "num_attention_heads": attention.num_heads,
         "num_hidden_layers": len(stack.layers),

@@ -53,6 +53,19 @@ class Inputs:
         rows = graph.op("Shape", self.ids, name="ids_shape")
         return graph.op("Concat", rows, graph.ints(-1), name="shape_3d", axis=0)
 
+    @cached_property
+    def real(self) -> Value:
+        """(b, s, 1), or (b*s, 1) of a flat profile: 1 for the new tokens, 0 for padding."""
+        graph, name = self.graph, "real"
+        new = graph.op("Shape", self.ids, name=f"{name}_new", start=1)
+        first = graph.op("Neg", new, name=f"{name}_first")
+        ends = (first, graph.ints(2**63 - 1), graph.ints(1))
+        mask = graph.op("Slice", self.mask, *ends, name=name)
+        value = graph.cast(mask, self.store.kind.dtype, name=name)
+        if self.store.flat:
+            return graph.op("Reshape", value, graph.ints(-1, 1), name=name)
+        return graph.op("Unsqueeze", value, graph.ints(-1), name=name)
+
     def temperature(self, block: Temperature) -> Value:
         """(b, s, 1) of each token's position p: 1 + beta * ln(1 + floor(p / length))."""
         if block not in self._temperatures:
@@ -95,6 +108,23 @@ class Heads:
     sinks: Value | None
 
 
+@dataclass(frozen=True)
+class Convolution:
+    """x (b, size, s) of a layer, a channel's taps (size, 1, taps), its bias (size,) or None, the
+    tokens of past calls (b, size, taps - 1) and the name of those for the next.
+    """
+
+    layer: int
+    size: int
+    taps: int
+    x: Value
+    weight: Value
+    bias: Value | None
+    past: Value
+    present: Value
+    activation: str = "none"
+
+
 class Profile(Protocol):
     """What the blocks ask of a profile. fuses_experts: it has an operator for experts in floats."""
 
@@ -111,6 +141,9 @@ class Profile(Protocol):
 
     def attend(self, heads: Heads) -> Value:
         """(b, s, h*d)."""
+
+    def convolve(self, conv: Convolution) -> Value:
+        """(b, size, s)."""
 
 
 def rotary_attributes(rotation: Rotation, block: Attention, *, heads: int) -> dict[str, Any]:

@@ -16,7 +16,14 @@ from converters.to_onnx.blocks import find
 from converters.to_onnx.blocks.rotary import add_angles, add_tables
 from converters.to_onnx.carry import Rotation
 from converters.to_onnx.graph import MICROSOFT, Value
-from converters.to_onnx.profiles._shared import Heads, Inputs, Norm, ProfileKind, rotary_attributes
+from converters.to_onnx.profiles._shared import (
+    Convolution,
+    Heads,
+    Inputs,
+    Norm,
+    ProfileKind,
+    rotary_attributes,
+)
 from ropeconv.arch.blocks.attention import Attention
 from ropeconv.arch.blocks.norm import BareLayerNorm, HeadLayerNorms, LayerNorm, RmsNorm
 from ropeconv.arch.stack import Stack
@@ -124,6 +131,14 @@ class Ort:
             "GroupQueryAttention", inputs, outputs, domain=MICROSOFT, do_rotary=0, **sizes
         )[0]
 
+    def convolve(self, conv: Convolution) -> Value:
+        """See Profile."""
+        inputs = (conv.x, conv.weight, conv.bias or "", conv.past)
+        outputs = (f"layer_{conv.layer}_conv", conv.present)
+        return self.inputs.graph.ops(
+            "CausalConvWithState", inputs, outputs, domain=MICROSOFT, activation=conv.activation
+        )[0]
+
     def _lengths_and_bias(self) -> tuple[Value, Value, Value]:
         """(b,) int32 t - 1 of every row, (1,) int32 t, (b, 1, s, t) 0 or PADDING."""
         graph, mask = self.inputs.graph, self.inputs.mask
@@ -148,7 +163,7 @@ class Ort:
 
 
 def _check(stack: Stack) -> None:
-    sizes = {layer.mixer.head_dim for layer in stack.layers}
+    sizes = {block.head_dim for block in stack.attentions.values()}
     wrong = next((size for size in sizes if size % 8), None)
     if wrong is not None:
         raise CannotExpress(

@@ -14,7 +14,14 @@ from converters.to_onnx.blocks import find
 from converters.to_onnx.blocks.rotary import add_angles, add_tables
 from converters.to_onnx.carry import Rotation
 from converters.to_onnx.graph import Graph, Value
-from converters.to_onnx.profiles._shared import Heads, Inputs, Norm, ProfileKind, rotary_attributes
+from converters.to_onnx.profiles._shared import (
+    Convolution,
+    Heads,
+    Inputs,
+    Norm,
+    ProfileKind,
+    rotary_attributes,
+)
 from converters.to_onnx.profiles._sinks import SinkColumns
 from ropeconv.arch.blocks.attention import Attention
 from ropeconv.arch.blocks.norm import BareLayerNorm, HeadLayerNorms, LayerNorm, RmsNorm
@@ -94,6 +101,15 @@ class Standard:
             attributes["softcap"] = block.softcap
         values = (*inputs, *heads.past)
         return self.inputs.graph.ops("Attention", values, outputs, **attributes)
+
+    def convolve(self, conv: Convolution) -> Value:
+        """See Profile."""
+        graph, name = self.inputs.graph, f"layer_{conv.layer}_conv"
+        x = graph.op("Concat", conv.past, conv.x, name=f"{name}_whole", axis=2)
+        ends = (graph.ints(1 - conv.taps), graph.ints(2**63 - 1), graph.ints(2))
+        graph.op("Slice", x, *ends, name=conv.present)
+        bias = () if conv.bias is None else (conv.bias,)
+        return graph.op("Conv", x, conv.weight, *bias, name=name, group=conv.size)
 
     @cached_property
     def _sinks(self) -> SinkColumns:

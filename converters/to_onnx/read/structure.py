@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from converters.to_onnx.read.folder import Folder
+from converters.to_onnx.run import PAST, present_name
 from ropeconv.kit.foreign import first_line
 
 INPUTS = frozenset({"input_ids", "attention_mask", "position_ids"})
@@ -17,8 +18,8 @@ def structure_problems(folder: Folder) -> list[str]:
     problems += [f"input {name} is missing" for name in sorted(INPUTS - inputs)]
     outputs = {value.name for value in graph.output}
     for value in graph.input:
-        present = value.name.replace("past_key_values", "present")
-        if value.name.startswith("past_") and present not in outputs:
+        present = present_name(value.name)
+        if value.name.startswith(PAST) and present not in outputs:
             problems.append(f"cache input {value.name} has no output {present}")
     return [*problems, *_checker_problems(folder)]
 

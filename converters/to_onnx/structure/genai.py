@@ -12,7 +12,9 @@ from converters.to_onnx.client._json import read
 from converters.to_onnx.client.crossing import genai_type
 from converters.to_onnx.client.genai import special_ids
 from converters.to_onnx.client.names import GRAPH
+from converters.to_onnx.client.states import genai_states
 from converters.to_onnx.read.folder import Folder
+from ropeconv.arch.stack import Stack
 from ropeconv.errors import ConfigError
 from ropeconv.model import Model
 
@@ -35,9 +37,9 @@ def genai_findings(folder: Folder, values: Values, model: Model) -> list[str]:
         for line in _compare(part, {k: v for k, v in found[part].items() if k not in own}, numbers)
     ]
     graph = folder.model.graph
-    layers = len(model.stack.layers)
-    lines += _names("input", inputs, {value.name for value in graph.input}, layers)
-    lines += _names("output", outputs, {value.name for value in graph.output}, layers)
+    stack = model.stack
+    lines += _names("input", inputs, {value.name for value in graph.input}, stack)
+    lines += _names("output", outputs, {value.name for value in graph.output}, stack)
     return [*lines, *_search(search, model, folder)]
 
 
@@ -73,6 +75,7 @@ def _decoder(model: Model) -> dict[str, Any]:
         "num_attention_heads": attention.num_heads,
         "num_key_value_heads": attention.num_kv_heads,
         "num_hidden_layers": len(model.stack.layers),
+        **genai_states(model.stack),
     }
 
 
@@ -86,11 +89,15 @@ def _compare(part: str, found: Values, wanted: Values) -> Iterator[str]:
             yield f"{prefix}{name} ({value!r}) belongs to no part of the model"
 
 
-def _names(what: str, said: Values, there: set[str], layers: int) -> Iterator[str]:
-    """What the graph calls its inputs or outputs, each named once, the layers' by a number."""
+def _names(what: str, said: Values, there: set[str], stack: Stack) -> Iterator[str]:
+    """What the graph calls its inputs or outputs, each named once, the layers' by a number: keys
+    and values of attention layers, states of the others.
+    """
     named = []
+    states = [n for n in range(len(stack.layers)) if n not in stack.attentions]
     for role, name in said.items():
-        numbers = range(layers) if "%d" in str(name) else [None]
+        layers = stack.attentions if role.endswith(("key_names", "value_names")) else states
+        numbers = list(layers) if "%d" in str(name) else [None]
         each = [str(name) if n is None else str(name).replace("%d", str(n)) for n in numbers]
         named += each
         missing = [one for one in each if one not in there]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from converters.to_onnx.blocks import find
 from converters.to_onnx.read.folder import Folder
 from converters.to_onnx.read.nodes import Nodes
 from converters.to_onnx.structure.graph.indices import INPUTS
+from ropeconv.arch.blocks.attention import Attention
+from ropeconv.arch.blocks.short_conv import ShortConv
 from ropeconv.model import Model
 
 BATCH = "batch_size"  # by this name transformers.js finds the size
@@ -18,12 +21,11 @@ Port = tuple[str, tuple[int | None, ...]]
 def port_findings(folder: Folder, model: Model, dtype: str) -> list[str]:
     """One line each. dtype: of the cache."""
     graph, own = folder.model.graph, folder.model.functions
-    heads = [(layer.mixer.num_kv_heads, layer.mixer.head_dim) for layer in model.stack.layers]
-    cache = [(dtype, (None, kv, None, size)) for kv, size in heads]
+    cache = dict(_caches(model, dtype))
     inputs: dict[str, Port] = dict.fromkeys(INPUTS, ("int64", (None, None)))
-    inputs |= _caches("past_key_values", cache)
+    inputs |= {past: port for (past, _), port in cache.items()}
     outputs: dict[str, Port] = {"logits": ("float32", (None, None, model.stack.vocab_size))}
-    outputs |= _caches("present", cache)
+    outputs |= {present: port for (_, present), port in cache.items()}
     return [
         *_compare("input", _ports(graph.input), inputs),
         *_compare("output", _ports(graph.output), outputs),
@@ -33,8 +35,34 @@ def port_findings(folder: Folder, model: Model, dtype: str) -> list[str]:
     ]
 
 
-def _caches(name: str, cache: Sequence[Port]) -> dict[str, Port]:
-    return {f"{name}.{n}.{part}": port for n, port in enumerate(cache) for part in ("key", "value")}
+def _caches(model: Model, dtype: str) -> Iterator[tuple[tuple[str, str], Port]]:
+    """((input, output), the port of both)."""
+    for n, layer in enumerate(model.stack.layers):
+        for name, sizes in find(KEPT, layer.mixer)(layer.mixer):
+            past, present = (text.format(n=n) for text in name)
+            yield (past, present), (dtype, sizes)
+
+
+Sizes = tuple[int | None, ...]
+KEYS, VALUES = (
+    (f"past_key_values.{{n}}.{part}", f"present.{{n}}.{part}") for part in ("key", "value")
+)
+
+
+def _of_attention(block: Attention) -> list[tuple[tuple[str, str], Sizes]]:
+    sizes = (None, block.num_kv_heads, None, block.head_dim)
+    return [(KEYS, sizes), (VALUES, sizes)]
+
+
+def _of_short_conv(block: ShortConv) -> list[tuple[tuple[str, str], Sizes]]:
+    return [(("past_conv.{n}", "present_conv.{n}"), (None, block.size, block.taps - 1))]
+
+
+KEPT: dict[type, Callable[[Any], list[tuple[tuple[str, str], Sizes]]]] = {
+    Attention: _of_attention,
+    ShortConv: _of_short_conv,
+}
+"""Mixer -> what one call hands on to the next: ((input, output), sizes)."""
 
 
 def _ports(values: Any) -> dict[str, Port]:

@@ -9,6 +9,7 @@ from converters.to_onnx.structure.config import config_findings
 from converters.to_onnx.structure.genai import genai_findings
 from converters.to_onnx.structure.graph import (
     attention,
+    convolutions,
     experts,
     operators,
     products,
@@ -24,7 +25,15 @@ from ropeconv.errors import CannotExpress, CheckpointError
 from ropeconv.model import Model
 from ropeconv.sources.texts import read_json
 
-MODULES = (products, shapes, operators, attention, routings, experts)  # a later rule comes before
+MODULES = (
+    products,
+    shapes,
+    operators,
+    attention,
+    routings,
+    experts,
+    convolutions,
+)  # a later rule comes before
 RULES = {key: rule for module in MODULES for key, rule in module.RULES.items()}
 MISSING = "clients need it; convert it again"
 

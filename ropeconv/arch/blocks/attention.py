@@ -94,7 +94,7 @@ class Attention:
     @property
     def weights(self) -> tuple[Weight, ...]:
         """Its tensors in the order of a forward pass."""
-        norms = [norm.weights for norm in (self.q_norm, self.k_norm) if norm is not None]
+        norms = [norm.weights for norm in self.norms]
         sinks = () if self.sinks is None else (self.sinks,)
         return self.projections.weights + self.output.weights + sum(norms, ()) + sinks
 
@@ -115,9 +115,18 @@ class Attention:
         return own | _of_norms(self.q_norm, self.head_dim)
 
     @property
+    def norms(self) -> tuple[Norm, ...]:
+        """The norms inside of it."""
+        return tuple(norm for norm in (self.q_norm, self.k_norm) if norm is not None)
+
+    @property
     def rotary_size(self) -> int:
         """Values of a head of which a share rotates."""
         return self.head_dim
+
+    def cached(self, length: int) -> int:
+        """Numbers that one sequence of `length` tokens keeps."""
+        return 2 * self.num_kv_heads * self.head_dim * min(length, self.window or length)
 
 
 def _of_norms(norm: Norm | None, head_dim: int) -> frozenset[Trait]:

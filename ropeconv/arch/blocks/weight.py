@@ -21,6 +21,9 @@ class Role(Enum):
     Q_NORM = "q_norm"
     K_NORM = "k_norm"
     SINKS = "sinks"
+    CONV = "conv"  # taps of a convolution, each channel by itself
+    CONV_IN = "conv_in"
+    CONV_OUT = "conv_out"
     O = "o"  # noqa: E741 - the literature's letter
     FFN_NORM = "ffn_norm"
     FFN_POST_NORM = "ffn_post_norm"
@@ -37,10 +40,10 @@ class Role(Enum):
     SHARED_ROUTER = "shared_router"
     SHARED_GATE = "shared_gate"
     SHARED_UP = "shared_up"
+    SHARED_GATE_UP = "shared_gate_up"
     SHARED_DOWN = "shared_down"
 
 
-    SHARED_GATE_UP = "shared_gate_up"
 @dataclass(frozen=True)
 class Weight:
     """One tensor, or one a layer (`{n}` in the template), or one a layer and expert (`{x}`).

@@ -48,6 +48,22 @@ class Masks:
             self._read[values] = (CAUSAL if self._keeps(values) else ANOTHER), None
         return self._read[values][0]
 
+    def real(self, name: str) -> bool:
+        """Whether a value (b, s, 1), or (b*s, 1), is 1 for new tokens and 0 for padding."""
+        key = (name,)
+        if key not in self._read:
+            self._read[key] = (CAUSAL if self._is_real(name) else ANOTHER), None
+        return self._read[key][0] == CAUSAL
+
+    def _is_real(self, name: str) -> bool:
+        for attention, new in _cases(None):
+            (found,) = self._run((name,), attention, new=new)
+            wanted = attention[:, -new:]
+            shapes = ((*wanted.shape, 1), (wanted.size, 1))
+            if found.shape not in shapes or (found.ravel() != wanted.ravel()).any():
+                return False
+        return True
+
     def _seen(self, values: tuple[str, ...]) -> tuple[str, int | None]:
         last = self._visible(values, np.ones((1, self.reach), np.int64), new=1).reshape(-1)
         window = None if last.all() else int(last.sum())

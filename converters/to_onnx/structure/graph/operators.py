@@ -13,6 +13,7 @@ from converters.to_onnx.structure.terms import (
     ACTIVATION,
     BY_WEIGHT,
     CLAMP,
+    MASKED,
     PLUS_WEIGHT,
     PRODUCT,
     SCALED,
@@ -58,6 +59,8 @@ def _multiple(reader: Reader, x: Value, by: Value) -> Value:
     number = reader.constant(by)
     if number is not None:
         return replace(x, term=reader.terms.make(SCALED, {"x": x.term}, by=number))
+    if reader.masks.real(by.name):
+        return replace(x, term=reader.terms.make(MASKED, {"x": x.term}))
     name = reader.temperatures.found(by.name)
     return replace(x, term=reader.terms.make(TEMPERED, {"x": x.term}, by=name))
 

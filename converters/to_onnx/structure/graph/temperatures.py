@@ -17,7 +17,7 @@ class Temperatures:
 
     def __init__(self, model: Model, indices: Indices) -> None:
         self.indices = indices
-        blocks = (layer.mixer.temperature for layer in model.stack.layers)
+        blocks = (block.temperature for block in model.stack.attentions.values())
         self.known = [block for block in dict.fromkeys(blocks) if block is not None]
         self.places = np.arange(model.main_rope.context)[None]
         self._read: dict[str, str] = {}

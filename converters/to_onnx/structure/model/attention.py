@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from converters.to_onnx.blocks import find
@@ -12,6 +12,7 @@ from converters.to_onnx.structure.model.wanted import Wanted, name_of, place_of
 from converters.to_onnx.structure.terms import (
     ATTENTION,
     BY_WEIGHT,
+    CACHE,
     CLAMP,
     PART,
     PLUS_WEIGHT,
@@ -28,13 +29,24 @@ ROLES = ("q", "k", "v", "past keys", "past values")
 OWN = {"weight": BY_WEIGHT, "bias": PLUS_WEIGHT}
 
 
-def attended(wanted: Wanted, n: int, layer: Layer, x: Term) -> Term:
-    """What a layer's tokens attend to, before the output projection."""
+def attention(wanted: Wanted, n: int, layer: Layer, x: Term) -> tuple[Term, Mapping[str, Term]]:
+    """(what the layer adds to the stream, what it hands on: output -> term)."""
     block = layer.mixer
+    assert isinstance(block, Attention)
+    term = attended(wanted, n, layer.kind, block, x)
+    handed = {}
+    for part, names in (("key", "keys"), ("value", "values")):
+        place = f"present.{n}.{part}"
+        handed[place] = wanted.terms.make(CACHE, {"of": term}, part=names, where=place)
+    return wanted.linear(term, block.output, n), handed
+
+
+def attended(wanted: Wanted, n: int, kind: str, block: Attention, x: Term) -> Term:
+    """What a layer's tokens attend to, before the output projection."""
     parts = find(PROJECTIONS, block.projections)(wanted, n, block, x)
     q, k, v = (_clamped(wanted, n, block, y) for y in parts)
-    q = _turned(wanted, n, layer, "q", block.q_norm, block.num_heads, q)
-    k = _turned(wanted, n, layer, "k", block.k_norm, block.num_kv_heads, k)
+    q = _turned(wanted, n, kind, block, "q", q)
+    k = _turned(wanted, n, kind, block, "k", k)
     if block.temperature is not None:
         by = temperature_name(block.temperature)
         q = wanted.terms.make(TEMPERED, {"x": q}, by=by, where=place_of(n, "temperature of q"))
@@ -99,15 +111,17 @@ def _clamped(wanted: Wanted, n: int, block: Attention, y: Term) -> Term:
     return wanted.terms.make(CLAMP, {"x": y}, where=place_of(n, "clamp"), **ends)
 
 
-def _turned(
-    wanted: Wanted, n: int, layer: Layer, part: str, norm: Norm | None, heads: int, y: Term
-) -> Term:
+def _turned(wanted: Wanted, n: int, kind: str, block: Attention, part: str, y: Term) -> Term:
     """q or k, normed and rotated where the block says so."""
+    norm, heads = {
+        "q": (block.q_norm, block.num_heads),
+        "k": (block.k_norm, block.num_kv_heads),
+    }[part]
     steps: list[Callable[[Term], Term]] = [
-        lambda x: _normed(wanted, n, layer.mixer, norm, heads, x),
-        lambda x: _rotated(wanted, n, layer, part, heads, x),
+        lambda x: _normed(wanted, n, block, norm, heads, x),
+        lambda x: _rotated(wanted, n, kind, block, part, x),
     ]
-    if layer.mixer.norms_after_rotation:
+    if block.norms_after_rotation:
         steps.reverse()
     for step in steps:
         y = step(y)
@@ -133,17 +147,17 @@ def _normed(
     return y
 
 
-def _rotated(wanted: Wanted, n: int, layer: Layer, part: str, heads: int, y: Term) -> Term:
-    rope = wanted.model.ropes[layer.kind]
+def _rotated(wanted: Wanted, n: int, kind: str, block: Attention, part: str, y: Term) -> Term:
+    rope = wanted.model.ropes[kind]
     if rope is None:
         return y
-    block = layer.mixer
+    heads = block.num_heads if part == "q" else block.num_kv_heads
     return wanted.terms.make(
         ROTATION,
         {"x": y},
         heads=heads,
         share=None if rope.rotary_dim == block.head_dim else rope.rotary_dim,
         interleaved=1 if block.pairing is Pairing.ADJACENT else None,
-        table=wanted.rotations.wanted(layer.kind),
+        table=wanted.rotations.wanted(kind),
         where=place_of(n, f"rotation of {part}"),
     )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from converters.to_onnx.structure.model.layers import layer_terms
 from converters.to_onnx.structure.model.wanted import Wanted, name_of
-from converters.to_onnx.structure.terms import CACHE, PRODUCT, SCALED, Term
+from converters.to_onnx.structure.terms import PRODUCT, SCALED, Term
 from ropeconv.arch.blocks.head import Head
 
 
@@ -18,10 +18,8 @@ def model_terms(wanted: Wanted) -> Mapping[str, Term]:
     x = wanted.scaled(x, stack.embedding.scale, where="embedding scale")
     outputs: dict[str, Term] = {}
     for n, layer in enumerate(stack.layers):
-        attended, x = layer_terms(wanted, n, layer, x)
-        for part, names in (("key", "keys"), ("value", "values")):
-            place = f"present.{n}.{part}"
-            outputs[place] = terms.make(CACHE, {"of": attended}, part=names, where=place)
+        handed, x = layer_terms(wanted, n, layer, x)
+        outputs |= handed
     return {**outputs, "logits": _logits(wanted, stack.head, x)}
 
 

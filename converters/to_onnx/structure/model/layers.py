@@ -2,34 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from converters.to_onnx.blocks import find
-from converters.to_onnx.structure.model.attention import attended
+from converters.to_onnx.structure.model.attention import attention
 from converters.to_onnx.structure.model.mlp import FEEDS
+from converters.to_onnx.structure.model.short_conv import short_conv
 from converters.to_onnx.structure.model.wanted import Wanted, place_of
 from converters.to_onnx.structure.terms import Term
+from ropeconv.arch.blocks.attention import Attention
 from ropeconv.arch.blocks.norm import Norm
 from ropeconv.arch.blocks.residual import Parallel, PostNorm, PreNorm, Sandwich, SharedParallel
+from ropeconv.arch.blocks.short_conv import ShortConv
 from ropeconv.arch.stack import Layer
 
 Step = Callable[[Term], Term]
 
 
-def layer_terms(wanted: Wanted, n: int, layer: Layer, x: Term) -> tuple[Term, Term]:
-    """(the layer's attention, the residual stream after it)."""
-    kept: list[Term] = []
+Handed = Mapping[str, Term]
+"""What a layer hands on to the next call: output -> term."""
+MIXERS: dict[type, Callable[[Wanted, int, Layer, Term], tuple[Term, Handed]]] = {
+    Attention: attention,
+    ShortConv: short_conv,
+}
+
+
+def layer_terms(wanted: Wanted, n: int, layer: Layer, x: Term) -> tuple[Handed, Term]:
+    """(what the layer hands on, the residual stream after it)."""
+    handed: dict[str, Term] = {}
 
     def mix(y: Term) -> Term:
-        kept.append(attended(wanted, n, layer, y))
-        return wanted.linear(kept[0], layer.mixer.output, n)
+        term, own = find(MIXERS, layer.mixer)(wanted, n, layer, y)
+        handed.update(own)
+        return term
 
     def feed(y: Term) -> Term:
         return find(FEEDS, layer.mlp)(wanted, n, layer.mlp, y)
 
     after = find(RESIDUALS, layer.residual)(wanted, n, layer.residual, x, mix, feed)
-    return kept[0], after
+    return handed, after
 
 
 def _norm(wanted: Wanted, n: int, norm: Norm, x: Term) -> Term:
