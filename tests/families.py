@@ -238,6 +238,16 @@ TINY |= {
 }
 FAMILIES = sorted(TINY)
 CONFIGS = {name: tiny.config for name, tiny in TINY.items()}
+    "lfm2_moe": Tiny(
+        LLAMA
+        | EXPERTS
+        | {
+            "moe_intermediate_size": 32,
+            "num_dense_layers": 1,
+            "layer_types": ["conv", "full_attention", "conv"],
+            "num_hidden_layers": 3,
+        }
+    ),
 GELU = {name for name, tiny in TINY.items() if tiny.gelu}
 
 

@@ -156,6 +156,7 @@ FACTS: dict[str, Mistake] = dict.fromkeys(FAMILIES, PAIRS) | {
 NO_GGUF = {"cwm", "ministral", "persimmon", "smollm3"}
 
 
+    "lfm2_moe": ONE_EXPERT_FEWER,
 @dataclass(frozen=True)
 class Mistaken(Architecture):
     """A family with a mistake in it."""

@@ -81,6 +81,16 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
         {"layer_types": ["full_attention"] * 3},
         "every layer of this model is attention",
     ),
+    "lfm2_moe, a scale": (
+        "lfm2_moe",
+        {"routed_scaling_factor": 2.0},
+        "lfm2moe has no place for routed_scaling_factor",
+    ),
+    "lfm2_moe, no bias": (
+        "lfm2_moe",
+        {"use_expert_bias": False},
+        "does not load without a bias on router_bias",
+    ),
     "lfm2, no attention": ("lfm2", {"layer_types": ["conv"] * 3}, "every layer is conv"),
     "lfm2, one tap": ("lfm2", {"conv_L_cache": 1}, "conv_L_cache must be 2 or more"),
     "llama, another activation": ("llama", {"hidden_act": "relu"}, "hidden_act = 'relu'"),

@@ -27,6 +27,7 @@ LACKING_IN_4 = (
     "internlm3",
     "iquestcoder",
     "jais2",
+    "lfm2_moe",
     "mellum",
     "minimax_m2",
     "ministral3",

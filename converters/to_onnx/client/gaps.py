@@ -49,6 +49,7 @@ OPTIMUM_LACKS = frozenset(
         "internlm3",
         "iquestcoder",
         "jais2",
+        "lfm2_moe",
         "mellum",
         "minimax_m2",
         "ministral3",
