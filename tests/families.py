@@ -235,9 +235,6 @@ TINY |= {
             "num_hidden_layers": 3,
         }
     ),
-}
-FAMILIES = sorted(TINY)
-CONFIGS = {name: tiny.config for name, tiny in TINY.items()}
     "lfm2_moe": Tiny(
         LLAMA
         | EXPERTS
@@ -248,6 +245,9 @@ CONFIGS = {name: tiny.config for name, tiny in TINY.items()}
             "num_hidden_layers": 3,
         }
     ),
+}
+FAMILIES = sorted(TINY)
+CONFIGS = {name: tiny.config for name, tiny in TINY.items()}
 GELU = {name for name, tiny in TINY.items() if tiny.gelu}
 
 

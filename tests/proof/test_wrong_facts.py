@@ -144,6 +144,7 @@ FACTS: dict[str, Mistake] = dict.fromkeys(FAMILIES, PAIRS) | {
     "olmo3": WINDOW,
     "dots1": ROUTED_SCALE,
     "hy_v3": ROUTED_SCALE,
+    "lfm2_moe": ONE_EXPERT_FEWER,
     "minimax_m2": ONE_EXPERT_FEWER,
     "mixtral": ONE_EXPERT_FEWER,
     "qwen3_moe": ONE_EXPERT_FEWER,
@@ -156,7 +157,6 @@ FACTS: dict[str, Mistake] = dict.fromkeys(FAMILIES, PAIRS) | {
 NO_GGUF = {"cwm", "ministral", "persimmon", "smollm3"}
 
 
-    "lfm2_moe": ONE_EXPERT_FEWER,
 @dataclass(frozen=True)
 class Mistaken(Architecture):
     """A family with a mistake in it."""

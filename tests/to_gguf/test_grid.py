@@ -67,8 +67,8 @@ REFUSED: dict[str, set[str]] = {
     "olmoe": NO_TABLE,
     "qwen2_moe": NO_TABLE,
     "lfm2": NO_TABLE,
-    "solar_open": NO_TABLE,
     "lfm2_moe": NO_TABLE,
+    "solar_open": NO_TABLE,
     # its sliding layers would take the magnitude too
     "gemma3_text": {"yarn attention_factor", "yarn mscale"} | NO_TABLE,
 }
