@@ -32,7 +32,14 @@ from ropeconv.proof.rungs import (
 )
 from ropeconv.proof.sides import Forward, Side, find_sides, run_layers
 from ropeconv.proof.structure import Expected, Findings, find_expected, structure_findings
-from ropeconv.proof.text import Pass, default_text, plan_passes, read_text, wanted_tokens
+from ropeconv.proof.text import (
+    Pass,
+    default_text,
+    leading_ids,
+    plan_passes,
+    read_text,
+    wanted_tokens,
+)
 from ropeconv.proof.tokens.source_file import SourceFile
 from ropeconv.proof.tokens.source_folder import SourceFolder
 from ropeconv.proof.tokens.tokenizing import Tokenizing
@@ -133,7 +140,7 @@ class _Proof:
         with self.clock.of("tokens"):
             tokenizer = self._tokenizer(sides[0])
             rungs.append(token_rung(self.artefact, tokenizer, content))
-            ids = tokenizer.tokenize(content)[:wanted]
+            ids = leading_ids(tokenizer.tokenize, content, wanted)
         with self.clock.of("weights"):
             rungs.append(weight_rung(self.target, self.artefact, self.expected, self.progress))
         switch = _find_switch(self.artefact, rotary)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,8 @@ from ropeconv.errors import CheckpointError, ConfigError
 CAP = 16384  # tokens without --tokens: minutes on a CPU for a small model
 # llama.cpp allocates context in steps of this, and LongRoPE there switches on what is allocated
 CONTEXT_STEP = 256
+CHARACTERS = 8  # of a text that are read for a token at first; prose has 4 to 5
+MARGIN = 64  # tokens before a cut that it may change: none of them is used
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,17 @@ def wanted_tokens(tokens: int | None, *, trained: int, context: int) -> int:
             f"--tokens {tokens}: give 2 to {context}, the context that the artefact promises"
         )
     return tokens
+
+
+def leading_ids(tokenize: Callable[[str], list[int]], text: str, wanted: int) -> list[int]:
+    """The first `wanted` ids of the text, read no further than they reach."""
+    length = CHARACTERS * (wanted + MARGIN)
+    while length < len(text):
+        ids = tokenize(text[:length])
+        if len(ids) >= wanted + MARGIN:
+            return ids[:wanted]
+        length *= 4
+    return tokenize(text)[:wanted]
 
 
 def plan_passes(ids: Sequence[int], *, switch: int | None, trained: int) -> list[Pass]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ropeconv.proof.text import Pass, plan_passes, wanted_tokens
+from ropeconv.proof.text import Pass, default_text, leading_ids, plan_passes, wanted_tokens
+from tests.checkpoints import tokenizer_json
 
 
 @pytest.mark.parametrize(
@@ -32,3 +33,29 @@ def test_longrope_runs_on_both_sides_of_its_switch() -> None:
     # PyTorch
     assert plan_passes(ids, switch=4000, trained=4000)[0].context == 3840
     assert [p.tokens for p in plan_passes(ids[:4096], switch=4096, trained=4096)] == [4096]
+
+
+# a row of spaces is one token; a letter of four bytes is four
+TEXTS = {
+    "prose": default_text(),
+    "few letters a token": "\N{OLD ITALIC LETTER A}" * 40_000,
+    "many letters a token": ("word" + " " * 400) * 1000,
+    "short": "three words only",
+}
+
+
+@pytest.mark.parametrize("wanted", [2, 300, 4000])
+@pytest.mark.parametrize("name", TEXTS)
+def test_the_first_ids_are_those_of_the_whole_text(name: str, wanted: int) -> None:
+    from tokenizers import Tokenizer
+
+    tokenizer, read = Tokenizer.from_str(tokenizer_json()), list[int]()
+
+    def tokenize(text: str) -> list[int]:
+        read.append(len(text))
+        return list(tokenizer.encode(text).ids)
+
+    text = TEXTS[name]
+    assert leading_ids(tokenize, text, wanted) == tokenizer.encode(text).ids[:wanted]
+    if name == "prose":
+        assert sum(read) < len(text) // 4
