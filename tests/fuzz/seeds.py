@@ -28,6 +28,16 @@ SOURCE = "source"
 ARTEFACT = "artefact"
 SETTINGS = "settings"
 TENSORS = "tensors"
+# whose config.json is spoiled, and how often: each with another kind of block
+FAMILIES = {
+    "cohere": 1,
+    "falcon": 1,
+    "gemma3_text": 2,
+    "gpt_neox": 1,
+    "granitemoe": 1,
+    "lfm2": 1,
+    "qwen3_moe": 2,
+}
 
 
 @dataclass(frozen=True)
@@ -62,11 +72,7 @@ SUBJECTS = (
     ),
     Subject("byte_fallback", SOURCE, 2, ("tokenizer.json", "tokenizer_config.json")),
     Subject("longrope", SOURCE, 2, ("config.json",), scales=False),
-    Subject("gemma3_text", SOURCE, 2, ("config.json",)),
-    Subject("qwen3_moe", SOURCE, 2, ("config.json",)),
-    Subject("gpt_neox", SOURCE, 1, ("config.json",)),
-    Subject("cohere", SOURCE, 1, ("config.json",)),
-    Subject("falcon", SOURCE, 1, ("config.json",)),
+    *(Subject(name, SOURCE, weight, ("config.json",)) for name, weight in FAMILIES.items()),
     Subject("file.gguf", SOURCE, 6),
     Subject("rope.json", SETTINGS, 2),
     Subject("made.gguf", ARTEFACT, 6),
@@ -81,7 +87,7 @@ SUBJECTS = (
 
 def make_seeds(root: Path) -> None:
     """Write every subject into `root`; made files name `llama` as their source."""
-    for name in ("gemma3_text", "qwen3_moe", "gpt_neox", "cohere", "falcon"):
+    for name in FAMILIES:
         _save(root / name, name)
     _save(root / "longrope", "phi3", spelled("longrope"))
     _save(root / "plain", "llama")
