@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,15 @@ SLAB = 4 << 20  # bytes of float32 a slab
 Made = Sequence[NDArray[np.uint8]]
 Make = Callable[[int, int], Made]
 """(start, stop) -> (rows, row bytes) for each part."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of the initializers of a matrix: the end of its name, its type, the shape of one row."""
+
+    end: str
+    dtype: str
+    row: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -113,3 +123,19 @@ def _explain(name: str, error: BadValueError, start: int) -> CheckpointError | C
     reason = error.reason.replace("F16; take BF16 or F32", "fp16; take --type fp32")
     told = BadValueError(error.row, error.column, error.value, reason)
     return place_error(told, name, start=start)
+
+
+def parts_of(columns: int, blocks: Blocks, *, flat: bool) -> list[Part]:
+    """What a matrix in blocks becomes."""
+    count = blocks.count(columns)
+    codes = (count * blocks.block_bytes,) if flat else (count, blocks.block_bytes)
+    parts = [Part("_codes", "uint8", codes), Part("_scales", "float32", (count,))]
+    if not blocks.symmetric:
+        parts.append(Part("_zero_points", "uint8", (blocks.zero_point_bytes(columns),)))
+    return parts
+
+
+def cut_of(part: Stored, start: int, rows: int, total: int) -> Stored:
+    """`rows` of the `total` rows of an initializer, as a place of its own."""
+    offset = part.offset + start * (part.nbytes // total)
+    return Stored(part.name, part.dtype, (rows, prod(part.shape) // total), offset)

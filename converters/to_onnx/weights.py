@@ -14,7 +14,7 @@ the experts along a first axis and EVERY in the place of their numbers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import prod
@@ -24,11 +24,14 @@ from numpy.typing import NDArray
 
 from converters.to_onnx.data import (
     Make,
+    Part,
     Rows,
     alternating_rows,
+    cut_of,
     float_rows,
     kept_rows,
     packed_rows,
+    parts_of,
     table_rows,
 )
 from converters.to_onnx.graph import MICROSOFT, Graph, Stored, Value
@@ -40,15 +43,6 @@ from ropeconv.model import Model
 
 PAGE, LINE = 4096, 64  # bytes
 JOINT, EVERY = "+", "*"
-
-
-@dataclass(frozen=True)
-class Part:
-    """One of the initializers of a matrix: the end of its name, its type, the shape of one row."""
-
-    end: str
-    dtype: str
-    row: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -147,8 +141,28 @@ class Store:
         columns = self._columns(names)
         parts = [Part("", self.kind.dtype, (columns,))]
         if blocks is not None:
-            parts = _parts(columns, blocks, flat=True)
+            parts = parts_of(columns, blocks, flat=True)
         makes = {name: self._make(name, blocks) for name in names}
+        return self._stack(experts, stem, parts, makes, columns=columns, alternating=alternating)
+
+    def stacked_vectors(
+        self, experts: Sequence[tuple[str, ...]], *, stem: str, alternating: bool
+    ) -> Value:
+        """(x, n) vectors of all experts in the type of the activations; see `stacked`."""
+        makes = {name: self._make(name, None) for expert in experts for name in expert}
+        parts = [Part("", self.kind.dtype, ())]
+        return self._stack(experts, stem, parts, makes, columns=1, alternating=alternating)[0]
+
+    def _stack(
+        self,
+        experts: Sequence[tuple[str, ...]],
+        stem: str,
+        parts: Sequence[Part],
+        makes: Mapping[str, Make],
+        *,
+        columns: int,
+        alternating: bool,
+    ) -> tuple[Value, ...]:
         each = self._rows_of(experts[0])
         fills: list[Fill] = []
         for expert in experts:
@@ -157,7 +171,7 @@ class Store:
                 fills.append(Fill(each // len(expert), len(expert) * columns, make))
             else:
                 fills += [self._fill(name, makes[name]) for name in expert]
-        return self._allot(names, stem, (len(experts), each), parts, fills)
+        return self._allot(tuple(makes), stem, (len(experts), each), parts, fills)
 
     def _by_row(self, codes: Value) -> Value:
         """The same bytes as another initializer: (n, bytes) of (n, blocks, bytes)."""
@@ -223,7 +237,7 @@ class Store:
 
         flat: codes (n, bytes), as they are looked up, else (n, blocks, bytes).
         """
-        parts = _parts(self._columns(names), blocks, flat=flat)
+        parts = parts_of(self._columns(names), blocks, flat=flat)
         fills = [self._fill(name, self._make(name, blocks)) for name in names]
         return self._allot(names, JOINT.join(names), (self._rows_of(names),), parts, fills)
 
@@ -269,7 +283,7 @@ class Store:
         total = sum(fill.rows for fill in fills)
         start = 0
         for fill in fills:
-            cuts = tuple(_cut(part, start, fill.rows, total) for part in whole)
+            cuts = tuple(cut_of(part, start, fill.rows, total) for part in whole)
             self.rows.append(Rows(cuts, fill.rows, fill.width, fill.make))
             start += fill.rows
         values = tuple(self.graph.external(part, location=self.location) for part in whole)
@@ -281,19 +295,3 @@ class Store:
         offset = self.size + -self.size % (PAGE if nbytes >= 16 * PAGE else LINE)
         self.size = offset + nbytes
         return Stored(name, dtype, shape, offset)
-
-
-def _parts(columns: int, blocks: Blocks, *, flat: bool) -> list[Part]:
-    """What a matrix in blocks becomes."""
-    count = blocks.count(columns)
-    codes = (count * blocks.block_bytes,) if flat else (count, blocks.block_bytes)
-    parts = [Part("_codes", "uint8", codes), Part("_scales", "float32", (count,))]
-    if not blocks.symmetric:
-        parts.append(Part("_zero_points", "uint8", (blocks.zero_point_bytes(columns),)))
-    return parts
-
-
-def _cut(part: Stored, start: int, rows: int, total: int) -> Stored:
-    """`rows` of the `total` rows of an initializer, as a place of its own."""
-    offset = part.offset + start * (part.nbytes // total)
-    return Stored(part.name, part.dtype, (rows, prod(part.shape) // total), offset)

@@ -166,6 +166,9 @@ def takes_transformers_4(config: Mapping[str, Any], model: Model) -> bool:
     name = "default" if scaling is None else scaling.get("rope_type", scaling.get("type"))
     if spelling.runs_in_4 is not None and name not in spelling.runs_in_4:
         return False
+    sizes, keys = model.sizes.values(), model.arch.keys
+    if any(sizes[size] != keys[size].default for size in model.arch.fixed_in_4):
+        return False
     return not spelling.transformers_4 or scaling is None or "rope_type" not in scaling
 
 

@@ -245,7 +245,11 @@ def _angles(module: Any, *, reach: int, extra: Mapping[str, str]) -> tuple[Array
 
 
 def _pairs(cos: Any) -> slice:
-    """One place of each pair: most modules repeat them all behind the last, some each in turn."""
+    """One place of each pair: most modules repeat them all behind the last, some each in turn, and
+    some none.
+    """
     half = len(cos) // 2
-    repeated = bool((cos[:half] == cos[half:]).all())
-    return slice(0, half) if repeated else slice(0, None, 2)
+    if bool((cos[:half] == cos[half:]).all()):
+        return slice(0, half)
+    in_turn = bool((cos[0::2] == cos[1::2]).all())
+    return slice(0, None, 2 if in_turn else 1)

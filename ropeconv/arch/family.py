@@ -70,7 +70,8 @@ class Architecture:
     name: Hugging Face model_type. classes: `architectures` entries of the causal language model.
     keys: size -> where a config says it. layer: (sizes, kind, number) -> the blocks of a layer.
     ignores: config keys without bearing on logits, beside those that no family reads. drops: names
-    of tensors ({n}: a layer) that are known and carry nothing. source: the upstream modelling file.
+    of tensors ({n}: a layer) that are known and carry nothing. fixed_in_4: sizes that the class of
+    transformers 4 does not read and has its defaults for. source: the upstream modelling file.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Architecture:
     rope: RopeSpelling = field(default_factory=RopeSpelling)
     ignores: frozenset[str] = frozenset()
     drops: tuple[str, ...] = ()
+    fixed_in_4: tuple[str, ...] = ()
 
     def stack(self, sizes: Sizes, kinds: tuple[str, ...]) -> Stack:
         """The decoder of these sizes, one layer for each of `kinds`."""

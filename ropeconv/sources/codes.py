@@ -12,7 +12,9 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from ropeconv.config.bundles import Turned
 from ropeconv.kit.float_types import FLOATS
+from ropeconv.kit.views import Part, Reordered
 from ropeconv.model import Tensor
 
 Bytes = NDArray[np.uint8]
@@ -90,7 +92,34 @@ def codes_of(tensor: Tensor) -> Codes | None:
         return tensor.made_of
     if tensor.dtype not in FLOATS:
         return OtherCodes(f"{tensor.dtype} blocks")
+    moved = _of_rows(tensor)
+    if moved is not None:
+        return moved
     under = [*getattr(tensor, "parts", ()), *([tensor.base] if hasattr(tensor, "base") else [])]
     if any(codes_of(one) is not None for one in under):
         return OtherCodes("codes that are merged with other numbers")
     return None
+
+
+def _of_rows(tensor: Tensor) -> Codes | None:
+    """The codes of a view of whole rows; None where it is no such view, or codes cannot follow."""
+    if isinstance(tensor, Turned):
+        return None if tensor.upright is None else codes_of(tensor.upright)
+    if not isinstance(tensor, Part | Reordered):
+        return None
+    inner = codes_of(tensor.base)
+    if not isinstance(inner, Microscaled):
+        return None
+    read = inner.read
+    order = tensor.order if isinstance(tensor, Reordered) else None
+    first = tensor.first if isinstance(tensor, Part) else 0
+
+    def moved(start: int, stop: int) -> tuple[Bytes, Bytes]:
+        if order is None:
+            return read(first + start, first + stop)
+        wanted = order[start:stop]
+        low = int(wanted.min())
+        codes, exponents = read(low, int(wanted.max()) + 1)
+        return codes[wanted - low], exponents[wanted - low]
+
+    return Microscaled(moved)

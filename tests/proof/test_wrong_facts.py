@@ -108,6 +108,17 @@ def routing(**changes: Callable[[Routing], Any]) -> Mistake:
 
 
 ONE_EXPERT_FEWER = routing(chosen=lambda own: own.chosen - 1)
+SWAPPED_BIASES = mixtures(
+    lambda block: replace(
+        block,
+        biases=tuple(
+            replace(own, template=other.template)
+            for own, other in zip(
+                block.biases, (block.biases[1], block.biases[0], block.biases[2]), strict=True
+            )
+        ),
+    )
+)
 SWAPPED = mixtures(
     lambda block: replace(
         block,
@@ -130,6 +141,7 @@ FACTS: dict[str, Mistake] = dict.fromkeys(FAMILIES, PAIRS) | {
     "gemma3_text": OFFSET,
     "glm4": POST_OFFSET,
     "gpt_neox": OFFSET,
+    "gpt_oss": SWAPPED_BIASES,
     "granite": RESIDUAL,
     "granite_swa": WINDOW,
     "granitemoe": ONE_EXPERT_FEWER,

@@ -60,6 +60,7 @@ REFUSED: dict[str, set[str]] = {
     "dots1": NO_TABLE,
     "ernie4_5_moe": NO_TABLE,
     "glm4_moe": {"proportional"} | NO_TABLE,
+    "gpt_oss": NO_TABLE,
     "hunyuan_v1_moe": NO_TABLE,
     "hy_v3": NO_TABLE,
     "mellum": {"ntk", "ntk-critical"} | NO_TABLE,  # as olmo3

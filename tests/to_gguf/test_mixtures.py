@@ -26,6 +26,7 @@ MIXTURES = (
     "dots1",
     "ernie4_5_moe",
     "glm4_moe",
+    "gpt_oss",
     "granitemoe",
     "granitemoe_swa",
     "granitemoeshared",
@@ -80,6 +81,8 @@ FAULTS: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Change]]] = {
     ("ernie4_5_moe", "no bias"): ({}, {"blk.1.exp_probs_b.bias": zeros}),
     ("granitemoeshared", "no shared expert"): ({}, {"blk.1.ffn_down_shexp.weight": zeros}),
     ("granitemoe_swa", "no sinks"): ({}, {"blk.1.attn_sinks.weight": sunk}),
+    ("gpt_oss", "experts without biases"): ({}, {"blk.1.ffn_down_exps.bias": zeros}),
+    ("gpt_oss", "a router without biases"): ({}, {"blk.1.ffn_gate_inp.bias": zeros}),
     ("dots1", "no scale"): ({"dots1.expert_weights_scale": None}, {}),
     ("dots1", "weights that do not add up"): ({"dots1.expert_weights_norm": False}, {}),
 }
@@ -104,12 +107,11 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 @pytest.mark.llama
 @pytest.mark.torch
 @pytest.mark.parametrize(("family", "fault"), FAULTS)
-def test_a_wrong_fact_fails_verify(
-    family: str, fault: str, sound: Callable[[str], Path], tmp_path: Path
-) -> None:
+def test_a_wrong_fact_fails_verify(family: str, fault: str, sound: Callable[[str], Path]) -> None:
     keys, tensors = FAULTS[family, fault]
     out = sound(family)
-    assert not verify(edit(out, tmp_path / "fault.gguf", keys, tensors=tensors), tokens=L).ok
+    beside = out.with_name(f"{fault}.gguf")  # it finds its source by a path from where it lies
+    assert not verify(edit(out, beside, keys, tensors=tensors), tokens=L).ok
 
 
 @pytest.mark.parametrize(("host", "arch"), [("auto", "glm4moe"), ("step35", "step35")])
@@ -123,6 +125,14 @@ def test_scores_that_no_config_says_are_refused(host: str, arch: str, tmp_path: 
 
 
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
+    "gpt_oss, alpha": ("gpt_oss", {"swiglu_alpha": 1.5}, "swiglu_alpha 1.5"),
+    "gpt_oss, limit": ("gpt_oss", {"swiglu_limit": 5.0}, "swiglu_limit 5"),
+    "gpt_oss, biases": ("gpt_oss", {"attention_bias": False}, "does not load without a bias on o"),
+    "gpt_oss, windows": (
+        "gpt_oss",
+        {"layer_types": ["full_attention"] * 4},
+        "does not load without a layer that has a window",
+    ),
     "olmoe, normed": ("olmoe", {"norm_topk_prob": True}, "does not make .* norm_topk_prob true"),
     "olmoe, grouped": ("olmoe", {"num_key_value_heads": 2}, "as many key/value heads as heads"),
     "qwen2_moe, normed": ("qwen2_moe", {"norm_topk_prob": True}, "norm_topk_prob true"),

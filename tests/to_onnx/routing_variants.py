@@ -36,6 +36,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "layers with ropes of their own": ("mellum", {}),
     "shared, all experts in two tensors": ("granitemoeshared", {}),
     "sinks": ("granitemoe_swa", {}),
+    "sinks, biases, clamped gates": ("gpt_oss", {"swiglu_alpha": 1.5, "swiglu_limit": 5.0}),
+    "clamped gates of one expert a token": ("gpt_oss", {"num_experts_per_tok": 1}),
 }
 SIGMOID, UNNORMED = "sigmoid, bias, scale, shared", "sigmoid, bias, scale, shares as they are"
 SOFTMAX, GATED = "softmax and bias", "shared with a gate"

@@ -47,7 +47,8 @@ def angles(module: Any, reach: int, arguments: dict[str, str]) -> np.ndarray:
     cos, sin = module(torch.zeros(1), torch.tensor([[1, reach]]), **arguments)
     half = cos.shape[-1] // 2
     halves = torch.equal(cos[..., :half], cos[..., half:])
-    pairs = slice(0, half) if halves else slice(0, None, 2)
+    in_turn = torch.equal(cos[..., 0::2], cos[..., 1::2])  # neither: gpt-oss has each once
+    pairs = slice(0, half) if halves else slice(0, None, 2 if in_turn else 1)
     c, s = (np.asarray(part[0, 0, pairs], np.float64) for part in (cos, sin))
     return np.append(np.arctan2(s, c), np.hypot(s, c).mean())
 

@@ -365,3 +365,11 @@ def test_weights_that_are_no_numbers_are_refused_when_they_are_touched(
     ):
         convert(source, tmp_path / "out", dtype="F16")
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+@pytest.mark.parametrize(("limit", "majors"), [(7.0, ["5", "4"]), (5.0, ["5"])])
+def test_a_number_that_transformers_4_has_as_a_constant(
+    limit: float, majors: list[str], tmp_path: Path
+) -> None:
+    source = save_checkpoint(tmp_path / "model", "gpt_oss", context=64, swiglu_limit=limit)
+    assert convert(source, tmp_path / "out").details["transformers"] == majors

@@ -40,6 +40,7 @@ TRAITS = frozenset(
         Trait.SIGMOID_ROUTING,
         Trait.ROUTER_BIAS,
         Trait.ROUTED_SCALE,
+        Trait.CLAMPED_UNIT,
         Trait.SHARED_EXPERT,
         Trait.SHARED_EXPERT_GATE,
     }

@@ -38,3 +38,15 @@ def expert_matrices(
     names = [tuple(name_of(weight, n, number) for weight in weights) for number in numbers]
     stem = JOINT.join(name_of(weight, n, EVERY) for weight in weights)
     return store.stacked(names, blocks, stem=stem, alternating=alternating)
+
+
+def expert_biases(
+    store: Store, n: int, block: MixtureOfExperts, *weights: Weight, alternating: bool = False
+) -> Value:
+    """(x, rows) the biases of such matrices; no value where they have none."""
+    if not weights:
+        return ""
+    numbers = range(block.num_experts)
+    names = [tuple(name_of(weight, n, number) for weight in weights) for number in numbers]
+    stem = JOINT.join(name_of(weight, n, EVERY) for weight in weights)
+    return store.stacked_vectors(names, stem=stem, alternating=alternating)

@@ -9,6 +9,7 @@ from typing import Any
 from converters.to_onnx.blocks.frame import Decoder, name_of
 from converters.to_onnx.graph import Graph, Value
 from ropeconv.arch.blocks.mlp import FusedGatedMlp, GatedMlp, PlainMlp
+from ropeconv.arch.blocks.moe import ClampedUnit
 from ropeconv.errors import CannotExpress
 
 
@@ -65,6 +66,21 @@ def find_activation(name: str) -> Activation:
             f"no ONNX form for activation {name!r}; known: {', '.join(ACTIVATIONS)}"
         )
     return ACTIVATIONS[name]
+
+
+def add_clamped_unit(
+    graph: Graph, unit: ClampedUnit, gate: Value, up: Value, *, dtype: str, name: str
+) -> Value:
+    """(up + 1) * gate * sigmoid(alpha * gate) of the clamped."""
+    limit, least = (graph.constant(by * unit.limit, dtype, name="unit_limit") for by in (1, -1))
+    gate = graph.op("Min", gate, limit, name=f"{name}_gate")
+    up = graph.op("Clip", up, least, limit, name=f"{name}_up")
+    alpha = graph.constant(unit.alpha, dtype, name="unit_alpha")
+    share = graph.op("Mul", gate, alpha, name=f"{name}_share")
+    share = graph.op("Sigmoid", share, name=f"{name}_share")
+    one = graph.constant(1, dtype, name="unit_one")
+    gate = graph.op("Mul", gate, share, name=f"{name}_gate")
+    return graph.op("Mul", graph.op("Add", up, one, name=f"{name}_up"), gate, name=name)
 
 
 def _silu(graph: Graph, x: Value) -> Value:

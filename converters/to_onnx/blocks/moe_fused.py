@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from converters.to_onnx.blocks.experts import expert_blocks, expert_matrices
+from converters.to_onnx.blocks.experts import expert_biases, expert_blocks, expert_matrices
 from converters.to_onnx.blocks.frame import Decoder
 from converters.to_onnx.blocks.routing import chosen_scores, is_plain, log_shares, share_sum
 from converters.to_onnx.graph import MICROSOFT, Value
@@ -26,6 +26,14 @@ SWIGLU: dict[str, Any] = {
     "activation_alpha": 1.0,
     "activation_beta": 0.0,
 }
+
+
+def _unit(block: MixtureOfExperts) -> dict[str, Any]:
+    """What the operators take for act(gate) * up, or for what is in its place."""
+    if block.unit is None:
+        return SWIGLU
+    numbers = {"activation_alpha": block.unit.alpha, "activation_beta": 1.0}
+    return {**SWIGLU, **numbers, "swiglu_limit": block.unit.limit}
 
 
 def add_fused(decoder: Decoder, n: int, block: MixtureOfExperts, x: Value, logits: Value) -> Value:
@@ -61,19 +69,25 @@ def _operator(
     first = expert_matrices(store, n, block, block.gate, block.up, blocks=blocks, alternating=True)
     last = expert_matrices(store, n, block, block.down, blocks=blocks)
     rows = decoder.rows(logits, block.num_experts, name=f"layer_{n}_router_rows")
-    attributes = {**SWIGLU, "k": block.routing.chosen, "normalize_routing_weights": 1}
+    bias = expert_biases(store, n, block, *block.biases[:2], alternating=True)
+    last_bias = expert_biases(store, n, block, *block.biases[2:])
+    attributes = {**_unit(block), "k": block.routing.chosen, "normalize_routing_weights": 1}
     kind = "MoE"
-    inputs = (x, rows, *first, "", *last)
+    inputs = (x, rows, *first, bias, *last, *filter(None, [last_bias]))
     if blocks is not None:
         attributes |= {"expert_weight_bits": blocks.bits, "block_size": blocks.size}
         kind = "QMoE"
-        inputs = (x, rows, *_places(first, last))
+        inputs = (x, rows, *_places(first, bias, last, last_bias))
     return decoder.graph.op(kind, *inputs, name=name, domain=MICROSOFT, **attributes)
 
 
-def _places(first: tuple[Value, ...], last: tuple[Value, ...]) -> tuple[Value, ...]:
+def _places(
+    first: tuple[Value, ...], bias: Value, last: tuple[Value, ...], last_bias: Value
+) -> tuple[Value, ...]:
     """Codes, scales and bias of the first matrices, of the last, of none, and the zero points."""
     codes, scales, *zeros = first
     last_codes, last_scales, *last_zeros = last
-    matrices = (codes, scales, "", last_codes, last_scales, "", "", "", "")
-    return (*matrices, *zeros, *last_zeros) if zeros else matrices[:5]
+    matrices = (codes, scales, bias, last_codes, last_scales, last_bias)
+    if zeros:
+        return (*matrices, "", "", "", *zeros, *last_zeros)
+    return matrices if last_bias else matrices[:5]

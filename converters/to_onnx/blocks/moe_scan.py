@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from converters.to_onnx.blocks import find
-from converters.to_onnx.blocks.experts import expert_blocks, expert_matrices
+from converters.to_onnx.blocks.experts import expert_biases, expert_blocks, expert_matrices
 from converters.to_onnx.blocks.frame import Decoder
-from converters.to_onnx.blocks.mlp import find_activation
+from converters.to_onnx.blocks.mlp import add_clamped_unit, find_activation
 from converters.to_onnx.blocks.routing import ROUTINGS
 from converters.to_onnx.graph import Graph, Port, Value, make_body
 from converters.to_onnx.quant._types import Blocks
@@ -33,7 +33,12 @@ def add_scan(decoder: Decoder, n: int, block: MixtureOfExperts, x: Value, logits
     scan = _Scan(graph, n, block, rows, expert_blocks(decoder.store, n, block), dtype)
     first = expert_matrices(decoder.store, n, block, block.gate, block.up, blocks=scan.blocks)
     last = expert_matrices(decoder.store, n, block, block.down, blocks=scan.blocks)
-    scanned = (columns, chosen, *first, *last)
+    biases = [
+        expert_biases(decoder.store, n, block, *weights)
+        for weights in (block.biases[:2], block.biases[2:])
+        if weights
+    ]
+    scanned = (columns, chosen, *first, *last, *biases)
     start = _zeros(graph, rows, name=f"layer_{n}_expert_start")
     y = graph.op(
         "Scan",
@@ -92,26 +97,36 @@ class _Scan:
         gate, up, down = self.block.gate, self.block.up, self.block.down
         first = self._matrix("gate_up", gate.shape[0] + up.shape[0], gate)
         last = self._matrix("down", down.shape[0], down)
+        sizes = (gate.shape[0] + up.shape[0], down.shape[0]) if self.block.biases else ()
+        parts = zip(("gate_up", "down"), sizes, strict=False)
+        biases = [self._port(f"{part}_bias", self.dtype, (rows,)) for part, rows in parts]
         with self.graph.body() as nodes:
             after = self.graph.op(
                 "If",
                 chosen.name,
                 name=self._name("sum_after"),
-                then_branch=self._chosen(total, column, first, last),
+                then_branch=self._chosen(total, column, first, last, biases),
                 else_branch=self._passed(total),
             )
-        inputs = (total, column, chosen, *first, *last)
+        inputs = (total, column, chosen, *first, *last, *biases)
         outputs = [Port(after, total.dtype, total.shape)]
         return make_body(f"layer_{self.n}_expert", nodes, inputs=inputs, outputs=outputs)
 
-    def _chosen(self, total: Port, column: Port, first: list[Port], last: list[Port]) -> Any:
+    def _chosen(
+        self,
+        total: Port,
+        column: Port,
+        first: list[Port],
+        last: list[Port],
+        biases: list[Port],
+    ) -> Any:
         """The branch that computes the expert for its tokens."""
         graph = self.graph
         with graph.body() as nodes:
             places = graph.op("NonZero", column.name, name=self._name("places"))
             places = graph.op("Squeeze", places, graph.ints(0), name=self._name("places"))
             x = graph.op("Gather", self.rows, places, name=self._name("x"), axis=0)
-            y = self._mlp(x, first, last)
+            y = self._mlp(x, first, last, biases)
             if self.dtype != SUM:
                 y = graph.cast(y, SUM, name=self._name("y"))
             weights = graph.op("Gather", column.name, places, name=self._name("weights"), axis=0)
@@ -132,19 +147,25 @@ class _Scan:
         outputs = [Port(after, total.dtype, total.shape)]
         return make_body(f"layer_{self.n}_expert_{name}", nodes, outputs=outputs)
 
-    def _mlp(self, x: Value, first: list[Port], last: list[Port]) -> Value:
+    def _mlp(self, x: Value, first: list[Port], last: list[Port], biases: list[Port]) -> Value:
         """down(act(gate x) * up x) of (c, e)."""
         graph, half = self.graph, self.block.gate.shape[0]
-        both = self._product(x, first, name=self._name("gate_up"))
+        both = self._product(x, first, biases[:1], name=self._name("gate_up"))
         names = (self._name("gate"), self._name("up"))
         gate, up = graph.ops("Split", (both, graph.ints(half, half)), names, axis=-1)
-        activate = find_activation(self.block.activation)
-        inner = graph.op("Mul", activate(graph, gate), up, name=self._name("gated"))
-        return self._product(inner, last, name=self._name("down"))
+        return self._product(self._inner(gate, up), last, biases[1:], name=self._name("down"))
 
-    def _product(self, x: Value, matrix: list[Port], *, name: str) -> Value:
+    def _inner(self, gate: Value, up: Value) -> Value:
+        """act(gate) * up, or what is in its place."""
+        graph, unit, name = self.graph, self.block.unit, self._name("gated")
+        if unit is not None:
+            return add_clamped_unit(graph, unit, gate, up, dtype=self.dtype, name=name)
+        activate = find_activation(self.block.activation)
+        return graph.op("Mul", activate(graph, gate), up, name=name)
+
+    def _product(self, x: Value, matrix: list[Port], bias: list[Port], *, name: str) -> Value:
         values = matrix[0].name if self.blocks is None else self._dequantised(matrix, name=name)
-        return self.graph.op("Gemm", x, values, name=name, transB=1)
+        return self.graph.op("Gemm", x, values, *(port.name for port in bias), name=name, transB=1)
 
     def _dequantised(self, matrix: list[Port], *, name: str) -> Value:
         """(rows, columns) float32 of codes, scales and zero points."""

@@ -28,6 +28,8 @@ from ropeconv.model import Rows, Tensor, row_count
 
 Index = slice | tuple[int, slice]
 """Rows of an initializer, or of one entry of its first axis."""
+# inputs of an operator of experts that have gate and up rows in turn: matrices, biases
+GATES_AND_UPS = {"MoE": (2, 3), "QMoE": (2, 4)}
 STEPS = 4  # nodes from a matrix to the split: dequantised, product, bias, split
 
 
@@ -149,10 +151,10 @@ def _cuts(folder: Folder, name: str, stem: str) -> Iterator[tuple[str, Index]]:
     if EVERY not in stem:
         yield from zip(parts, _places(folder, name, len(parts), shape[0]), strict=True)
         return
-    if len(shape) != 3:
+    if len(shape) not in (2, 3):
         raise CheckpointError(
-            f"{folder.graph}: {name} has {len(shape)} axes, matrices of experts have 3; "
-            f"convert it again"
+            f"{folder.graph}: {name} has {len(shape)} axes, matrices of experts have 3 and their "
+            f"biases 2; convert it again"
         )
     places = _places(folder, name, len(parts), shape[1])
     for expert in range(shape[0]):
@@ -177,8 +179,7 @@ def _alternates(folder: Folder, name: str) -> bool:
     """Whether its rows are taken in turn: an operator of experts takes gate and up rows so."""
     readers = folder.nodes.readers(name)
     return bool(readers) and all(
-        node.op_type in ("MoE", "QMoE")
-        and node.input[2] == name
+        name in [node.input[place] for place in GATES_AND_UPS.get(node.op_type, ())]
         and whole_numbers(node).get("swiglu_fusion") == 1
         for node in readers
     )

@@ -63,11 +63,22 @@ class SharedExpert:
 
 
 @dataclass(frozen=True)
+class ClampedUnit:
+    """In place of act(gate) * up: (up + 1) * gate * sigmoid(alpha * gate), where gate is at most
+    `limit`, and up is within plus and minus it.
+    """
+
+    alpha: float
+    limit: float
+
+
+@dataclass(frozen=True)
 class MixtureOfExperts:
     """sum over the chosen experts of weight * down(act(gate x) * up x), plus the shared expert.
 
-    router: (x, e). gate, up (m, e), down (e, m): one tensor an expert. bundles: tensors in which a
-    checkpoint has several of these.
+    router: (x, e). gate, up (m, e), down (e, m): one tensor an expert; biases: theirs, of the same
+    rows, or none. unit: what stands for act(gate) * up. bundles: tensors in which a checkpoint has
+    several of these.
     """
 
     num_experts: int
@@ -79,6 +90,8 @@ class MixtureOfExperts:
     activation: str
     routing: Routing
     shared: SharedExpert | None = None
+    biases: tuple[Weight, ...] = ()
+    unit: ClampedUnit | None = None
     bundles: tuple[Bundle, ...] = ()
 
     @property
@@ -86,15 +99,18 @@ class MixtureOfExperts:
         """Its tensors; the experts' once for all."""
         bias = () if self.routing.bias is None else (self.routing.bias,)
         shared = () if self.shared is None else self.shared.weights
-        return (*self.router.weights, *bias, self.gate, self.up, self.down, *shared)
+        experts = (self.gate, self.up, self.down, *self.biases)
+        return (*self.router.weights, *bias, *experts, *shared)
 
     @property
     def traits(self) -> frozenset[Trait]:
         """What it computes beyond its plain form."""
-        if self.shared is None:
-            return self.routing.traits
-        gate = {Trait.SHARED_EXPERT_GATE} if self.shared.gate else set()
-        return self.routing.traits | {Trait.SHARED_EXPERT} | gate
+        found = {
+            Trait.CLAMPED_UNIT: self.unit is not None,
+            Trait.SHARED_EXPERT: self.shared is not None,
+            Trait.SHARED_EXPERT_GATE: self.shared is not None and self.shared.gate is not None,
+        }
+        return self.routing.traits | {trait for trait, there in found.items() if there}
 
 
 PROJECTIONS = ("gate_proj", "up_proj", "down_proj")

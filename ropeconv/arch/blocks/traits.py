@@ -35,4 +35,5 @@ class Trait(Enum):
     ROUTER_BIAS = "a bias that experts are chosen with"
     ROUTED_SCALE = "a scale on what experts give"
     SHARED_EXPERT = "an expert that every token takes"
+    CLAMPED_UNIT = "experts whose gates are clamped"
     SHARED_EXPERT_GATE = "a gate on the expert that every token takes"

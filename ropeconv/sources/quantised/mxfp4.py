@@ -73,12 +73,29 @@ class Experts:
             self.shape[1:], lambda start, stop: self._expert(number).T[start:stop], self.dtype
         )
 
-    def _expert(self, number: int) -> Rows:
+    def upright(self, number: int) -> Tensor:
+        """One expert as it is stored, (outputs, inputs)."""
+        return Dequantised(
+            self.shape[:0:-1],
+            lambda start, stop: self._expert(number, start, stop),
+            self.dtype,
+            made_of=Microscaled(lambda start, stop: self._stored(number, start, stop)),
+        )
+
+    def _expert(self, number: int, start: int = 0, stop: int | None = None) -> Rows:
         """(outputs, inputs) bfloat16."""
-        packed = codes(self.blocks, number, number + 1)[0]
-        values = VALUES[unpack(packed, 4, BLOCK)]
-        values *= scales(self.scales, number, number + 1)[0][..., None]
+        packed = codes(self.blocks, number, number + 1)[0, start:stop]
+        values = VALUES[unpack(packed, BITS, BLOCK)]
+        values *= scales(self.scales, number, number + 1)[0, start:stop, :, None]
         return values.reshape(len(values), -1).astype(numpy_dtype("BF16"))
+
+    def _stored(
+        self, number: int, start: int, stop: int
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """(outputs, inputs) codes, (outputs, inputs / 32) exponents."""
+        packed = codes(self.blocks, number, number + 1)[0, start:stop]
+        exponents = codes(self.scales, number, number + 1)[0, start:stop]
+        return unpack(packed, BITS, BLOCK).reshape(len(packed), -1), exponents.view(np.uint8)
 
 
 def take(module: Module, settings: Settings) -> Taken | None:

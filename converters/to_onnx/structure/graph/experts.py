@@ -23,10 +23,9 @@ from converters.to_onnx.structure.graph.routings import (
     routing_of_logs,
     share_sum,
 )
+from converters.to_onnx.structure.graph.units import SILU_IN_TURN, Expert, clamped_unit, form_of
 from converters.to_onnx.structure.terms import (
-    ACTIVATION,
     EXPERTS,
-    PRODUCT,
     TIMES,
     TOKEN,
     WORK,
@@ -35,14 +34,6 @@ from converters.to_onnx.structure.terms import (
 )
 from converters.to_onnx.weights import JOINT
 
-# act(gate) * up of SiLU with rows in turn, in the operators' words
-SILU_IN_TURN: dict[str, Any] = {
-    "activation_type": "swiglu",
-    "swiglu_fusion": 1,
-    "activation_alpha": 1.0,
-    "activation_beta": 0.0,
-}
-
 
 def experts(terms: Terms, x: Term, routing: Routing, mlp: Term, **fields: Any) -> Term:
     """The sum over a token's experts of share * mlp. chosen: how many; normed: see above."""
@@ -50,41 +41,42 @@ def experts(terms: Terms, x: Term, routing: Routing, mlp: Term, **fields: Any) -
     return terms.make(EXPERTS, inputs, chosen=routing.chosen, **fields)
 
 
-def gated(terms: Terms, gate: str, up: str, down: str, form: str) -> Term:
-    """down(act(gate x) * up x) of a token."""
-    x = terms.make(TOKEN)
-    gates, ups = (terms.make(PRODUCT, {"x": x}, weight=name) for name in (gate, up))
-    active = terms.make(ACTIVATION, {"x": gates}, form=form)
-    return terms.make(PRODUCT, {"x": terms.times(active, ups)}, weight=down)
-
-
 def _moe(reader: Reader, node: Node) -> Sequence[Value]:
     """Its matrices, floats, are its third and fifth inputs."""
-    return _fused(reader, node, (named(node.at(2)), named(node.at(4))), given={0, 1, 2, 4})
+    matrices = named(node.at(2)), named(node.at(4))
+    return _fused(reader, node, matrices, (3, 5), given={0, 1, 2, 3, 4, 5})
 
 
 def _qmoe(reader: Reader, node: Node) -> Sequence[Value]:
     """Codes, scales, bias of the first matrices, of the last, of none, then zero points."""
     matrices = packed(node, 2, 3, 11), packed(node, 5, 6, 12)
-    return _fused(reader, node, matrices, given={0, 1, 2, 3, 5, 6, 11, 12})
+    return _fused(reader, node, matrices, (4, 7), given={*range(8), 11, 12})
 
 
 def _fused(
-    reader: Reader, node: Node, matrices: tuple[str | None, str | None], *, given: set[int]
+    reader: Reader,
+    node: Node,
+    matrices: tuple[str | None, str | None],
+    biases: tuple[int, int],
+    *,
+    given: set[int],
 ) -> Sequence[Value]:
+    """biases: where the operator has those of the first matrices and of the last."""
     x, router = node.at(0), node.at(1)
     gate, _, up = (matrices[0] or "").partition(JOINT)
     others = {n for n, value in enumerate(node.values) if value is not None} - given
     if x is None or router is None or others:
         return reader.plain(node)
-    said = {name: node.attributes.get(name) for name in SILU_IN_TURN}
-    form = "silu" if said == SILU_IN_TURN else ", ".join(f"{k} {v}" for k, v in said.items())
+    form, numbers = form_of(node)
     normed = bool(node.attributes.get("normalize_routing_weights", 0))
     rest = node.rest(
         "k", "normalize_routing_weights", "expert_weight_bits", "block_size", *SILU_IN_TURN,
-        use_sparse_mixer=0,
+        *(["swiglu_limit"] if numbers else []), use_sparse_mixer=0,
     )  # fmt: skip
-    mlp = gated(reader.terms, gate, up, matrices[1] or "", form)
+    both, last = (named(node.at(place)) for place in biases)
+    own = (*both.split(JOINT), last) if both is not None else (None, None, last)
+    expert = Expert((gate, up, matrices[1] or ""), own, form, numbers)
+    mlp = expert.term(reader.terms)
     routing = _asked(reader.terms, router.term, node.attributes.get("k", 1))
     term = experts(reader.terms, x.term, routing, mlp, normed=normed, **rest)
     return [replace(x, term=term)]
@@ -100,9 +92,17 @@ def _asked(terms: Terms, router: Term, count: int) -> Routing:
     return routing
 
 
-def _times_their_sum(reader: Reader, node: Node) -> Sequence[Value]:
+def _times(reader: Reader, node: Node) -> Sequence[Value]:
+    """A product of what is clamped, or of experts and their shares' sum, for what it is."""
+    (plain,) = operators.RULES["", "Mul"](reader, node)
+    found = clamped_unit(reader.terms, plain.term, reader.dtype)
+    if found is not None:
+        return [replace(plain, term=found)]
+    return _times_their_sum(reader, node, [plain])
+
+
+def _times_their_sum(reader: Reader, node: Node, plain: Sequence[Value]) -> Sequence[Value]:
     """Experts whose shares are not made to add up to 1: those that are, times the shares' sum."""
-    plain = operators.RULES["", "Mul"](reader, node)
     one, other = node.at(0), node.at(1)
     if one is None or other is None or one.term.kind != EXPERTS or not one.term.fields["normed"]:
         return plain
@@ -254,7 +254,7 @@ def _dequantised(reader: Reader, node: Node) -> Sequence[Value]:
 
 
 RULES: Rules = {
-    ("", "Mul"): _times_their_sum,
+    ("", "Mul"): _times,
     (MICROSOFT, "MoE"): _moe,
     (MICROSOFT, "QMoE"): _qmoe,
     ("", "Scan"): _scan,

@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 
 from converters.to_onnx.blocks import find
 from converters.to_onnx.structure.graph import routings
-from converters.to_onnx.structure.graph.experts import experts, gated
+from converters.to_onnx.structure.graph.experts import experts
+from converters.to_onnx.structure.graph.units import Expert
 from converters.to_onnx.structure.model.wanted import Wanted, name_of, place_of
 from converters.to_onnx.structure.terms import ACTIVATION, BY_WEIGHT, PART, PLUS_WEIGHT, Term, Terms
 from converters.to_onnx.weights import EVERY
@@ -100,14 +101,20 @@ def _plain(wanted: Wanted, n: int, block: PlainMlp, x: Term) -> Term:
 
 def _mixture(wanted: Wanted, n: int, block: MixtureOfExperts, x: Term) -> Term:
     routing = find(ROUTINGS, block.routing)(wanted, n, block, x)
-    gate, up, down = (name_of(weight, n, EVERY) for weight in (block.gate, block.up, block.down))
-    expert = gated(wanted.terms, gate, up, down, _named(FORMS, block.activation))
+    expert = _expert(n, block).term(wanted.terms)
     term = experts(wanted.terms, x, routing, expert, normed=block.routing.normed)
     wanted.terms.where.setdefault(term, place_of(n, "experts"))
     term = wanted.scaled(term, block.routing.scale, where=place_of(n, "experts' scale"))
     if block.shared is None:
         return term
     return wanted.terms.add(term, _shared(wanted, n, block.shared, x))
+
+
+def _expert(n: int, block: MixtureOfExperts) -> Expert:
+    matrices = [name_of(weight, n, EVERY) for weight in (block.gate, block.up, block.down)]
+    biases: list[str | None] = [name_of(weight, n, EVERY) for weight in block.biases]
+    unit = {} if block.unit is None else {"alpha": block.unit.alpha, "limit": block.unit.limit}
+    return Expert(matrices, biases or [None] * len(matrices), _named(FORMS, block.activation), unit)
 
 
 def _routing(wanted: Wanted, n: int, block: MixtureOfExperts, x: Term) -> routings.Routing:
