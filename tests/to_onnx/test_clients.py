@@ -21,6 +21,7 @@ pytestmark = pytest.mark.node
 
 LINEAR = {"rope_type": "linear", "factor": 4.0, "rope_theta": THETA}
 PROMPTS = ["The lambda expression yields a function object.", "def", "Names refer to objects. " * 4]
+SEA = "<|im_start|>user\nTell me about the sea.<|im_end|>\n<|im_start|>assistant\n"
 TOKENS = 24
 # families whose graphs have every kind of node that ropeconv writes
 KINDS = (
@@ -41,6 +42,7 @@ FAILURES = {
     ),
     "transformers.js": (
         "Unsupported model type: ",
+        "reading 'spatial_merge_size'",
         "Missing the following inputs: past_key_values.0.key",
     ),
 }
@@ -176,14 +178,19 @@ def long_smollm2(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return convert(smollm2, tmp_path_factory.mktemp("long") / "smollm2", "--pi-factor", "4")
 
 
-@pytest.mark.parametrize("client", CLIENTS.values(), ids=lambda client: client.name)
-def test_smollm2_writes_the_same_64_tokens(
-    smollm2: Path, long_smollm2: Path, client: Client
-) -> None:
-    prompt = ["<|im_start|>user\nTell me about the sea.<|im_end|>\n<|im_start|>assistant\n"]
-    (found,) = client.generate([job(long_smollm2, prompt, tokens=64)])
+@pytest.fixture(scope="module")
+def about_the_sea(smollm2: Path) -> Any:
+    """What transformers answers to SEA."""
     config = {
         "max_position_embeddings": 32768,
         "rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 100000.0},
     }
-    assert found == transformers_ids(smollm2, prompt, tokens=64, config=config)
+    return transformers_ids(smollm2, [SEA], tokens=64, config=config)
+
+
+@pytest.mark.parametrize("client", CLIENTS.values(), ids=lambda client: client.name)
+def test_smollm2_writes_the_same_64_tokens(
+    about_the_sea: Any, long_smollm2: Path, client: Client
+) -> None:
+    (found,) = client.generate([job(long_smollm2, [SEA], tokens=64)])
+    assert found == about_the_sea
