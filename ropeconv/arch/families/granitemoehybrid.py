@@ -1,5 +1,7 @@
 """Granite 4 without Mamba layers and without experts: Granite with gate and up in one matrix."""
 
+from typing import Any
+
 from ropeconv.arch import layers
 from ropeconv.arch.blocks.embedding import embedding
 from ropeconv.arch.blocks.head import head
@@ -11,6 +13,14 @@ from ropeconv.arch.families.granite import MULTIPLIERS, granite_attention
 from ropeconv.arch.family import Architecture
 from ropeconv.arch.stack import Layer
 
+
+def _no_experts(value: Any) -> str | None:
+    """0: models of this family with experts have Mamba layers too."""
+    if value == 0:
+        return None
+    return f"must be 0, not {value!r}: Granite 4 with experts has Mamba layers, take one without"
+
+
 SHARED = f"{LAYER}.shared_mlp"
 
 ARCH = Architecture(
@@ -21,7 +31,7 @@ ARCH = Architecture(
         **MULTIPLIERS,
         "intermediate_size": Key(("shared_intermediate_size",), 1024, check=whole),
         "attention_bias": switch("attention_bias", default=False),
-        "num_experts": Key(("num_local_experts",), 8, check=only(0)),
+        "num_experts": Key(("num_local_experts",), 8, check=_no_experts),
         "position_embedding": Key(("position_embedding_type",), None, check=only("rope")),
     },
     embedding=lambda s: embedding(s, scale=float(s.embedding_multiplier)),
