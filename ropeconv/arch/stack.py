@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ropeconv.arch.blocks.attention import Attention
-from ropeconv.arch.blocks.bundle import Bundle
 from ropeconv.arch.blocks.embedding import Embedding
 from ropeconv.arch.blocks.head import Head
 from ropeconv.arch.blocks.mlp import Mlp
@@ -16,7 +15,7 @@ from ropeconv.arch.blocks.norm import Norm
 from ropeconv.arch.blocks.residual import Residual, norms_of
 from ropeconv.arch.blocks.short_conv import ShortConv
 from ropeconv.arch.blocks.traits import Trait
-from ropeconv.arch.blocks.weight import Weight
+from ropeconv.arch.blocks.weight import Bundle, Weight
 from ropeconv.arch.layers import NO_ROPE
 
 Mixer = Attention | ShortConv

@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from ropeconv.arch.blocks.bundle import Bundle
+from ropeconv.arch.blocks.weight import Bundle
 from ropeconv.arch.stack import Stack
 from ropeconv.errors import CheckpointError
 from ropeconv.kit import transforms

@@ -8,11 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from ropeconv.arch.blocks.bundle import Bundle, bundled
 from ropeconv.arch.blocks.keys import Sizes
 from ropeconv.arch.blocks.mlp import GatedMlp
 from ropeconv.arch.blocks.traits import Trait
-from ropeconv.arch.blocks.weight import Linear, Role, Weight, linear
+from ropeconv.arch.blocks.weight import Bundle, Linear, Role, Weight, bundled, linear
 
 
 class Scores(Enum):

@@ -4,10 +4,9 @@ from dataclasses import replace
 
 from ropeconv.arch import layers
 from ropeconv.arch.blocks.attention import Attention
-from ropeconv.arch.blocks.bundle import bundled
 from ropeconv.arch.blocks.keys import Key, Sizes, number, switch, whole
 from ropeconv.arch.blocks.moe import ClampedUnit, MixtureOfExperts, Routing
-from ropeconv.arch.blocks.weight import Role, Weight, linear
+from ropeconv.arch.blocks.weight import Role, Weight, bundled, linear
 from ropeconv.arch.families._standard import (
     LAYER,
     pre_norms,

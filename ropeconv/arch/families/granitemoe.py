@@ -5,12 +5,11 @@ all of a layer's in two tensors.
 from collections.abc import Mapping
 
 from ropeconv.arch.blocks import moe
-from ropeconv.arch.blocks.bundle import Bundle, bundled
 from ropeconv.arch.blocks.embedding import embedding
 from ropeconv.arch.blocks.head import head
 from ropeconv.arch.blocks.keys import Key, Sizes, switch, whole
 from ropeconv.arch.blocks.mlp import GatedMlp
-from ropeconv.arch.blocks.weight import Linear, Role, Weight, linear
+from ropeconv.arch.blocks.weight import Bundle, Linear, Role, Weight, bundled, linear
 from ropeconv.arch.families._standard import LAYER, pre_norms, with_defaults
 from ropeconv.arch.families.granite import MULTIPLIERS, granite_attention
 from ropeconv.arch.families.mixtral import TRAINING
