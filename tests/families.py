@@ -283,6 +283,8 @@ def make_model(
         for name, bias in (*model.named_buffers(), *model.named_parameters()):
             if name.endswith(("correction_bias", "expert_bias")):  # which starts at 0
                 bias.add_(0.3 * torch.randn_like(bias))
+            elif name.endswith("_proj_bias"):  # of experts, whose gates are to reach their clamp
+                bias.add_(3.0 * torch.randn_like(bias))
     return model.eval()
 
 
@@ -295,8 +297,6 @@ def model_logits(model: Any, ids: list[int]) -> np.ndarray:
     """(n, vocab) of one forward pass."""
     import torch
 
-            elif name.endswith("_proj_bias"):  # of experts, whose gates are to reach their clamp
-                bias.add_(3.0 * torch.randn_like(bias))
     with torch.no_grad():
         return np.asarray(model(torch.tensor([ids]), use_cache=False).logits[0])
 
