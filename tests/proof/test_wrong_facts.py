@@ -1,5 +1,6 @@
 """One fact of a family's block told wrong, to the writer and to the proof's own rungs alike: the
-logits of transformers, which nobody told, must show it.
+logits of transformers, which nobody told, must show it. A family in GGUF and the next one in ONNX;
+`make grid` takes both of each.
 """
 
 from __future__ import annotations
@@ -179,29 +180,31 @@ class Mistaken(Architecture):
         return self.mistake(super().stack(sizes, kinds))
 
 
-def failed(source: Path, out: Path) -> dict[str, set[str]]:
-    """Target -> the rungs that fail, of the targets that write such a model."""
-    found = {}
-    for target, kind in TYPES.items():
-        place = out / f"out{'.gguf' if target == 'gguf' else ''}"
-        try:
-            convert(source, target, place, scaling=PI, type=kind, force=True)
-        except CannotExpress:
-            continue
-        report = verify(place, tokens=2 * L)
-        found[target] = {rung.name for rung in report.rungs if rung.status == "fail"}
-    return found
+def targets(family: str, *, every: bool) -> list[str]:
+    """Those that the family is written for in this run."""
+    possible = [target for target in TYPES if target != "gguf" or family not in NO_GGUF]
+    return possible if every else [possible[FAMILIES.index(family) % len(possible)]]
+
+
+def failed(source: Path, target: str, out: Path) -> set[str]:
+    """The rungs that fail."""
+    place = out / f"out{'.gguf' if target == 'gguf' else ''}"
+    convert(source, target, place, scaling=PI, type=TYPES[target], force=True)
+    report = verify(place, tokens=2 * L)
+    return {rung.name for rung in report.rungs if rung.status == "fail"}
 
 
 @pytest.mark.llama
 @pytest.mark.torch
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_fact_told_wrong_turns_the_verdict(
-    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    family: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
     source = save_checkpoint(tmp_path / "model", family, context=L, **extra(family))
     wrong = Mistaken(**vars(registry.architectures()[family]), mistake=FACTS[family])
     monkeypatch.setitem(registry.architectures(), family, wrong)
-    found = failed(source, tmp_path)
-    assert found.keys() == TYPES.keys() - ({"gguf"} if family in NO_GGUF else set())
-    assert all("logits" in rungs for rungs in found.values()), found
+    for target in targets(family, every=bool(request.config.getoption("--grid"))):
+        assert "logits" in failed(source, target, tmp_path), target
