@@ -19,7 +19,6 @@ from ropeconv.arch.blocks.moe import MixtureOfExperts, Routing
 from ropeconv.arch.family import Architecture
 from ropeconv.arch.layers import FULL
 from ropeconv.arch.stack import Layer, Stack
-from ropeconv.errors import CannotExpress
 from ropeconv.extend import ScalingRequest
 from tests.checkpoints import save_checkpoint
 from tests.families import FAMILIES, extra
