@@ -92,8 +92,8 @@ def random_model(family: str, config: Mapping[str, Any]) -> Any:
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(CONFIG_MAPPING[family](**values), dtype=torch.float32)
     with torch.no_grad():
-        for weight in model.parameters():
-            if weight.ndim == 1:
+        for name, weight in model.named_parameters():
+            if weight.ndim == 1 or name.endswith("bias"):
                 weight.add_(0.1 * torch.randn_like(weight))
     return model.to(getattr(torch, STORED.get(family, "float32")))
 

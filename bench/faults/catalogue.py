@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from bench.faults import expert_faults as x
 from bench.faults import gguf_faults as g
 from bench.faults import onnx_faults as o
 from bench.faults import text_faults as t
@@ -74,6 +75,25 @@ WEIGHTS = (
     Fault("a bias dropped in one layer", g.drop_bias, o.drop_bias, model="qwen2"),
     Fault("two experts swapped", g.swap_experts, o.swap_experts, model="qwen3_moe"),
     Fault("two router rows swapped", g.swap_router_rows, o.swap_router_rows, model="qwen3_moe"),
+    Fault(
+        "gates and ups of experts swapped",
+        x.gate_and_up_in_gguf,
+        x.gate_and_up_in_onnx,
+        model="gpt_oss",
+    ),
+    Fault(
+        "biases of experts dropped", x.expert_bias_in_gguf, x.expert_bias_in_onnx, model="gpt_oss"
+    ),
+    Fault(
+        "the router's biases dropped", x.router_bias_in_gguf, x.router_bias_in_onnx, model="gpt_oss"
+    ),
+    Fault("attention sinks dropped", x.sinks_in_gguf, x.sinks_in_onnx, model="gpt_oss"),
+    Fault(
+        "the shared expert dropped",
+        x.shared_expert_in_gguf,
+        x.shared_expert_in_onnx,
+        model="granitemoeshared",
+    ),
 )
 COMPUTED = (
     Fault("another layer's norm", g.exchange_norms, o.exchange_norms),

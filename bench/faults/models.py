@@ -57,6 +57,19 @@ TINY: dict[str, Tiny] = {family: Tiny(family, config) for family, config in FAMI
             "norm_topk_prob": True,
         },
     ),
+    # what its experts multiply grows with the square of their matrices
+    "gpt_oss": Tiny(
+        "gpt_oss",
+        HEADS
+        | WINDOWED
+        | {"num_local_experts": 4, "num_experts_per_tok": 2, "initializer_range": 0.06},
+    ),
+    "granitemoeshared": Tiny(
+        "granitemoeshared",
+        GROUPED
+        | MULTIPLIERS
+        | {"num_local_experts": 4, "num_experts_per_tok": 2, "shared_intermediate_size": 256},
+    ),
     "gemma2": Tiny("gemma2", GEMMA2),
     "granite": Tiny("granite", GROUPED | MULTIPLIERS),
     "cohere": Tiny("cohere", GROUPED),
