@@ -94,7 +94,7 @@ def read_sizes(config: Mapping[str, Any], arch: Architecture) -> Sizes:
         values[name] = key.read(config, Sizes(values))
         if values[name] is REQUIRED:
             raise ConfigError(f"config.json has no {key.names[0]} ({name}); it cannot be guessed")
-    for name, key in arch.keys.items():
+        # at once: what is derived from it takes it for right
         wrong = None if key.check is None else key.check(values[name])
         if wrong is not None:
             raise ConfigError(f"config.json: {key.names[0] if key.names else name} {wrong}")

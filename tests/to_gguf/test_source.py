@@ -42,6 +42,8 @@ TABLES: dict[str, ScalingRequest] = {
 HOUSED = [family for family in FAMILIES if family not in {"cwm", "ministral", "persimmon"}]
 # norms of these multiply by 1 + weight
 CENTRED = {"gemma", "gemma2", "gemma3_text", "nemotron"}
+# a checkpoint of these has all experts of a layer in one tensor: see `test_mixtures.py`
+FUSED = {"gpt_oss", "granitemoe", "granitemoe_swa", "granitemoeshared"}
 # of a family's other forms: they say nothing of the model that was written
 MOOT = {"multi_query", "stated_kv_heads", "norms"}
 
@@ -60,7 +62,7 @@ def convert(source: Path, request: ScalingRequest | None, out: Path) -> tuple[Mo
     return done.model, done.files[0]
 
 
-@pytest.mark.parametrize("family", HOUSED)
+@pytest.mark.parametrize("family", [family for family in HOUSED if family not in FUSED])
 def test_tensors_are_the_folders_own(family: str, sources: dict[str, Path], tmp_path: Path) -> None:
     from safetensors.numpy import load_file
 

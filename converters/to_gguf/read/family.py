@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from converters.to_gguf.archs import guests
@@ -28,7 +28,9 @@ def find_family(
     arch, known = stated.arch, registry.architectures()
     provenance = read_provenance(stated.metadata)
     named = [] if provenance is None else [provenance.family]
-    families = [known[name] for name in (*arch.families, *guests(arch)) if name in known]
+    families = _usable(
+        [known[name] for name in (*arch.families, *guests(arch)) if name in known], sizes, named
+    )
     found = [(family, _switches(family, arch, sizes, tensors)) for family in families]
     own = {name for name in tensors if name.startswith("blk.0.") and name.endswith(".bias")}
     fitting = (
@@ -43,6 +45,33 @@ def find_family(
             f"and does not say whose it is; convert the original checkpoint"
         )
     return told or next(fitting, found[0])
+
+
+def _usable(
+    families: Sequence[Architecture], sizes: Mapping[str, Any], named: Collection[str]
+) -> list[Architecture]:
+    """Families that the file's sizes can be of; CheckpointError where the one named, or all, is
+    none.
+    """
+    wrong = {family.name: _wrong_size(family, sizes) for family in families}
+    usable = [family for family in families if wrong[family.name] is None]
+    told = next((wrong[name] for name in named if wrong.get(name)), None)
+    if told is None and families and not usable:
+        told = wrong[families[0].name]
+    if told is not None:
+        raise CheckpointError(f"the GGUF file: {told}; convert the original checkpoint")
+    return usable
+
+
+def _wrong_size(family: Architecture, sizes: Mapping[str, Any]) -> str | None:
+    """What is wrong with the first size that cannot be."""
+    values = complete(family, sizes)
+    for name, key in family.keys.items():
+        known = name in sizes or key.derived is not None
+        wrong = key.check(getattr(values, name)) if known and key.check is not None else None
+        if wrong is not None:
+            return f"{name} {wrong}"
+    return None
 
 
 def _says(stated: Stated, family: Architecture) -> bool:

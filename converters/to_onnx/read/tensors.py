@@ -122,17 +122,27 @@ def _is_weight(folder: Folder, name: str) -> bool:
 
 
 def _blocks(folder: Folder, name: str, coded: Coded) -> Iterator[tuple[str, Tensor]]:
-    """The tensors of codes, with the scales and zero points beside them."""
+    """The tensors of codes, with the scales and zero points beside them.
+
+    CheckpointError when they are not a whole number of blocks a row, with a scale each.
+    """
     stem = name.removesuffix("_codes")
+    scales, size = folder.arrays.get(f"{stem}_scales"), coded.blocks.block_bytes
     kind = weight_types().get(folder.metadata.get("ropeconv.type", ""))
     zeros = folder.arrays.get(f"{stem}_zero_points")
     for part, index in _cuts(folder, name, stem):
         codes = folder.arrays[name][index]
+        count = codes.size // len(codes) // size if size else 0
+        if scales is None or scales[index].shape != (len(codes), count) or not count:
+            raise CheckpointError(
+                f"{folder.graph}: {name} are no blocks of {coded.blocks.name} with a scale each; "
+                f"convert it again"
+            )
         yield (
             part,
             BlockTensor(
-                codes.reshape(len(codes), -1, coded.blocks.block_bytes),
-                folder.arrays[f"{stem}_scales"][index],
+                codes.reshape(len(codes), count, size),
+                scales[index],
                 None if zeros is None else zeros[index],
                 coded.blocks,
                 coded.columns,

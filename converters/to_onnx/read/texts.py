@@ -61,7 +61,7 @@ class Texts:
             token = named.get(f"{stem}_token")
             token = token.get("content") if isinstance(token, dict) else token
             stated = genai.get(f"{stem}_token_id")
-            stated = stated[0] if isinstance(stated, list) else stated
+            stated = next(iter(stated), None) if isinstance(stated, list) else stated
             value = self.tokenizer.token_to_id(token) if isinstance(token, str) else stated
             if value is not None:
                 found[name] = int(value)
