@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import runpy
+import signal
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="FILE",
         help="run every cell of the grids, not the sample alone, and write their tables to FILE",
     )
+
+
+def pytest_configure() -> None:
+    """A shell that starts tests in the background has SIGINT ignored, and so would the commands
+    that they interrupt.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 CPUS = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []

@@ -350,9 +350,7 @@ def test_an_interrupted_comparison_keeps_its_rows(tiny: Path, tmp_path: Path) ->
     deadline = time.monotonic() + 120
     while len(list(out.glob("rows/*.npz"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.02)
-    running.send_signal(
-        signal.SIGTERM
-    )  # a shell that starts tests in the background has SIGINT ignored
+    running.send_signal(signal.SIGTERM)
     _, said = running.communicate(timeout=60)
     assert running.returncode == 2
     assert "interrupted" in said

@@ -127,7 +127,6 @@ STRAYS: list[tuple[str, str, Any]] = [
     ("qwen3", "attention.sliding_window", 64),
     ("qwen3", "pooling_type", 4),
     ("qwen3_moe", "expert_shared_count", 1),
-    ("qwen3_moe", "expert_gating_func", 2),
     ("gemma3_text", "attn_logit_softcapping", 50.0),
     ("gemma3_text", "final_logit_softcapping", 30.0),
     ("phi3", "attention.sliding_window", 512),
