@@ -249,6 +249,25 @@ TINY |= {
         }
     ),
 }
+DELTA = {
+    "head_dim": 64,
+    "linear_key_head_dim": 32,
+    "linear_value_head_dim": 32,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+    "num_hidden_layers": 3,
+}
+TINY |= {
+    "qwen3_5_text": Tiny(LLAMA | DELTA, partial=0.25),
+    "qwen3_5_moe_text": Tiny(
+        {name: size for name, size in LLAMA.items() if name != "intermediate_size"}
+        | DELTA
+        | EXPERTS
+        | {"moe_intermediate_size": 32, "shared_expert_intermediate_size": 64},
+        partial=0.25,
+    ),
+}
 FAMILIES = sorted(TINY)
 CONFIGS = {name: tiny.config for name, tiny in TINY.items()}
 GELU = {name for name, tiny in TINY.items() if tiny.gelu}
@@ -278,6 +297,8 @@ def make_model(
                 weight.add_(0.1 * torch.randn_like(weight))
                 if TINY[family].centred and name.endswith("norm.weight"):
                     weight.sub_(1.0)
+                if name.endswith("A_log"):  # else a state is forgotten within a token
+                    weight.sub_(4.0)
             elif "embed" in name:
                 weight.mul_(4)
         for name, bias in (*model.named_buffers(), *model.named_parameters()):

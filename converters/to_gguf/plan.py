@@ -11,11 +11,13 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from converters.to_gguf.archs._arch import Arch
+from converters.to_gguf.archs._delta import delta_order
 from converters.to_gguf.carry import Encoding
 from converters.to_gguf.quant.keep import kept_types
 from converters.to_gguf.quant.mix import choose_types
 from converters.to_gguf.quant.types import FILE_TYPES, PLAIN, FileType
 from ropeconv.arch.blocks.attention import Attention, Fused, Order, Pairing
+from ropeconv.arch.blocks.delta_net import GatedDeltaNet
 from ropeconv.arch.blocks.moe import MixtureOfExperts
 from ropeconv.arch.blocks.weight import Role, Weight
 from ropeconv.arch.stack import Layer, Mixer, Place, Stack
@@ -122,8 +124,13 @@ def _transform(weight: Weight, layer: Layer | None, arch: Arch, rotary_dim: int)
     shift = Shift(weight.offset)  # its norms multiply by the weight itself
     if layer is None:
         return shift if weight.offset else Keep()
+    flat: Transform = Keep()
     if weight.role is Role.CONV:
-        return transforms.Reshape(weight.shape, _in_file(weight))
+        flat = transforms.Reshape(weight.shape, _in_file(weight))
+    if isinstance(layer.mixer, GatedDeltaNet):
+        return transforms.chain(shift, delta_order(weight.role, layer.mixer, arch), flat)
+    if flat != Keep():
+        return flat
     order = _order(weight, layer.mixer, arch, rotary_dim)
     return transforms.chain(shift, order)
 
@@ -212,13 +219,15 @@ def _place(model: Model, row: Row) -> list[Plan]:
 
 def _types(model: Model, arch: Arch, placed: list[Plan], file_type: FileType) -> dict[str, str]:
     attention = model.stack.attention
+    # llama.cpp reads the first layer's
+    first = model.stack.layers[0].mixer if arch.loader.heads_by_layer else attention
     return choose_types(
         [(p.name, p.tensor.shape) for p in placed],
         file_type,
         arch=arch,
         n_layer=len(model.stack.layers) + arch.spare_layers(model.stack),
         n_head=attention.num_heads,
-        n_head_kv=model.stack.layers[0].mixer.num_kv_heads,
+        n_head_kv=first.num_kv_heads,
         n_expert=_experts(model.stack),
     )
 

@@ -200,6 +200,7 @@ def _rotary_module(config: Any) -> Any:
         for name, entry in vars(source).items()
         if inspect.isclass(entry)
         and name.endswith("RotaryEmbedding")
+        and "Vision" not in name
         and entry.__module__ == source.__name__
     ]
     if len(found) != 1:

@@ -5,7 +5,7 @@ Kinds are transformers' names (`layer_types`), and NO_ROPE for layers without a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,6 +36,7 @@ LAYER_KEYS = frozenset(
         "no_rope_layers",
         "no_rope_layer_interval",
         "attention_chunk_size",
+        "full_attention_interval",
     }
 )
 
@@ -201,23 +202,46 @@ def among_attention(kind: str, listed: str) -> LayerRule:
     """
 
     def kinds(config: Mapping[str, Any], sizes: Sizes) -> tuple[str, ...]:
-        stated = config.get("layer_types")
-        if stated is None:
-            numbers = config.get(listed)
-            found = range(sizes.num_layers) if numbers is None else numbers
-            if not isinstance(found, range | list):
-                raise ConfigError(f"config.json: {listed} must be a list of layers, not {found!r}")
-            stated = [FULL if n in found else kind for n in range(sizes.num_layers)]
-        known = isinstance(stated, list) and all(each in (FULL, kind) for each in stated)
-        if not known or len(stated) != sizes.num_layers:
-            raise ConfigError(
-                f"config.json: layer_types must give {FULL} or {kind} for {sizes.num_layers} layers"
-            )
-        if FULL not in stated:
-            raise ConfigError(f"config.json: every layer is {kind}, so that nothing rotates")
-        return tuple(stated)
+        numbers = config.get(listed)
+        found = range(sizes.num_layers) if numbers is None else numbers
+        if not isinstance(found, range | list):
+            raise ConfigError(f"config.json: {listed} must be a list of layers, not {found!r}")
+        return _among(config, sizes, kind, found)
 
     return LayerRule(frozenset({listed}), kinds)
+
+
+def _among(
+    config: Mapping[str, Any], sizes: Sizes, kind: str, attention: Sequence[int]
+) -> tuple[str, ...]:
+    """By layer_types, else FULL for the layers in `attention` and `kind` for the others."""
+    stated = config.get("layer_types")
+    if stated is None:
+        stated = [FULL if n in attention else kind for n in range(sizes.num_layers)]
+    known = isinstance(stated, list) and all(each in (FULL, kind) for each in stated)
+    if not known or len(stated) != sizes.num_layers:
+        raise ConfigError(
+            f"config.json: layer_types must give {FULL} or {kind} for {sizes.num_layers} layers"
+        )
+    if FULL not in stated:
+        raise ConfigError(f"config.json: every layer is {kind}, so that nothing rotates")
+    return tuple(stated)
+
+
+def every_nth_attention(kind: str, named: str, usual: int) -> LayerRule:
+    """Layers of another kind but for every so many-th, which is attention: by layer_types, else by
+    the key `named`.
+    """
+
+    def kinds(config: Mapping[str, Any], sizes: Sizes) -> tuple[str, ...]:
+        every = config.get(named, usual)
+        if not isinstance(every, int) or isinstance(every, bool) or every < 1:
+            raise ConfigError(f"config.json: {named} must be a positive integer, not {every!r}")
+        count = int(sizes.num_layers)
+        numbers = [n for n in range(count) if (n + 1) % every == 0]
+        return _among(config, sizes, kind, numbers)
+
+    return LayerRule(frozenset({named}), kinds)
 
 
 FULL_EVERYWHERE = LayerRule(frozenset(), _full)

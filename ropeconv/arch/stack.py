@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ropeconv.arch.blocks.attention import Attention
+from ropeconv.arch.blocks.delta_net import GatedDeltaNet
 from ropeconv.arch.blocks.embedding import Embedding
 from ropeconv.arch.blocks.head import Head
 from ropeconv.arch.blocks.mlp import Mlp
@@ -18,7 +19,7 @@ from ropeconv.arch.blocks.traits import Trait
 from ropeconv.arch.blocks.weight import Bundle, Weight
 from ropeconv.arch.layers import NO_ROPE
 
-Mixer = Attention | ShortConv
+Mixer = Attention | ShortConv | GatedDeltaNet
 """What mixes tokens: one of the block types of a layer's first half."""
 FeedForward = Mlp | MixtureOfExperts
 Block = Embedding | Head | Norm | Mixer | FeedForward | Residual

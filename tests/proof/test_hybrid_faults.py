@@ -29,6 +29,7 @@ def one_tap_on(taps: np.ndarray) -> np.ndarray:
 # family -> a tensor, and what becomes of it
 FAULTS: dict[str, tuple[str, Change]] = {
     "lfm2": ("blk.0.shortconv.conv.weight", one_tap_on),
+    "qwen3_5_text": ("blk.0.ssm_a", np.negative),
 }
 
 

@@ -159,6 +159,7 @@ FACTS: dict[str, Mistake] = dict.fromkeys(FAMILIES, PAIRS) | {
     "lfm2_moe": ONE_EXPERT_FEWER,
     "minimax_m2": ONE_EXPERT_FEWER,
     "mixtral": ONE_EXPERT_FEWER,
+    "qwen3_5_moe_text": SWAPPED,
     "qwen3_moe": ONE_EXPERT_FEWER,
     "solar_open": ROUTED_SCALE,
     "smollm3": EVERYWHERE,

@@ -126,6 +126,20 @@ WRAPPED: dict[str, Wrapped] = {
         SEEING,
         OUTER,
     ),
+    "qwen3_5": Wrapped(
+        "qwen3_5",
+        "qwen3_5_text",
+        {
+            "text_config": TEXT
+            | {"head_dim": 32, "layer_types": ["linear_attention", "full_attention"]}
+            | {"linear_num_key_heads": 2, "linear_num_value_heads": 4}
+            | {"linear_key_head_dim": 16, "linear_value_head_dim": 16}
+            | {"rope_parameters": ROPE | {"partial_rotary_factor": 0.25}},
+            "vision_config": VISUAL | {"intermediate_size": 48, "num_position_embeddings": 16},
+        },
+        SEEING,
+        {},
+    ),
     "qwen3_vl": Wrapped(
         "qwen3_vl",
         "qwen3",

@@ -30,6 +30,8 @@ LACKING_IN_4 = (
     "lfm2_moe",
     "mellum",
     "minimax_m2",
+    "qwen3_5_moe_text",
+    "qwen3_5_text",
     "ministral3",
     "solar_open",
 )

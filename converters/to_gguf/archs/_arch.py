@@ -124,11 +124,12 @@ class Arch:
     differ from the common ones; one for GATE_UP or SHARED_GATE_UP: its loader takes gate and up in
     one matrix, else apart, whichever way a checkpoint has them. names_of: residual -> further such
     names in layers of that kind. bare: roles whose tensors end in no `.weight` or `.bias`. biases:
-    roles whose bias its loader has a place for; needs_bias: without which it does not load. square: heads x head_dim must equal hidden_size. untied: `output.weight` must be
-    in the file; a tied model's embedding is written twice. tied: it cannot be. tiled: the value
-    heads of delta nets come by turns of the key heads, not all of one key head's in a row. keys: keys of its
-    own. learned: part of an activation's weight -> the key, by its full name, that holds its
-    numbers, one a layer. constants: stack -> tensors that its loader needs and no family has.
+    roles whose bias its loader has a place for; needs_bias: without which it does not load. square:
+    heads x head_dim must equal hidden_size. untied: `output.weight` must be in the file; a tied
+    model's embedding is written twice. tied: it cannot be. tiled: the value heads of delta nets
+    come by turns of the key heads, not all of one key head's in a row. keys: keys of its own.
+    learned: part of an activation's weight -> the key, by its full name, that holds its numbers,
+    one a layer. constants: stack -> tensors that its loader needs and no family has.
     spare_layers: stack -> layers that `block_count` counts beside the model's, as multi-token
     prediction would have them. obstacle: why it cannot compute a model whose blocks it runs, or
     None. mix: where llama.cpp quantises it by other rules. traps: of its files alone.
@@ -151,6 +152,7 @@ class Arch:
     square: bool = False
     untied: bool = False
     tied: bool = False
+    tiled: bool = False
     keys: tuple[OwnKeys, ...] = ()
     learned: Mapping[str, str] = field(default_factory=dict)
     constants: Callable[[Stack], Constants] = lambda _: ()

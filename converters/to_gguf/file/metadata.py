@@ -47,7 +47,7 @@ def hyperparameters(model: Model, arch: Arch) -> list[KeyValue]:
     """Sizes and constants that the architecture's loader reads, rotary embedding excepted."""
     norm = model.stack.head.norm
     spare = arch.spare_layers(model.stack)
-    keys = [_size(model, key, size) for key, size in SIZES]
+    keys = [_size(model, arch, key, size) for key, size in SIZES]
     if spare:
         keys = [replace(key, value=key.value + spare) if key.key == LAYERS else key for key in keys]
         keys.append(uint32(SPARE_LAYERS, spare))
@@ -57,9 +57,9 @@ def hyperparameters(model: Model, arch: Arch) -> list[KeyValue]:
     return [*(key.under(arch.name) for key in keys), *learned_keys(model, arch)]
 
 
-def _size(model: Model, key: str, size: str) -> KeyValue:
+def _size(model: Model, arch: Arch, key: str, size: str) -> KeyValue:
     """A size; one number a layer where layers differ."""
-    if key == KEY_HEADS:
+    if key == KEY_HEADS and arch.loader.heads_by_layer:
         counts = [layer.mixer.num_kv_heads for layer in model.stack.layers]
         if len(set(counts)) > 1:
             return whole_numbers(key, counts)

@@ -105,10 +105,13 @@ SHARED = {
 ROLES = {name: name for name in DENSE} | STACKED | SHARED
 ROLES |= {"attn_qkv": "attn_v"}  # a fused matrix is treated as its most sensitive part
 # no role of llama.cpp's: they keep the base type
-OTHERS = ("shortconv.in_proj", "shortconv.out_proj")
+OTHERS = (
+    *("shortconv.in_proj", "shortconv.out_proj"),
+    *("attn_gate", "ssm_alpha", "ssm_beta", "ssm_out"),
+)
 ROLES |= {name: name for name in OTHERS}
 # the router and the taps of convolutions: F32 whatever the file type
-KEPT = frozenset({"ffn_gate_inp", "shortconv.conv"})
+KEPT = frozenset({"ffn_gate_inp", "shortconv.conv", "ssm_conv1d"})
 
 # What the value projection of a model that llama.cpp takes for "70B" gets in place of what it
 # would: it is small there. Which models those are, an architecture says (`Exceptions`).

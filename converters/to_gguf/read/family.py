@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,8 @@ from ropeconv.arch.blocks.keys import Sizes
 from ropeconv.arch.family import Architecture
 from ropeconv.arch.layers import FULL
 from ropeconv.errors import CheckpointError
+
+FIRST = re.compile(r"^blk\.\d+\.")
 
 
 def find_family(
@@ -103,6 +106,7 @@ def _switches(
     """
     flags = [name for name, key in family.keys.items() if key.is_flag and name not in stated]
     off = {**stated, **dict.fromkeys(flags, False)}
+    tensors = {FIRST.sub("blk.0.", name) for name in tensors}  # the first layer may be of any kind
     without = _biases(family, arch, off)
     found = {}
     for name in reversed(flags):

@@ -32,7 +32,9 @@ class Loader:
     rotate, None = there are none; pattern: without a key, every pattern-th layer is full attention.
     still_every: every so many-th layer does not rotate, 0 = all do. rope_pattern: whether a key
     says which layers rotate. divided_by: what the loader divides `rope.dimension_count` by.
-    recurrent: the kind of layers without key/value heads, None = there are none.
+    recurrent: the kind of layers without attention, None = there are none: those without key/value
+    heads; or, where attention_every is not 0, those that a key of flags says, and without it all
+    but every so many-th.
     """
 
     divisors: Divisors = field(default_factory=with_every_type)
@@ -43,6 +45,14 @@ class Loader:
     rope_pattern: bool = False
     divided_by: int = 1
     recurrent: str | None = None
+    attention_every: int = 0
+
+    @property
+    def heads_by_layer(self) -> bool:
+        """Whether layers without attention are known by their key/value heads, of which they have
+        none.
+        """
+        return self.recurrent is not None and not self.attention_every
 
     def takes(self, *tables: str, scaling: str = DEFAULT_TYPE) -> bool:
         """Whether all of the tables have a place with that scaling type."""

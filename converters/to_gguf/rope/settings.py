@@ -33,6 +33,7 @@ OPTIONAL = (
 )
 DEFAULT_BASE = 10000.0
 KEY_HEADS = "attention.head_count_kv"
+RECURRENT, INTERVAL = "attention.recurrent_layers", "full_attention_interval"
 
 
 @dataclass(frozen=True)
@@ -97,13 +98,27 @@ def layer_kinds(metadata: Mapping[str, Any]) -> tuple[str, ...]:
         for window, rotates in zip(windowed, rotated, strict=True)
     ]
     arch = metadata["general.architecture"]
-    recurrent, heads = architectures()[arch].loader.recurrent, key_heads(metadata)
+    recurrent = architectures()[arch].loader.recurrent
     if recurrent is None:
         return tuple(kinds)
-    return tuple(kind if count else recurrent for kind, count in zip(kinds, heads, strict=True))
+    flags = _attention_layers(metadata)
+    return tuple(kind if flag else recurrent for kind, flag in zip(kinds, flags, strict=True))
 
 
-def key_heads(metadata: Mapping[str, Any]) -> list[int]:
+def _attention_layers(metadata: Mapping[str, Any]) -> list[bool]:
+    """Whether each layer has attention, of an architecture that has others."""
+    arch = metadata["general.architecture"]
+    layers, loader = count_layers(metadata), architectures()[arch].loader
+    if loader.heads_by_layer:
+        return [bool(count) for count in _key_heads(metadata)]
+    flags = metadata.get(f"{arch}.{RECURRENT}")
+    if flags is not None:
+        return [not flag for flag in flags][:layers]
+    every = metadata.get(f"{arch}.{INTERVAL}") or loader.attention_every
+    return [(layer + 1) % every == 0 for layer in range(layers)]
+
+
+def _key_heads(metadata: Mapping[str, Any]) -> list[int]:
     """Key/value heads of each layer: as many as heads where the file does not say."""
     arch = metadata["general.architecture"]
     layers = count_layers(metadata)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from converters.to_onnx.blocks import find
 from converters.to_onnx.blocks.frame import B, Decoder, P, T, name_of
@@ -23,7 +24,7 @@ def add_attention(decoder: Decoder, n: int, layer: Layer, x: Value) -> Value:
     _check(block)
     norms = (block.q_norm, block.k_norm, None)
     before, after = (NONE, norms) if block.norms_after_rotation else (norms, NONE)
-    parts = _parts(decoder, n, block, x)
+    parts, gate = _parts(decoder, n, block, x)
     q, k, v = _normed(decoder, block, before, parts)
     q, k = (_rotated(decoder, layer.kind, block, part) for part in (q, k))
     q, k, v = _normed(decoder, block, after, (q, k, v))
@@ -31,6 +32,9 @@ def add_attention(decoder: Decoder, n: int, layer: Layer, x: Value) -> Value:
     past, present = _cache(decoder, n, block)
     sinks = None if block.sinks is None else decoder.store.vector(name_of(block.sinks, n))
     y = decoder.profile.attend(Heads(n, block, query, k.value, v.value, past, present, sinks))
+    if gate is not None:
+        share = decoder.graph.op("Sigmoid", gate, name=f"layer_{n}_gate_share")
+        y = decoder.graph.op("Mul", y, share, name=f"layer_{n}_attention_gated")
     width = block.num_heads * block.head_dim
     y = decoder.flatten(y, width, name=f"layer_{n}_attention_rows")
     return decoder.linear(y, n, block.output)
@@ -52,17 +56,34 @@ def _check(block: Attention) -> None:
             )
 
 
-def _parts(decoder: Decoder, n: int, block: Attention, x: Value) -> list[Part]:
-    """q, k and v of x, within the clamp."""
+def _parts(
+    decoder: Decoder, n: int, block: Attention, x: Value
+) -> tuple[list[Part], Value | None]:
+    """(q, k and v of x, within the clamp; (b, s, h*d) of the gates where heads have some)."""
     project = find(PROJECTIONS, block.projections)
     values = project(decoder, n, block, block.projections, x)
+    gate = None
+    if block.gated:
+        values[0], gate = _ungated(decoder, n, block, values[0])
     counts = (block.num_heads, block.num_kv_heads, block.num_kv_heads)
     is_whole = not decoder.store.flat and isinstance(block.projections, Separate)
     parts = [
         Part(n, letter, value, heads, is_whole)
         for letter, value, heads in zip("qkv", values, counts, strict=True)
     ]
-    return [clamped(decoder, part, block.clamp) for part in parts]
+    if gate is not None:
+        parts[0] = replace(parts[0], whole=False)
+    return [clamped(decoder, part, block.clamp) for part in parts], gate
+
+
+def _ungated(decoder: Decoder, n: int, block: Attention, rows: Value) -> tuple[Value, Value]:
+    """(q (b*s, h, d), gates (b, s, h*d)) of both, head by head."""
+    graph, h, d = decoder.graph, block.num_heads, block.head_dim
+    heads = graph.op("Reshape", rows, graph.ints(-1, h, 2 * d), name=f"layer_{n}_q_and_gate")
+    names = [f"layer_{n}_q_alone", f"layer_{n}_gate"]
+    q, gate = graph.ops("Split", (heads, graph.ints(d, d)), names, axis=-1)
+    whole_gate = graph.op("Reshape", gate, decoder.inputs.shape, name=f"layer_{n}_gate")
+    return q, whole_gate
 
 
 def _normed(

@@ -28,6 +28,7 @@ TRAITS = frozenset(
         Trait.CLAMPED_QKV,
         Trait.QUERY_TEMPERATURE,
         Trait.SINKS,
+        Trait.GATED_HEADS,
         Trait.HEAD_NORMS,
         Trait.WHOLE_NORMS,
         Trait.OWN_HEAD_NORMS,

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from converters.to_onnx.blocks import find
 from converters.to_onnx.blocks.attention import ATTENTION
+from converters.to_onnx.blocks.delta_net import DELTA_NETS
 from converters.to_onnx.blocks.frame import Decoder
 from converters.to_onnx.blocks.mlp import DENSE
 from converters.to_onnx.blocks.moe import MIXTURES
@@ -93,7 +94,7 @@ def _shared_parallel(
     return _add_next(decoder, n, x, decoder.graph.op("Add", y, z, name="parallel"), following)
 
 
-MIXERS = {**ATTENTION, **CONVOLUTIONS}
+MIXERS = {**ATTENTION, **CONVOLUTIONS, **DELTA_NETS}
 MLPS = {**DENSE, **MIXTURES}
 Add = Callable[[Decoder, int, Layer, Value, Value | None, Next], Stream]
 RESIDUALS: dict[type, Add] = {

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from converters.to_onnx.blocks.frame import B, Decoder, name_of
 from converters.to_onnx.graph import Value
 from converters.to_onnx.profiles._shared import Convolution
+from ropeconv.arch.blocks.delta_net import GatedDeltaNet
 from ropeconv.arch.blocks.short_conv import ShortConv
 from ropeconv.arch.stack import Layer
 
@@ -27,23 +28,31 @@ def add_short_conv(decoder: Decoder, n: int, layer: Layer, x: Value) -> Value:
     return decoder.linear(y, n, block.output)
 
 
-def convolved(decoder: Decoder, n: int, block: ShortConv, x: Value) -> Value:
-    """(b, s, e) each channel of x (b, s, e) over a token and those before it."""
+def convolved(
+    decoder: Decoder,
+    n: int,
+    block: ShortConv | GatedDeltaNet,
+    x: Value,
+    *,
+    activation: str = "none",
+) -> Value:
+    """(b, s, c) each channel of x (b, s, c) over a token and those before it."""
     graph, store = decoder.graph, decoder.store
-    shape: list[int | str] = [B, block.size, block.taps - 1]
+    shape: list[int | str] = [B, block.channels, block.taps - 1]
     past = graph.input(f"past_conv.{n}", store.kind.dtype, shape)
     present = graph.declare(f"present_conv.{n}", store.kind.dtype, shape)
     bias = None if block.conv.bias is None else store.vector(name_of(block.conv.bias, n))
     first = graph.op("Transpose", x, name=f"layer_{n}_conv_first", perm=[0, 2, 1])
     conv = Convolution(
         n,
-        block.size,
+        block.channels,
         block.taps,
         first,
         store.vector(name_of(block.conv.weight, n)),
         bias,
         past,
         present,
+        activation,
     )
     y = decoder.profile.convolve(conv)
     return graph.op("Transpose", y, name=f"layer_{n}_conv_last", perm=[0, 2, 1])

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from converters.to_onnx.client.states import CONVOLUTIONS, genai_states
+from converters.to_onnx.client.states import genai_kind
 from ropeconv.finding import WARNING, Finding
 from ropeconv.model import Model
 from ropeconv.rope.spec import Frequencies
@@ -39,8 +39,9 @@ def _has_two_tables(numbers: Frequencies) -> bool:
 
 def genai_type(model: Model) -> str:
     """genai_config.json's `model.type`: one that drops the cache where transformers does."""
-    if genai_states(model.stack):
-        return CONVOLUTIONS
+    own = genai_kind(model.stack)
+    if own is not None:
+        return own
     switch = find_switch(model.frequencies)
     if switch is None or not model.arch.rope.drops_cache:
         return PLAIN

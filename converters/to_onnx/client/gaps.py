@@ -53,6 +53,8 @@ OPTIMUM_LACKS = frozenset(
         "mellum",
         "minimax_m2",
         "ministral3",
+        "qwen3_5_moe_text",
+        "qwen3_5_text",
         "solar_open",
     ]
 )
@@ -81,6 +83,8 @@ OPTIMUM_COUNTS = frozenset(
 OPTIMUM_MEASURES = frozenset(("gemma", "gemma3_text", "nemotron"))
 # both look for layers called `attention`, as published checkpoints call them
 CALLED_ATTENTION = frozenset(("granitemoehybrid",))
+# transformers.js has one class for text alone and for text with images
+TAKEN_FOR_VISION = frozenset(("qwen3_5_moe_text", "qwen3_5_text"))
 LACKS = "has no class for it"
 MISNAMED = "knows its layer_types only as `attention`"
 
@@ -106,6 +110,8 @@ def _of_node(config: Mapping[str, Any]) -> str | None:
         return LACKS
     if _is_misnamed(config):
         return MISNAMED
+    if name in TAKEN_FOR_VISION:
+        return "looks for a vision model beside it"
     if name == "falcon" and config.get("multi_query", True):
         return "looks for one cache a layer where the config says multi_query"
     return None

@@ -1,38 +1,63 @@
 """What onnxruntime-genai is told of layers that keep a state in place of keys and values.
 
-Source: onnxruntime-genai 0.18 src/models, models/builders/lfm2.py.
+Source: onnxruntime-genai 0.18 src/models, models/builders/lfm2.py and qwen.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from ropeconv.arch.blocks.delta_net import GatedDeltaNet
 from ropeconv.arch.blocks.short_conv import ShortConv
 from ropeconv.arch.stack import Stack
 
-# genai's type of a decoder whose states are those of convolutions
-CONVOLUTIONS = "lfm2"
+
+@dataclass(frozen=True)
+class States:
+    """kind: genai's `model.type` that such a decoder needs, None = the generic one. names: of what
+    it keeps. sizes: keys of `model.decoder`, by the block.
+    """
+
+    kind: str | None
+    names: tuple[str, ...]
+    sizes: Callable[[Any], dict[str, Any]] = lambda _: {}
+
+
+OF_BLOCKS: Mapping[type, States] = {
+    ShortConv: States("lfm2", ("conv",), lambda block: {"conv_cache_size": block.taps - 1}),
+    GatedDeltaNet: States(None, ("conv", "recurrent")),
+}
+
+
+def _found(stack: Stack) -> tuple[States, Any] | None:
+    """(the states, the first block that has some); None where every layer has keys and values."""
+    blocks = (layer.mixer for layer in stack.layers)
+    return next(((OF_BLOCKS[type(b)], b) for b in blocks if type(b) in OF_BLOCKS), None)
+
+
+def genai_kind(stack: Stack) -> str | None:
+    """The `model.type` that the states need, None where any will do."""
+    found = _found(stack)
+    return None if found is None else found[0].kind
 
 
 def genai_states(stack: Stack) -> dict[str, Any]:
     """Keys of `model.decoder`; none where every layer has keys and values."""
-    block = next((each.mixer for each in stack.layers if type(each.mixer) in SIZES), None)
-    if block is None:
+    found = _found(stack)
+    if found is None:
         return {}
-    return {"layer_types": list(stack.kinds), **SIZES[type(block)](block)}
+    states, block = found
+    return {"layer_types": list(stack.kinds), **states.sizes(block)}
 
 
 def state_names(stack: Stack) -> tuple[Mapping[str, str], Mapping[str, str]]:
     """(of inputs, of outputs): role -> name, %d standing for the layer."""
-    if not genai_states(stack):
-        return {}, {}
-    return {"past_conv_names": "past_conv.%d"}, {"present_conv_names": "present_conv.%d"}
-
-
-def _of_short_conv(block: Any) -> dict[str, Any]:
-    assert isinstance(block, ShortConv)
-    return {"conv_cache_size": block.taps - 1}
-
-
-SIZES: dict[type, Callable[[Any], dict[str, Any]]] = {ShortConv: _of_short_conv}
+    found = _found(stack)
+    names = () if found is None else found[0].names
+    past, present = (
+        {f"{when}_{name}_names": f"{when}_{name}.%d" for name in names}
+        for when in ("past", "present")
+    )
+    return past, present

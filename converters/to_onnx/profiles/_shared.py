@@ -19,6 +19,7 @@ from converters.to_onnx.graph import Graph, Value
 from converters.to_onnx.weights import Store
 from ropeconv.arch.blocks import norm as norms
 from ropeconv.arch.blocks.attention import Attention, Pairing, Temperature
+from ropeconv.arch.blocks.delta_net import GatedDeltaNet
 from ropeconv.arch.stack import Stack
 
 
@@ -125,6 +126,24 @@ class Convolution:
     activation: str = "none"
 
 
+@dataclass(frozen=True)
+class Recurrence:
+    """float32 values of a layer: q and k (b, s, h*d_k), k of length 1 and q of the root of d_k; v
+    (b, s, v*d_v); decay, the log of what is left of the state, and share (b, s, v); the state
+    (b, v, d_k, d_v) of past calls and the name of the one for the next.
+    """
+
+    layer: int
+    block: GatedDeltaNet
+    q: Value
+    k: Value
+    v: Value
+    decay: Value
+    share: Value
+    past: Value
+    present: Value
+
+
 class Profile(Protocol):
     """What the blocks ask of a profile. fuses_experts: it has an operator for experts in floats."""
 
@@ -144,6 +163,12 @@ class Profile(Protocol):
 
     def convolve(self, conv: Convolution) -> Value:
         """(b, size, s)."""
+
+    def rms(self, x: Value, weight: Value, eps: float, *, name: str) -> Value:
+        """x / sqrt(mean(x^2) + eps) * weight over the last axis."""
+
+    def recur(self, recurrence: Recurrence) -> Value:
+        """(b, s, v*d_v) what the state gives for q; CannotExpress where no operator does."""
 
 
 def rotary_attributes(rotation: Rotation, block: Attention, *, heads: int) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from converters.to_onnx.profiles._shared import (
     Inputs,
     Norm,
     ProfileKind,
+    Recurrence,
     rotary_attributes,
 )
 from ropeconv.arch.blocks.attention import Attention
@@ -137,6 +138,28 @@ class Ort:
         outputs = (f"layer_{conv.layer}_conv", conv.present)
         return self.inputs.graph.ops(
             "CausalConvWithState", inputs, outputs, domain=MICROSOFT, activation=conv.activation
+        )[0]
+
+    def rms(self, x: Value, weight: Value, eps: float, *, name: str) -> Value:
+        """See Profile."""
+        said = NORMS[RmsNorm]
+        own: dict[str, Any] = {"axis": -1, "epsilon": eps, **said.attributes}
+        return self.inputs.graph.op(said.alone, x, weight, name=name, **own)
+
+    def recur(self, recurrence: Recurrence) -> Value:
+        """See Profile."""
+        one, block = recurrence, recurrence.block
+        inputs = (one.q, one.k, one.v, one.past, one.decay, one.share)
+        outputs = (f"layer_{one.layer}_state", one.present)
+        return self.inputs.graph.ops(
+            "LinearAttention",
+            inputs,
+            outputs,
+            domain=MICROSOFT,
+            q_num_heads=block.key_heads,
+            kv_num_heads=block.value_heads,
+            update_rule="gated_delta",
+            scale=1.0 / block.key_dim,
         )[0]
 
     def _lengths_and_bias(self) -> tuple[Value, Value, Value]:

@@ -20,12 +20,14 @@ from converters.to_onnx.profiles._shared import (
     Inputs,
     Norm,
     ProfileKind,
+    Recurrence,
     rotary_attributes,
 )
 from converters.to_onnx.profiles._sinks import SinkColumns
 from ropeconv.arch.blocks.attention import Attention
 from ropeconv.arch.blocks.norm import BareLayerNorm, HeadLayerNorms, LayerNorm, RmsNorm
 from ropeconv.arch.stack import Stack
+from ropeconv.errors import CannotExpress
 
 NORMS: dict[type, str] = {
     RmsNorm: "RMSNormalization",
@@ -110,6 +112,18 @@ class Standard:
         graph.op("Slice", x, *ends, name=conv.present)
         bias = () if conv.bias is None else (conv.bias,)
         return graph.op("Conv", x, conv.weight, *bias, name=name, group=conv.size)
+
+    def rms(self, x: Value, weight: Value, eps: float, *, name: str) -> Value:
+        """See Profile."""
+        kind = NORMS[RmsNorm]
+        return self.inputs.graph.op(kind, x, weight, name=name, axis=-1, epsilon=eps)
+
+    def recur(self, recurrence: Recurrence) -> Value:
+        """None: see Profile."""
+        raise CannotExpress(
+            f"layer {recurrence.layer} is a gated delta net, whose operator LinearAttention "
+            f"ai.onnx has from opset 27 on and onnxruntime does not run there; take --profile ort"
+        )
 
     @cached_property
     def _sinks(self) -> SinkColumns:

@@ -10,6 +10,7 @@ from converters.to_onnx.read.folder import Folder
 from converters.to_onnx.read.nodes import Nodes
 from converters.to_onnx.structure.graph.indices import INPUTS
 from ropeconv.arch.blocks.attention import Attention
+from ropeconv.arch.blocks.delta_net import GatedDeltaNet
 from ropeconv.arch.blocks.short_conv import ShortConv
 from ropeconv.model import Model
 
@@ -40,7 +41,7 @@ def _caches(model: Model, dtype: str) -> Iterator[tuple[tuple[str, str], Port]]:
     for n, layer in enumerate(model.stack.layers):
         for name, sizes in find(KEPT, layer.mixer)(layer.mixer):
             past, present = (text.format(n=n) for text in name)
-            yield (past, present), (dtype, sizes)
+            yield (past, present), ("float32" if name == STATE else dtype, sizes)
 
 
 Sizes = tuple[int | None, ...]
@@ -54,13 +55,23 @@ def _of_attention(block: Attention) -> list[tuple[tuple[str, str], Sizes]]:
     return [(KEYS, sizes), (VALUES, sizes)]
 
 
+CONV = ("past_conv.{n}", "present_conv.{n}")
+STATE = ("past_recurrent.{n}", "present_recurrent.{n}")
+
+
 def _of_short_conv(block: ShortConv) -> list[tuple[tuple[str, str], Sizes]]:
-    return [(("past_conv.{n}", "present_conv.{n}"), (None, block.size, block.taps - 1))]
+    return [(CONV, (None, block.size, block.taps - 1))]
+
+
+def _of_delta_net(block: GatedDeltaNet) -> list[tuple[tuple[str, str], Sizes]]:
+    state = (None, block.value_heads, block.key_dim, block.value_dim)
+    return [(CONV, (None, block.channels, block.taps - 1)), (STATE, state)]
 
 
 KEPT: dict[type, Callable[[Any], list[tuple[tuple[str, str], Sizes]]]] = {
     Attention: _of_attention,
     ShortConv: _of_short_conv,
+    GatedDeltaNet: _of_delta_net,
 }
 """Mixer -> what one call hands on to the next: ((input, output), sizes)."""
 

@@ -18,6 +18,7 @@ EXPERTS, TOKEN = "experts", "a token of an expert"
 BY_WEIGHT, PLUS_WEIGHT = "values by a tensor's own", "values plus a tensor's own"
 CLAMP, TEMPERED = "clamp", "queries by a temperature"
 MASKED, CONVOLUTION, STATE = "zeros for padding", "convolution", "state"
+RECURRENCE, RECURRENT = "linear attention", "state of linear attention"
 UNORDERED = frozenset({SUM, TIMES})
 WORK = frozenset({PRODUCT, PART, ACTIVATION, TIMES})  # what is done to one token of an expert
 

@@ -72,7 +72,9 @@ class Attention:
     q_norm, k_norm: over each head (d,), over each head with weights of its own (h, d), (k, d), or
     over all of q and k (h*d,), (k*d,); before the rotation unless norms_after_rotation. softcap:
     scores become cap * tanh(scores / cap). clamp: q, k and v are held within plus and minus it,
-    before the norms. temperature: see there. sinks: (h,) scores of a token without a value.
+    before the norms. temperature: see there. sinks: (h,) scores of a token without a value. gated:
+    q's rows are (2*h*d, e), head by head those of q and those of a gate, whose sigmoid multiplies
+    what the head gives.
     """
 
     num_heads: int
@@ -90,6 +92,7 @@ class Attention:
     clamp: float | None = None
     temperature: Temperature | None = None
     sinks: Weight | None = None
+    gated: bool = False
 
     @property
     def weights(self) -> tuple[Weight, ...]:
@@ -108,6 +111,7 @@ class Attention:
             Trait.CLAMPED_QKV: self.clamp is not None,
             Trait.QUERY_TEMPERATURE: self.temperature is not None,
             Trait.SINKS: self.sinks is not None,
+            Trait.GATED_HEADS: self.gated,
             Trait.NORMS_AFTER_ROTATION: self.norms_after_rotation,
             Trait.GROUPED_ROWS: isinstance(rows, Fused) and rows.order is Order.GROUPED,
         }

@@ -30,6 +30,11 @@ class ShortConv:
     num_kv_heads: int = 0
 
     @property
+    def channels(self) -> int:
+        """What the convolution runs over."""
+        return self.size
+
+    @property
     def weights(self) -> tuple[Weight, ...]:
         """Its tensors in the order of a forward pass."""
         return self.input.weights + self.conv.weights + self.output.weights

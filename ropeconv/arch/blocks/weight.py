@@ -25,6 +25,14 @@ class Role(Enum):
     K_NORM = "k_norm"
     SINKS = "sinks"
     CONV = "conv"  # taps of a convolution, each channel by itself
+    STATE_QKV = "state_qkv"
+    STATE_Z = "state_z"  # gates what a state gives
+    STATE_A = "state_a"  # how much a token lets the state forget
+    STATE_B = "state_b"  # how much it corrects
+    DECAY = "decay"
+    TIME_STEP = "time_step"
+    STATE_NORM = "state_norm"
+    STATE_OUT = "state_out"
     CONV_IN = "conv_in"
     CONV_OUT = "conv_out"
     O = "o"  # noqa: E741 - the literature's letter
@@ -52,7 +60,8 @@ class Weight:
     """One tensor, or one a layer (`{n}` in the template), or one a layer and expert (`{x}`).
 
     shape: as stored, slowest axis first. part: "weight" or "bias". offset: what the forward pass
-    adds to the stored numbers: 1 for a norm that multiplies by 1 + weight.
+    adds to the stored numbers: 1 for a norm that multiplies by 1 + weight. slack: the size of which
+    a rounding may be off, where a target stores a function of the numbers.
     """
 
     role: Role
@@ -60,6 +69,7 @@ class Weight:
     shape: tuple[int, ...]
     part: str = "weight"
     offset: float = 0.0
+    slack: float = 0.0
 
     @property
     def per_expert(self) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from ropeconv.arch.blocks import attention as attn
 from ropeconv.arch.blocks.attention import Attention
+from ropeconv.arch.blocks.delta_net import taps
 from ropeconv.arch.blocks.head import Head, head
 from ropeconv.arch.blocks.keys import Key, Sizes, epsilon, flag, number, switch, whole
 from ropeconv.arch.blocks.mlp import GatedMlp
@@ -21,12 +22,6 @@ from ropeconv.arch.layers import CONV, FULL, among_attention
 from ropeconv.arch.stack import Layer
 
 FEED = f"{LAYER}.feed_forward"
-
-
-def _taps(value: object) -> str | None:
-    return whole(value) or (None if value != 1 else "must be 2 or more, not 1")
-
-
 COMMON: Mapping[str, Key] = {
     **{name: key for name, key in STANDARD.items() if name != "intermediate_size"},
     "num_kv_heads": Key(("num_key_value_heads",), 8, check=whole),
@@ -34,7 +29,7 @@ COMMON: Mapping[str, Key] = {
     "activation": Key((), "silu", covers=("silu",)),
     "tied": Key(("tie_embedding", "tie_word_embeddings"), default=True, check=flag),
     "conv_bias": switch("conv_bias", default=False),
-    "conv_taps": Key(("conv_L_cache",), 3, check=_taps),
+    "conv_taps": Key(("conv_L_cache",), 3, check=taps),
 }
 # said by releases before transformers had the class, which reads none of them
 UNREAD = frozenset(

@@ -75,7 +75,8 @@ def compare_weights(
         mine, theirs = artefact[name], source[name]
         same = mine.dtype in FLOATS or mine.dtype == theirs.dtype
         if same or limits.get(mine.dtype) == EXACT:
-            return _compare_exact(name, mine, theirs, offset=place.weight.offset)
+            size = place.weight.offset or place.weight.slack
+            return _compare_exact(name, mine, theirs, offset=size)
         return _compare_blocks(name, mine, theirs, limits)
 
     report = WeightReport()

@@ -1,6 +1,8 @@
-"""What convolutions over tokens mean: each channel by itself, the tokens of past calls before it.
+"""What convolutions over tokens and states mean: each channel by itself, what past calls left
+before it.
 
-Sources: onnx docs/Operators.md (Conv), onnxruntime docs/ContribOperators.md (CausalConvWithState).
+Sources: onnx docs/Operators.md (Conv), onnxruntime docs/ContribOperators.md (CausalConvWithState,
+LinearAttention).
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from typing import Any
 from converters.to_onnx.structure.graph import attention, shapes
 from converters.to_onnx.structure.graph.products import named
 from converters.to_onnx.structure.graph.reader import MICROSOFT, Node, Reader, Rules, Value
-from converters.to_onnx.structure.terms import CONVOLUTION, STATE, Term
+from converters.to_onnx.structure.terms import CONVOLUTION, RECURRENCE, RECURRENT, STATE, Term
 
 TRANSPOSED, CONTINUED = "channels first", "tokens behind the past ones"
 CHANNELS_FIRST = str([0, 2, 1])
@@ -94,7 +96,23 @@ def _state(reader: Reader, inputs: Any, weight: Value) -> Value:
     return Value(reader.terms.make(STATE, inputs, kept=kept))
 
 
+def _recurrence(reader: Reader, node: Node) -> Sequence[Value]:
+    """onnxruntime's LinearAttention, and its state."""
+    roles = dict(zip(("q", "k", "v", "past", "decay", "share"), range(6), strict=True))
+    values = {role: node.at(place) for role, place in roles.items()}
+    inputs = {role: value.term for role, value in values.items() if value is not None}
+    read = ("q_num_heads", "kv_num_heads", "scale")
+    numbers = {name: node.attributes.get(name) for name in read}
+    rule = node.attributes.get("update_rule", "gated_delta")
+    rest = node.rest(*read, "update_rule", "chunk_size", state_window=0)
+    y = reader.terms.make(RECURRENCE, inputs, rule=rule, **numbers, **rest)
+    width = None if values["v"] is None else values["v"].width
+    state = reader.terms.make(RECURRENT, {"of": y})
+    return [Value(y, width=width, last=width, rank=3), Value(state)]
+
+
 RULES: Rules = {
+    (MICROSOFT, "LinearAttention"): _recurrence,
     ("", "Transpose"): _transpose,
     ("", "Concat"): _concat,
     ("", "Conv"): _conv,

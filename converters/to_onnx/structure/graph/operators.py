@@ -103,7 +103,7 @@ def _same(reader: Reader, node: Node) -> Sequence[Value]:
     return reader.plain(node) if x is None else [x]
 
 
-ELEMENTWISE = ("Tanh", "Sigmoid", "Relu", "Softplus", "Exp", "Min", "Sub", "Greater")
+ELEMENTWISE = ("Tanh", "Sigmoid", "Relu", "Softplus", "Exp", "Min", "Sub", "Greater", "Neg")
 
 
 def _elementwise(reader: Reader, node: Node) -> Sequence[Value]:

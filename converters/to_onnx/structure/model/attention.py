@@ -33,17 +33,24 @@ def attention(wanted: Wanted, n: int, layer: Layer, x: Term) -> tuple[Term, Mapp
     """(what the layer adds to the stream, what it hands on: output -> term)."""
     block = layer.mixer
     assert isinstance(block, Attention)
-    term = attended(wanted, n, layer.kind, block, x)
+    term, gate = attended(wanted, n, layer.kind, block, x)
     handed = {}
     for part, names in (("key", "keys"), ("value", "values")):
         place = f"present.{n}.{part}"
         handed[place] = wanted.terms.make(CACHE, {"of": term}, part=names, where=place)
+    if gate is not None:
+        share = wanted.terms.operator("Sigmoid", gate)
+        term = wanted.terms.times(term, share, where=place_of(n, "gate behind attention"))
     return wanted.linear(term, block.output, n), handed
 
 
-def attended(wanted: Wanted, n: int, kind: str, block: Attention, x: Term) -> Term:
-    """What a layer's tokens attend to, before the output projection."""
-    parts = find(PROJECTIONS, block.projections)(wanted, n, block, x)
+def attended(
+    wanted: Wanted, n: int, kind: str, block: Attention, x: Term
+) -> tuple[Term, Term | None]:
+    """(what a layer's tokens attend to, before gates and the output projection; the gates)."""
+    parts, gate = find(PROJECTIONS, block.projections)(wanted, n, block, x), None
+    if block.gated:
+        parts[0], gate = _ungated(wanted, n, block.head_dim, parts[0])
     q, k, v = (_clamped(wanted, n, block, y) for y in parts)
     q = _turned(wanted, n, kind, block, "q", q)
     k = _turned(wanted, n, kind, block, "k", k)
@@ -53,7 +60,7 @@ def attended(wanted: Wanted, n: int, kind: str, block: Attention, x: Term) -> Te
     past = [
         wanted.terms.make("input", name=f"past_key_values.{n}.{part}") for part in ("key", "value")
     ]
-    return wanted.terms.make(
+    term = wanted.terms.make(
         ATTENTION,
         dict(zip(ROLES, (q, k, v, *past), strict=True)),
         kv_num_heads=block.num_kv_heads,
@@ -65,6 +72,23 @@ def attended(wanted: Wanted, n: int, kind: str, block: Attention, x: Term) -> Te
         sinks=None if block.sinks is None else name_of(block.sinks, n),
         where=place_of(n, "attention"),
     )
+    return term, gate
+
+
+def _ungated(wanted: Wanted, n: int, size: int, rows: Term) -> tuple[Term, Term]:
+    """(q, gates) of both, head by head."""
+    q, gate = (
+        wanted.terms.make(
+            PART,
+            {"x": rows},
+            first=start,
+            last=start + size - 1,
+            of_each=2 * size,
+            where=place_of(n, part),
+        )
+        for part, start in (("q", 0), ("gate of attention", size))
+    )
+    return q, gate
 
 
 def _separate(wanted: Wanted, n: int, block: Attention, x: Term) -> list[Term]:

@@ -7,11 +7,13 @@ from typing import Any
 
 from converters.to_onnx.blocks import find
 from converters.to_onnx.structure.model.attention import attention
+from converters.to_onnx.structure.model.delta_net import delta_net
 from converters.to_onnx.structure.model.mlp import FEEDS
 from converters.to_onnx.structure.model.short_conv import short_conv
 from converters.to_onnx.structure.model.wanted import Wanted, place_of
 from converters.to_onnx.structure.terms import Term
 from ropeconv.arch.blocks.attention import Attention
+from ropeconv.arch.blocks.delta_net import GatedDeltaNet
 from ropeconv.arch.blocks.norm import Norm
 from ropeconv.arch.blocks.residual import Parallel, PostNorm, PreNorm, Sandwich, SharedParallel
 from ropeconv.arch.blocks.short_conv import ShortConv
@@ -25,6 +27,7 @@ Handed = Mapping[str, Term]
 MIXERS: dict[type, Callable[[Wanted, int, Layer, Term], tuple[Term, Handed]]] = {
     Attention: attention,
     ShortConv: short_conv,
+    GatedDeltaNet: delta_net,
 }
 
 

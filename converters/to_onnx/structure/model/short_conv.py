@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from converters.to_onnx.structure.model.wanted import Wanted, name_of, place_of
 from converters.to_onnx.structure.terms import CONVOLUTION, MASKED, PART, STATE, Term
+from ropeconv.arch.blocks.delta_net import GatedDeltaNet
 from ropeconv.arch.blocks.short_conv import ShortConv
 from ropeconv.arch.stack import Layer
 
@@ -27,7 +28,17 @@ def short_conv(wanted: Wanted, n: int, layer: Layer, x: Term) -> tuple[Term, Map
         for place, part in enumerate("bcx")
     )
     gated = terms.times(b, x, where=place_of(n, "gate before the convolution"))
-    inputs = {"x": gated, "past": terms.make("input", name=f"past_conv.{n}")}
+    y, handed = convolution(wanted, n, block, gated)
+    y = terms.times(c, y, where=place_of(n, "gate after the convolution"))
+    return wanted.linear(y, block.output, n), handed
+
+
+def convolution(
+    wanted: Wanted, n: int, block: ShortConv | GatedDeltaNet, x: Term
+) -> tuple[Term, Mapping[str, Term]]:
+    """(each channel over the tokens, what is handed on)."""
+    terms = wanted.terms
+    inputs = {"x": x, "past": terms.make("input", name=f"past_conv.{n}")}
     y = terms.make(
         CONVOLUTION,
         inputs,
@@ -37,5 +48,4 @@ def short_conv(wanted: Wanted, n: int, layer: Layer, x: Term) -> tuple[Term, Map
     )
     state = f"present_conv.{n}"
     kept = terms.make(STATE, inputs, kept=block.taps - 1, where=state)
-    y = terms.times(c, y, where=place_of(n, "gate after the convolution"))
-    return wanted.linear(y, block.output, n), {state: kept}
+    return y, {state: kept}

@@ -1,0 +1,115 @@
+"""The gated delta net: a convolution, a state that every token changes, a gated norm.
+
+The state and what enters it are float32 in every type, as in transformers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from converters.to_onnx.blocks.frame import B, Decoder, name_of
+from converters.to_onnx.blocks.short_conv import convolved
+from converters.to_onnx.graph import Value
+from converters.to_onnx.profiles._shared import Recurrence
+from ropeconv.arch.blocks.delta_net import Apart, GatedDeltaNet
+from ropeconv.arch.blocks.weight import Weight
+from ropeconv.arch.stack import Layer
+
+SINGLE = "float32"
+EPSILON = 1e-6  # under the root of a length
+
+
+def add_delta_net(decoder: Decoder, n: int, layer: Layer, x: Value) -> Value:
+    """(..., e) of the normed x (..., e)."""
+    graph, block = decoder.graph, layer.mixer
+    assert isinstance(block, GatedDeltaNet)
+    x = decoder.real(x, n)
+    qkv, z, b, a = _projected(decoder, n, block.projections, x)
+    y = convolved(decoder, n, block, qkv, activation="silu")
+    keys, values = block.key_heads * block.key_dim, block.value_heads * block.value_dim
+    names = [f"layer_{n}_state_{part}" for part in "qkv"]
+    q, k, v = graph.ops("Split", (y, graph.ints(keys, keys, values)), names, axis=-1)
+    y = _state(decoder, n, block, (q, k, v), a, b)
+    y = _gated(decoder, n, block, y, z)
+    y = decoder.flatten(y, values, name=f"layer_{n}_state_rows")
+    return decoder.linear(y, n, block.output)
+
+
+def _projected(decoder: Decoder, n: int, rows: Apart, x: Value) -> list[Value]:
+    """qkv, z, b and a of x, (b, s, ...); b's and a's matrices, which are small, stay floats."""
+    wide = decoder.split(x, n, rows.qkv, rows.z)
+    small = [decoder.linear(x, n, each, floats=True) for each in (rows.b, rows.a)]
+    names = [f"layer_{n}_state_{part}" for part in ("qkv", "z", "b", "a")]
+    pairs = zip((*wide, *small), names, strict=True)
+    return [decoder.whole(value, name=name) for value, name in pairs]
+
+
+def _state(
+    decoder: Decoder, n: int, block: GatedDeltaNet, qkv: tuple[Value, ...], a: Value, b: Value
+) -> Value:
+    """(b, s, v*d_v) what the state gives for each q, in the type of the activations."""
+    graph, dtype = decoder.graph, decoder.store.kind.dtype
+    shape: list[int | str] = [B, block.value_heads, block.key_dim, block.value_dim]
+    past = graph.input(f"past_recurrent.{n}", SINGLE, shape)
+    present = graph.declare(f"present_recurrent.{n}", SINGLE, shape)
+    q, k, v = (_single(decoder, each, f"layer_{n}_state_single") for each in qkv)
+    q, k = (_unit(decoder, n, block, each, part) for each, part in zip((q, k), "qk", strict=True))
+    k = graph.op("Mul", k, _number(decoder, block.key_dim**-0.5), name=f"layer_{n}_state_k_unit")
+    y = decoder.profile.recur(
+        Recurrence(n, block, q, k, v, _decay(decoder, n, block, a), _share(decoder, n, b),
+                   past, present)
+    )  # fmt: skip
+    return y if dtype == SINGLE else graph.cast(y, dtype, name=f"layer_{n}_state_cast")
+
+
+def _number(decoder: Decoder, value: float) -> Value:
+    return decoder.graph.constant(value, SINGLE, name="state_scale")
+
+
+def _single(decoder: Decoder, x: Value, name: str) -> Value:
+    same = decoder.store.kind.dtype == SINGLE
+    return x if same else decoder.graph.cast(x, SINGLE, name=name)
+
+
+def _unit(decoder: Decoder, n: int, block: GatedDeltaNet, x: Value, part: str) -> Value:
+    """Every head of x (b, s, h*d_k) by its length, times the root of d_k: a norm without weight."""
+    graph, name, size = decoder.graph, f"layer_{n}_state_{part}", block.key_dim
+    heads = graph.op("Reshape", x, graph.ints(-1, size), name=f"{name}_heads")
+    ones = graph.filled(1.0, SINGLE, size, name=f"ones_single_{size}")
+    unit = decoder.profile.rms(heads, ones, EPSILON / size, name=f"{name}_length")
+    return graph.op("Reshape", unit, decoder.inputs.shape, name=f"{name}_3d")
+
+
+def _decay(decoder: Decoder, n: int, block: GatedDeltaNet, a: Value) -> Value:
+    """(b, s, v) the log of what is left of the state: -exp(decay) * softplus(a + dt)."""
+    graph, name = decoder.graph, f"layer_{n}_decay"
+    a = _single(decoder, a, f"{name}_single")
+    dt, rate = (_vector(decoder, n, weight) for weight in (block.dt, block.decay))
+    step = graph.op("Softplus", graph.op("Add", a, dt, name=f"{name}_step"), name=f"{name}_step")
+    rate = graph.op("Exp", rate, name=f"{name}_rate")
+    return graph.op("Neg", graph.op("Mul", step, rate, name=name), name=name)
+
+
+def _vector(decoder: Decoder, n: int, weight: Weight) -> Value:
+    return decoder.store.vector(name_of(weight, n), dtype=SINGLE)
+
+
+def _share(decoder: Decoder, n: int, b: Value) -> Value:
+    """(b, s, v) how much of the error is corrected."""
+    b = _single(decoder, b, f"layer_{n}_share_single")
+    return decoder.graph.op("Sigmoid", b, name=f"layer_{n}_share")
+
+
+def _gated(decoder: Decoder, n: int, block: GatedDeltaNet, y: Value, z: Value) -> Value:
+    """(b, s, v*d_v) norm(y) * silu(z), the norm over each head."""
+    graph, name = decoder.graph, f"layer_{n}_state"
+    heads = graph.op("Reshape", y, graph.ints(-1, block.value_dim), name=f"{name}_heads")
+    y = decoder.profile.norm(heads, decoder.norm(block.norm, n), name=f"{name}_norm")
+    y = graph.op("Reshape", y, decoder.inputs.shape, name=f"{name}_3d")
+    gate = graph.op("Mul", z, graph.op("Sigmoid", z, name="sigmoid"), name=f"{name}_gate")
+    return graph.op("Mul", y, gate, name=f"{name}_gated")
+
+
+DELTA_NETS: dict[type, Callable[[Decoder, int, Layer, Value], Value]] = {
+    GatedDeltaNet: add_delta_net
+}

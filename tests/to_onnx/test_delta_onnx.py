@@ -1,0 +1,69 @@
+"""Gated delta nets in onnxruntime: logits equal transformers', and no longer do once the graph has
+lost a part of one; ai.onnx alone has no operator for them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from converters.to_onnx.read.folder import Folder
+from converters.to_onnx.structure.unexpected import graph_findings
+from ropeconv.errors import CannotExpress
+from ropeconv.prepare import prepare
+from tests.checkpoints import save_checkpoint
+from tests.to_onnx import trait_faults as faults
+from tests.to_onnx.onnx_folders import convert, differences, load
+from tests.to_onnx.trait_faults import Fault
+
+L, LIMIT, SEEN = 64, 1e-10, 1e-7
+FAMILY = "qwen3_5_text"
+FAULTS: dict[str, Fault] = {
+    "decay the other way": faults.tensor("A_log", lambda a: -a),
+    "one tap on": faults.tensor("conv1d.weight", lambda taps: np.roll(taps, 1, axis=-1)),
+    "gate behind the state": faults.skips("Mul", "layer_0_state_gated"),
+    "gate behind attention": faults.skips("Mul", "layer_1_attention_gated"),
+    "length of keys": faults.skips("Mul", "layer_2_state_k_unit"),
+    "another layer's state": faults.reads(
+        "LinearAttention", "layer_0_state", 3, "past_recurrent.2"
+    ),
+    "shares": faults.skips("Sigmoid", "layer_2_share"),
+}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    source = save_checkpoint(tmp_path_factory.mktemp("delta") / "model", FAMILY, context=L)
+    return source, load(source)
+
+
+def structure(out: Path, source: Path) -> list[str]:
+    return graph_findings(Folder(out), prepare(source, None))
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_part_that_is_lost_is_seen(name: str, made: Any, tmp_path: Path) -> None:
+    source, model = made
+    out = tmp_path / "out"
+    convert(source, out, None)
+    assert differences(out, model) <= LIMIT
+    sound = (out / "onnx" / "model.onnx").read_bytes()
+    FAULTS[name](out)
+    assert differences(out, model) > SEEN
+    of_the_graph = (out / "onnx" / "model.onnx").read_bytes() != sound
+    assert bool(structure(out, source)) == of_the_graph
+
+
+@pytest.mark.parametrize("kind", ["fp16", "int8", "int4"])
+def test_the_structure_is_sound_in_every_type(kind: str, made: Any, tmp_path: Path) -> None:
+    convert(made[0], tmp_path / "out", None, type=kind, bake="tables")
+    assert structure(tmp_path / "out", made[0]) == []
+
+
+def test_ai_onnx_alone_is_refused_by_the_operator_s_name(made: Any, tmp_path: Path) -> None:
+    with pytest.raises(CannotExpress, match=r"LinearAttention .* take --profile ort"):
+        convert(made[0], tmp_path / "out", None, profile="standard")
+    assert not list(tmp_path.iterdir())
