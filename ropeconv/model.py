@@ -16,9 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ropeconv.arch.blocks.keys import Sizes
+from ropeconv.arch.blocks.mla import LatentAttention
 from ropeconv.arch.family import Architecture
 from ropeconv.arch.layers import FULL
 from ropeconv.arch.stack import Place, Stack
+from ropeconv.rope.magnitude import score_factor
 from ropeconv.rope.solve import solve
 from ropeconv.rope.spec import Frequencies, Rope
 
@@ -119,6 +121,12 @@ class Model:
     def main_frequencies(self) -> Frequencies:
         """The frequencies of `main_rope`."""
         return main_of(self.frequencies)
+
+    @property
+    def score_factor(self) -> float:
+        """What its attention multiplies scores by because of how its rotary embedding is scaled."""
+        latent = isinstance(self.stack.attention, LatentAttention)
+        return score_factor(self.main_rope) if latent else 1.0
 
     def tensor(self, name: str) -> Tensor:
         """The lazy tensor behind a weight."""

@@ -224,9 +224,7 @@ TINY |= {
         | LOCAL_EXPERTS
         | {"num_hidden_layers": 4, "sliding_window": 64, "shared_intermediate_size": 64}
     ),
-    "gpt_oss": Tiny(
-        LLAMA | HEADS | LOCAL_EXPERTS | {"num_hidden_layers": 4, "sliding_window": 64}
-    ),
+    "gpt_oss": Tiny(LLAMA | HEADS | LOCAL_EXPERTS | {"num_hidden_layers": 4, "sliding_window": 64}),
     "hy_v3": Tiny(LLAMA | HEADS | EXPERTS | {"moe_intermediate_size": 32}),
 }
 TINY |= {
@@ -267,6 +265,28 @@ TINY |= {
         | {"moe_intermediate_size": 32, "shared_expert_intermediate_size": 64},
         partial=0.25,
     ),
+}
+LATENT = {  # attention with 16 values of a head that rotate
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "kv_lora_rank": 32,
+    "q_lora_rank": 48,
+    "qk_nope_head_dim": 24,
+    "qk_rope_head_dim": 16,
+    "v_head_dim": 32,
+}
+GROUPED = {"n_routed_experts": 8, "n_group": 4, "topk_group": 2}
+TINY |= {
+    "deepseek_v2": Tiny(LATENT | ROUTED | {"q_lora_rank": None, "norm_topk_prob": False}),
+    "deepseek_v3": Tiny(LATENT | ROUTED | GROUPED),
+    "glm4_moe_lite": Tiny(
+        {key: value for key, value in (LATENT | ROUTED).items() if key != "first_k_dense_replace"}
+        | {"v_head_dim": 40}
+    ),
+    "minicpm3": Tiny(LATENT),
+    "youtu": Tiny(LATENT),
 }
 FAMILIES = sorted(TINY)
 CONFIGS = {name: tiny.config for name, tiny in TINY.items()}

@@ -22,7 +22,8 @@ from converters.to_gguf.hosts import AUTO, choose, moved_to, offer
 from converters.to_gguf.obstacles import obstacle
 from converters.to_gguf.rope.loader import GLOBAL_BASE, OWN_BASE
 from converters.to_gguf.rope.proposals import RTOL, Table, proposals
-from converters.to_gguf.rope.run_rope import frequencies
+from converters.to_gguf.rope.run_rope import frequencies, score_factor
+from converters.to_gguf.rope.scores import with_scores
 from converters.to_gguf.rope.settings import layer_kinds
 from ropeconv.arch.layers import SLIDING
 from ropeconv.errors import CannotExpress
@@ -70,7 +71,8 @@ def _candidates(model: Model, arch: Arch) -> Iterator[Encoding]:
     rope, solved = model.main_rope, model.main_frequencies
     common = _common(model, arch)
     moved = moved_to(model, arch)
-    for proposal in proposals(rope, solved, arch.loader):
+    for bare in proposals(rope, solved, arch.loader):
+        proposal = with_scores(bare, model.score_factor) if arch.loader.scales_scores else bare
         keys = tuple(key.under(arch.name) for key in (*common, *proposal.keys))
         how = "tables" if proposal.tables else "metadata"
         carried = Carried(how, proposal.why + moved)
@@ -82,7 +84,7 @@ def _common(model: Model, arch: Arch) -> list[KeyValue]:
     rope = model.main_rope
     loader, attention = arch.loader, model.stack.attention
     rotary_dim = 2 * len(model.main_frequencies.inv_freq)
-    dimension = attention.head_dim if loader.whole_head else rotary_dim * loader.divided_by
+    dimension = attention.rotary_size if loader.whole_head else rotary_dim * loader.divided_by
     keys = [uint32("context_length", rope.context), uint32("rope.dimension_count", dimension)]
     scaled = rope.context != rope.original_context or rope.kind != "default"
     if (scaled and not trained_in_doubt(rope)) or attention.temperature is not None:
@@ -98,6 +100,8 @@ def _reproduces(model: Model, encoding: Encoding) -> bool:
     keys = (*hyperparameters(model, arch), *encoding.keys)
     metadata = {key.key: key.value for key in keys} | {"general.architecture": arch.name}
     found = frequencies(metadata, encoding.tables)
+    if not math.isclose(score_factor(metadata), model.score_factor, rel_tol=RTOL):
+        return False
     pairs = set(zip(model.stack.kinds, layer_kinds(metadata), strict=True))
     # one without windows turns every layer alike; whether it may run the model is no question here
     alike = all((a == SLIDING) == (b == SLIDING) for a, b in pairs) or not arch.has_windows

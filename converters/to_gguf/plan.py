@@ -13,11 +13,14 @@ from math import prod
 from converters.to_gguf.archs._arch import Arch
 from converters.to_gguf.archs._delta import delta_order
 from converters.to_gguf.carry import Encoding
+from converters.to_gguf.file.absorbed import Absorb
+from converters.to_gguf.file.louder import louder, loudness
 from converters.to_gguf.quant.keep import kept_types
 from converters.to_gguf.quant.mix import choose_types
 from converters.to_gguf.quant.types import FILE_TYPES, PLAIN, FileType
 from ropeconv.arch.blocks.attention import Attention, Fused, Order, Pairing
 from ropeconv.arch.blocks.delta_net import GatedDeltaNet
+from ropeconv.arch.blocks.mla import LatentAttention
 from ropeconv.arch.blocks.moe import MixtureOfExperts
 from ropeconv.arch.blocks.weight import Role, Weight
 from ropeconv.arch.stack import Layer, Mixer, Place, Stack
@@ -32,6 +35,7 @@ ROTATED = frozenset({Role.Q, Role.K, Role.Q_NORM, Role.K_NORM})
 IN_ONE = {
     Role.GATE_UP: (Role.GATE, Role.UP),
     Role.SHARED_GATE_UP: (Role.SHARED_GATE, Role.SHARED_UP),
+    Role.KV_B: (Role.K_B, Role.V_B),
 }
 
 
@@ -50,10 +54,11 @@ class Row:
     copy: bool = False
 
 
-def rows(stack: Stack, arch: Arch, *, rotary_dim: int) -> list[Row]:
+def rows(stack: Stack, arch: Arch, *, rotary_dim: int, own: bool = True) -> list[Row]:
     """Every tensor of a file of this architecture that holds a model of these blocks.
 
-    rotary_dim: how many values of a head rotate.
+    rotary_dim: how many values of a head rotate. own: the file is ropeconv's, whose latents are
+    louder where llama.cpp norms them with another epsilon (file/louder.py).
     """
     parts: dict[tuple[str, ...], list[tuple[str, Place]]] = {}
     for source, place in stack.places().items():
@@ -61,7 +66,21 @@ def rows(stack: Stack, arch: Arch, *, rotary_dim: int) -> list[Row]:
             continue  # file/learned.py
         parts.setdefault(_names(place, stack, arch), []).append((source, place))
     found = [_row(names, made_of, stack, arch, rotary_dim) for names, made_of in parts.items()]
+    if own:
+        firsts = (made_of[0][1] for made_of in parts.values())
+        found = [_louder(row, place, stack) for row, place in zip(found, firsts, strict=True)]
     return [*found, *_copies(stack, arch), *_constants(stack, arch)]
+
+
+def _louder(row: Row, place: Place, stack: Stack) -> Row:
+    """A row that makes latents, if it does, as llama.cpp's epsilon wants them."""
+    block = None if place.layer is None else stack.layers[place.layer].mixer
+    if not isinstance(block, LatentAttention) or place.weight.role not in (Role.Q_A, Role.KV_A):
+        return row
+    kept = block.rotary_size if place.weight.role is Role.KV_A else 0
+    by = loudness(stack.head.norm.eps, block.norm.eps)
+    own = louder(row.shapes[0][0] - kept, by)
+    return replace(row, transform=transforms.chain(row.transform, own))
 
 
 def _names(place: Place, stack: Stack, arch: Arch) -> tuple[str, ...]:
@@ -92,6 +111,8 @@ def _row(
     if len(parts) > 1 and len({part.weight.role for _, part in parts}) == 1:  # experts, heads
         stacked = transforms.chain(own, transforms.Stack(len(parts)))
         return Row(names, ((len(parts), *shape),), sources, stacked)
+    if weight.role is Role.KV_B and len(names) > 1:
+        return _absorbed(names, sources, layer)
     if len(names) > 1:
         half = count // 2
         cut = transforms.chain(own, transforms.Cut((half, half)))
@@ -100,6 +121,14 @@ def _row(
         joined = transforms.chain(own, transforms.Join((count, count)))
         return Row(names, ((2 * count, *shape[1:]),), sources, joined)
     return Row(names, (shape,), sources, own)
+
+
+def _absorbed(names: tuple[str, ...], sources: tuple[str, ...], layer: Layer | None) -> Row:
+    """Keys and values of latent attention, apart."""
+    block = None if layer is None else layer.mixer
+    assert isinstance(block, LatentAttention)
+    h, n, v, latent = block.num_heads, block.still_dim, block.value_dim, block.latent_dim
+    return Row(names, ((h, latent, n), (h, v, latent)), sources, Absorb(n, v))
 
 
 def _copies(stack: Stack, arch: Arch) -> list[Row]:

@@ -20,7 +20,7 @@ from ropeconv.config.rope_parameters import ROPE_DICTS, read_ropes, replace_rope
 from ropeconv.errors import CannotExpress
 from ropeconv.kit.float_types import FLOATS
 from ropeconv.model import Model
-from ropeconv.rope.magnitude import longrope_magnitude
+from ropeconv.rope.magnitude import longrope_magnitude, score_factor
 from ropeconv.rope.solve import solve
 from ropeconv.rope.spec import Array, Frequencies
 
@@ -164,6 +164,8 @@ def takes_transformers_4(config: Mapping[str, Any], model: Model) -> bool:
     spelling = model.arch.rope
     scaling = config.get("rope_scaling")
     name = "default" if scaling is None else scaling.get("rope_type", scaling.get("type"))
+    if model.score_factor != 1.0 and not spelling.scores_in_4:
+        return False
     if spelling.runs_in_4 is not None and name not in spelling.runs_in_4:
         return False
     sizes, keys = model.sizes.values(), model.arch.keys
@@ -194,6 +196,8 @@ def _check_reading(config: Mapping[str, Any], model: Model, spelling: Spelling) 
                 told.original_context,
             )
             same = lengths and _same(solve(rope), wanted)
+            if model.score_factor != 1.0:  # of what another spelling has no place for
+                same = same and math.isclose(score_factor(rope), model.score_factor, rel_tol=1e-12)
         if not same:
             raise CannotExpress(
                 f"config.json cannot say this {model.main_rope.kind} rope for {layer} layers "

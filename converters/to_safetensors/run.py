@@ -238,9 +238,11 @@ def _angles(module: Any, *, reach: int, extra: Mapping[str, str]) -> tuple[Array
     """((d/2,) radians a token, magnitude) in a pass whose last position is `reach`."""
     import torch
 
-    cos, sin = module(
-        torch.zeros(1, dtype=torch.float32), torch.tensor([[1, max(1, reach)]]), **extra
-    )
+    turns = module(torch.zeros(1, dtype=torch.float32), torch.tensor([[1, max(1, reach)]]), **extra)
+    if torch.is_tensor(turns):  # complex numbers, one a pair
+        pairs = np.asarray(turns[0, 0], np.complex128)
+        return np.angle(pairs), float(np.abs(pairs).mean())
+    cos, sin = turns
     c, s = (np.asarray(part[0, 0], np.float64)[_pairs(cos[0, 0])] for part in (cos, sin))
     return np.arctan2(s, c), float(np.hypot(s, c).mean())
 

@@ -29,6 +29,7 @@ class RopeSpelling:
     generation drops the cache when it crosses LongRoPE's switch. transformers_4: rope_type -> the
     fields beside `type` that the class of that major takes, no more and no fewer. runs_in_4: the
     rope_type values that it computes, None = all that the major knows, () = it has no such class.
+    scores_in_4: whether it multiplies scores by what mscale_all_dim says, where 5's class does.
     translate: (a stated dict, theta beside it, rotary size) -> what the class makes of it, in the
     words of other classes. kept: keys of the dict that other parts of the model read, and that a
     rewritten one keeps. unstated: the dict that the class takes where a config has none.
@@ -48,6 +49,7 @@ class RopeSpelling:
     drops_cache: bool = False
     transformers_4: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     runs_in_4: tuple[str, ...] | None = None
+    scores_in_4: bool = True
     translate: Callable[[Mapping[str, Any], float, int], Mapping[str, Any]] = lambda found, *_: (
         found
     )

@@ -10,6 +10,7 @@ from ropeconv.arch.blocks.attention import Attention
 from ropeconv.arch.blocks.delta_net import GatedDeltaNet
 from ropeconv.arch.blocks.embedding import Embedding
 from ropeconv.arch.blocks.head import Head
+from ropeconv.arch.blocks.mla import LatentAttention
 from ropeconv.arch.blocks.mlp import Mlp
 from ropeconv.arch.blocks.moe import MixtureOfExperts
 from ropeconv.arch.blocks.norm import Norm
@@ -19,7 +20,7 @@ from ropeconv.arch.blocks.traits import Trait
 from ropeconv.arch.blocks.weight import Bundle, Weight
 from ropeconv.arch.layers import NO_ROPE
 
-Mixer = Attention | ShortConv | GatedDeltaNet
+Mixer = Attention | LatentAttention | ShortConv | GatedDeltaNet
 """What mixes tokens: one of the block types of a layer's first half."""
 FeedForward = Mlp | MixtureOfExperts
 Block = Embedding | Head | Norm | Mixer | FeedForward | Residual
@@ -79,15 +80,16 @@ class Stack:
         return found
 
     @property
-    def attention(self) -> Attention:
+    def attention(self) -> Attention | LatentAttention:
         """The first attention block, for what every layer has alike."""
         return next(iter(self.attentions.values()))
 
     @property
-    def attentions(self) -> dict[int, Attention]:
+    def attentions(self) -> dict[int, Attention | LatentAttention]:
         """Layer -> its attention, of those that have one."""
         found = ((number, layer.mixer) for number, layer in enumerate(self.layers))
-        return {number: mixer for number, mixer in found if isinstance(mixer, Attention)}
+        kinds = Attention | LatentAttention
+        return {number: mixer for number, mixer in found if isinstance(mixer, kinds)}
 
     @property
     def tied(self) -> bool:

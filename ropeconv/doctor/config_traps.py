@@ -240,11 +240,13 @@ def _meant(arch: Architecture, values: Mapping[str, Any]) -> Any:
 
 
 def _unscaled_in_4(case: Case) -> Finding | None:
-    if case.arch is None or not case.arch.rope.runs_in_4:
+    if case.arch is None:
         return None
+    runs, scores = case.arch.rope.runs_in_4, case.arch.rope.scores_in_4
     for where, values in case.dicts():
         name = values.get("rope_type", values.get("type", "default"))
-        if _meant(case.arch, values) not in case.arch.rope.runs_in_4:
+        unscored = values.get("mscale_all_dim") and not scores
+        if unscored or (runs and _meant(case.arch, values) not in runs):
             return Finding(
                 "T15",
                 WARNING,

@@ -15,6 +15,7 @@ import pytest
 from ropeconv import registry
 from ropeconv.api import convert, verify
 from ropeconv.arch.blocks.attention import Attention, Order, Pairing
+from ropeconv.arch.blocks.mla import LatentAttention
 from ropeconv.arch.blocks.moe import MixtureOfExperts, Routing
 from ropeconv.arch.family import Architecture
 from ropeconv.arch.layers import FULL
@@ -35,7 +36,7 @@ def in_layers(change: Callable[[Layer], Layer]) -> Mistake:
 
 def attention(**changes: Callable[[Any], Any]) -> Mistake:
     def change(layer: Layer) -> Layer:
-        if not isinstance(layer.mixer, Attention):
+        if not isinstance(layer.mixer, Attention | LatentAttention):
             return layer
         found = {key: of(getattr(layer.mixer, key)) for key, of in changes.items()}
         return replace(layer, mixer=replace(layer.mixer, **found))
@@ -154,7 +155,10 @@ FACTS: dict[str, Mistake] = dict.fromkeys(FAMILIES, PAIRS) | {
     "nemotron": OFFSET,
     "olmo2": POST_OFFSET,
     "olmo3": WINDOW,
+    "deepseek_v2": ONE_EXPERT_FEWER,
+    "deepseek_v3": ROUTED_SCALE,
     "dots1": ROUTED_SCALE,
+    "glm4_moe_lite": ROUTED_SCALE,
     "hy_v3": ROUTED_SCALE,
     "lfm2_moe": ONE_EXPERT_FEWER,
     "minimax_m2": ONE_EXPERT_FEWER,
@@ -167,7 +171,7 @@ FACTS: dict[str, Mistake] = dict.fromkeys(FAMILIES, PAIRS) | {
 }
 
 # llama.cpp has no place for these, or for what is told of them
-NO_GGUF = {"cwm", "ministral", "persimmon", "smollm3"}
+NO_GGUF = {"cwm", "minicpm3", "ministral", "persimmon", "smollm3", "youtu"}
 
 
 @dataclass(frozen=True)

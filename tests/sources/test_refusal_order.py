@@ -23,7 +23,7 @@ from tests.sources.quantised.test_fp8 import FP8, stored
 
 UNKNOWN = {"quant_method": "hqq", "nbits": 4}
 STRANGE = FP8 | {"rotation": "hadamard"}
-FAMILIES = {"kimi_k25": "KimiK25ForConditionalGeneration", "deepseek_v3": "DeepseekV3ForCausalLM"}
+FAMILIES = {"kimi_k25": "KimiK25ForConditionalGeneration", "deepseek_v32": "DeepseekV32ForCausalLM"}
 # scales of a grid that belongs to no such matrix; none at all
 MISFITS: dict[str, dict[str, torch.Tensor]] = {
     "another grid": {"weight_scale_inv": torch.ones(7, 7)},

@@ -23,6 +23,9 @@ ATTENTION = ("attn_q", "attn_k", "attn_v", "attn_output")
 MLP = ("ffn_gate", "ffn_up", "ffn_down")
 EXPERTS = ("ffn_gate_exps", "ffn_up_exps", "ffn_down_exps")
 SHARED = ("ffn_gate_shexp", "ffn_up_shexp", "ffn_down_shexp")
+LATENT = ("attn_q_a", "attn_q_b", "attn_kv_a_mqa", "attn_output")
+ABSORBED = ("attn_k_b", "attn_v_b")
+LATENT_NORMS = (*NORMS, "attn_q_a_norm", "attn_kv_a_norm")
 RULED = ("attn_v", "attn_output", "ffn_down")
 SPLIT = (*ATTENTION, *MLP)
 FUSED = ("attn_qkv", "attn_output", "ffn_up", "ffn_down")
@@ -50,7 +53,10 @@ LAYERS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
         (),
     ),
     "glm4moe": ((*ATTENTION, *EXPERTS, *SHARED), NORMS, ()),
+    "deepseek2": ((*LATENT, *ABSORBED, *EXPERTS, *SHARED), LATENT_NORMS, ()),
+    "minicpm3": ((*LATENT, "attn_kv_b", *MLP), LATENT_NORMS, ()),
 }
+RANKS = {"attention.q_lora_rank": 32, "attention.kv_lora_rank": 32}
 # further keys without which llama.cpp does not take a model of experts
 KEYS: dict[str, dict[str, Any]] = {
     "qwen2moe": {"expert_shared_feed_forward_length": 256},
@@ -68,6 +74,8 @@ KEYS: dict[str, dict[str, Any]] = {
         "attention.key_length": 32,
         "attention.value_length": 32,
     },
+    "deepseek2": RANKS | {"expert_shared_count": 1, "expert_gating_func": 2},
+    "minicpm3": RANKS,
 }
 
 
@@ -141,6 +149,9 @@ CASES = (
     Case("falcon", 16, cols=96, tied=True),
     Case("olmo", 80, only=RULED),
     Case("jais2", 68, only=RULED),
+    Case("deepseek2", 16, experts=8, kv_heads=1),
+    Case("deepseek2", 8, experts=4, kv_heads=1, cols=288),
+    Case("minicpm3", 16),
 )
 GRID = [(case, name) for case in CASES for name in FILE_TYPES]
 
@@ -168,6 +179,8 @@ def shapes_of(case: Case) -> Shapes:
 def matrix(case: Case, name: str) -> tuple[int, ...]:
     """The shape of a matrix of a layer: few rows, stacked where there is one an expert."""
     shape = (case.rows, case.ff if "ffn_down" in name else case.cols)
+    if name in ABSORBED:
+        return (case.heads, *shape)
     return (case.experts, *shape) if name.endswith("_exps") else shape
 
 

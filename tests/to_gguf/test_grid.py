@@ -57,10 +57,16 @@ REFUSED: dict[str, set[str]] = {
     "stablelm": {"proportional"} | NO_TABLE,
     # llama.cpp has no architecture for it
     "persimmon": set(METHODS),
+    "deepseek_v2": NO_TABLE,
+    "deepseek_v3": NO_TABLE,
     "dots1": NO_TABLE,
     "ernie4_5_moe": NO_TABLE,
     "glm4_moe": {"proportional"} | NO_TABLE,
     "gpt_oss": NO_TABLE,
+    "glm4_moe_lite": NO_TABLE,
+    # its graph has no place for what mscale_all_dim does to scores
+    "minicpm3": {"yarn mscale"},
+    "youtu": NO_TABLE,
     "hunyuan_v1_moe": NO_TABLE,
     "hy_v3": NO_TABLE,
     "mellum": {"ntk", "ntk-critical"} | NO_TABLE,  # as olmo3

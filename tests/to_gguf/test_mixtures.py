@@ -23,9 +23,12 @@ from tests.to_gguf.gguf_edits import edit
 
 L = 256
 MIXTURES = (
+    "deepseek_v2",
+    "deepseek_v3",
     "dots1",
     "ernie4_5_moe",
     "glm4_moe",
+    "glm4_moe_lite",
     "gpt_oss",
     "granitemoe",
     "granitemoe_swa",

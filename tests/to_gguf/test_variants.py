@@ -16,6 +16,7 @@ from tests.to_gguf import converting
 from tests.to_gguf.converting import PI
 
 L = 256
+GROUPS = {"n_routed_experts": 8, "n_group": 4, "topk_group": 3}
 EXACT: dict[str, tuple[str, dict[str, Any]]] = {
     "llama, tied": ("llama", {"tie_word_embeddings": True}),
     "llama, biases": ("llama", {"attention_bias": True, "mlp_bias": True}),
@@ -28,6 +29,12 @@ EXACT: dict[str, tuple[str, dict[str, Any]]] = {
         "qwen3",
         {"tie_word_embeddings": True, "head_dim": 32},
     ),
+    "deepseek_v3, queries of the hidden state": ("deepseek_v3", {"q_lora_rank": None}),
+    "deepseek_v3, one group": ("deepseek_v3", {"n_group": 1, "topk_group": 1}),
+    "deepseek_v3, values as large as keys": ("deepseek_v3", {"v_head_dim": 40}),
+    "youtu, untied": ("youtu", {"tie_word_embeddings": False, "rms_norm_eps": 1e-4}),
+    "solar_open, groups": ("solar_open", GROUPS),
+    "dots1, groups": ("dots1", GROUPS),
     "gemma3, softcap": ("gemma3_text", {"final_logit_softcapping": 5.0}),
     "gemma3, no sliding layer": ("gemma3_text", {"layer_types": ["full_attention"] * 6}),
     "gemma3, another pattern": (
@@ -93,6 +100,34 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     ),
     "lfm2, no attention": ("lfm2", {"layer_types": ["conv"] * 3}, "every layer is conv"),
     "lfm2, one tap": ("lfm2", {"conv_L_cache": 1}, "conv_L_cache must be 2 or more"),
+    "deepseek_v2, groups by their best": (
+        "deepseek_v2",
+        GROUPS | {"topk_method": "group_limited_greedy"},
+        "no place for groups of experts, chosen by their best one",
+    ),
+    "deepseek_v3, halves": ("deepseek_v3", {"rope_interleave": False}, "rope_interleave"),
+    "deepseek_v3, biases": (
+        "deepseek_v3",
+        {"attention_bias": True},
+        "no place for a bias on kv_a, o, q_a",
+    ),
+    "deepseek_v3, as many layers as a lite one": (
+        "deepseek_v3",
+        {"num_hidden_layers": 26, "first_k_dense_replace": 26},
+        "takes a model of 26 layers for one without q_lora_rank",
+    ),
+    "glm4_moe_lite, dense behind experts": (
+        "glm4_moe_lite",
+        {"num_hidden_layers": 3, "mlp_layer_types": ["dense", "sparse", "dense"]},
+        "keeps a dense MLP in layer 2 behind experts",
+    ),
+    "deepseek_v3, no such groups": (
+        "deepseek_v3",
+        {"topk_group": 1, "num_experts_per_tok": 3},
+        "cannot be chosen in topk_group 1 of n_group 4",
+    ),
+    "minicpm3, another multiplier": ("minicpm3", {"scale_emb": 10}, "scale_emb 12 in its graph"),
+    "minicpm3, queries of the hidden state": ("minicpm3", {"q_lora_rank": None}, "q_lora_rank"),
     "llama, another activation": ("llama", {"hidden_act": "relu"}, "hidden_act = 'relu'"),
 }
 

@@ -76,6 +76,23 @@ def experts_more(count: int) -> Edit:
     return edit
 
 
+def groups_more(count: int) -> Edit:
+    """Experts are chosen in more groups, or in fewer."""
+
+    def edit(model: Any) -> None:
+        node = _made(model, "layer_1_group_top")
+        old = next(own for own in model.graph.initializer if own.name == node.input[1])
+        node.input[1] = constant(model, _array(old) + count)
+
+    return edit
+
+
+def dropped_group_mask(model: Any) -> None:
+    """Experts of every group can be chosen."""
+    node = _made(model, "layer_1_group_kept")
+    node.input[2] = node.input[1]
+
+
 def other_constant(name: str, change: float) -> Edit:
     """A constant of the graph, times a number."""
 

@@ -12,6 +12,7 @@ from tests.checkpoints import save_checkpoint
 
 L = 64
 PROFILES = ("ort", "standard")
+GROUPS = {"n_routed_experts": 8, "n_group": 4, "topk_group": 2}
 # name -> family, config
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "sigmoid, bias, scale, shared": ("dots1", {}),
@@ -36,10 +37,16 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "layers with ropes of their own": ("mellum", {}),
     "shared, all experts in two tensors": ("granitemoeshared", {}),
     "sinks": ("granitemoe_swa", {}),
+    "groups by their two best": ("glm4_moe", GROUPS),
+    "groups by their best": (
+        "deepseek_v2",
+        GROUPS | {"topk_group": 1, "topk_method": "group_limited_greedy"},
+    ),
     "sinks, biases, clamped gates": ("gpt_oss", {"swiglu_alpha": 1.5, "swiglu_limit": 5.0}),
     "clamped gates of one expert a token": ("gpt_oss", {"num_experts_per_tok": 1}),
 }
 SIGMOID, UNNORMED = "sigmoid, bias, scale, shared", "sigmoid, bias, scale, shares as they are"
+GROUPED, BY_BEST = "groups by their two best", "groups by their best"
 SOFTMAX, GATED = "softmax and bias", "shared with a gate"
 
 

@@ -28,7 +28,7 @@ KINDS = (
     *SAMPLE,
     *("apertus", "cohere", "falcon", "gemma2", "granite", "granite_swa", "hunyuan_v1_dense"),
     *("ministral3", "olmo", "phi", "qwen3_moe", "starcoder2"),
-    *("ernie4_5_moe", "hy_v3", "qwen2_moe", "solar_open", "lfm2"),
+    *("ernie4_5_moe", "hy_v3", "qwen2_moe", "solar_open", "lfm2", "deepseek_v3"),
 )
 # what a class reads in its rope_parameters beside the rope
 KEPT = ("partial_rotary_factor", "llama_4_scaling_beta", "original_max_position_embeddings")

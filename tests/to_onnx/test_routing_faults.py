@@ -19,7 +19,9 @@ from tests.to_onnx import routing_faults as faults
 from tests.to_onnx.graph_faults import Edit
 from tests.to_onnx.onnx_folders import convert, differences, edit_graph, load, writable
 from tests.to_onnx.routing_variants import (
+    BY_BEST,
     GATED,
+    GROUPED,
     PROFILES,
     SIGMOID,
     SOFTMAX,
@@ -99,6 +101,17 @@ FAULTS: dict[str, Fault] = {
         faults.dropped("share_normed"),
         "layer 1 experts: normed is False, the model's is True",
         ("standard",),
+    ),
+    "one group fewer": Fault(
+        GROUPED, faults.groups_more(-1), "constant: values is (1,), the model's is (2,)"
+    ),
+    "one group more": Fault(
+        BY_BEST, faults.groups_more(1), "constant: values is (2,), the model's is (1,)"
+    ),
+    "groups without their bounds": Fault(
+        GROUPED,
+        faults.dropped_group_mask,
+        "the model constant (type float32, shape (), values (-inf",
     ),
     "shares of others": Fault(SIGMOID, faults.other_experts(3), "layer 1"),
     "experts that are not chosen": Fault(SIGMOID, faults.others_chosen_too, "layer 1", ("ort",)),

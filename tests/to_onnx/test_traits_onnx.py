@@ -136,6 +136,20 @@ CASES: dict[str, Case] = {
         ),
     ),
     "padding before a short convolution": Case("lfm2", (faults.skips("Mul", "layer_0_unpadded"),)),
+    "latent attention, its scale": Case(
+        "youtu", (faults.attribute("Attention", "scale", 0.16),), {"v_head_dim": 24}
+    ),
+    "latent attention, pairs": Case("deepseek_v3", (NO_PAIRS,)),
+    "latent attention, the latent's norm": Case(
+        "youtu",
+        (
+            faults.skips("SimplifiedLayerNormalization", "layer_0_kv_a_norm"),
+            faults.skips("RMSNormalization", "layer_0_kv_a_norm"),
+        ),
+    ),
+    "latent attention, keys of every head": Case(
+        "minicpm3", (faults.swapped_outputs("Split", "layer_0_latent", 0, 1),), {"kv_lora_rank": 16}
+    ),
     "relu2": Case("arcee", (faults.skips("Mul", "relu2"),)),
     "trained activation": Case("apertus", (faults.tensor("act_fn.alpha_n", lambda a: a + 0.1),)),
     "trained activation, its constant": Case(

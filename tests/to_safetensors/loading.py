@@ -20,6 +20,7 @@ Numbers = dict[str, Any]
 # Families without a class in transformers 4, which says so
 LACKING_IN_4 = (
     "cwm",
+    "glm4_moe_lite",
     "granite_swa",
     "granitemoe_swa",
     "hy_v3",
@@ -29,11 +30,13 @@ LACKING_IN_4 = (
     "jais2",
     "lfm2_moe",
     "mellum",
+    "minicpm3",
     "minimax_m2",
     "qwen3_5_moe_text",
     "qwen3_5_text",
     "ministral3",
     "solar_open",
+    "youtu",
 )
 
 

@@ -44,7 +44,11 @@ def angles(module: Any, reach: int, arguments: dict[str, str]) -> np.ndarray:
     """
     import torch
 
-    cos, sin = module(torch.zeros(1), torch.tensor([[1, reach]]), **arguments)
+    turns = module(torch.zeros(1), torch.tensor([[1, reach]]), **arguments)
+    if torch.is_tensor(turns):  # DeepSeek V2's: a complex number for each pair
+        pairs = np.asarray(turns[0, 0], np.complex128)
+        return np.append(np.angle(pairs), np.abs(pairs).mean())
+    cos, sin = turns
     half = cos.shape[-1] // 2
     halves = torch.equal(cos[..., :half], cos[..., half:])
     in_turn = torch.equal(cos[..., 0::2], cos[..., 1::2])  # neither: gpt-oss has each once

@@ -41,6 +41,14 @@ NAMES: Mapping[Role, str] = {
     Role.Q_NORM: "blk.{n}.attn_q_norm",
     Role.K_NORM: "blk.{n}.attn_k_norm",
     Role.SINKS: "blk.{n}.attn_sinks",
+    Role.Q_A: "blk.{n}.attn_q_a",
+    Role.Q_A_NORM: "blk.{n}.attn_q_a_norm",
+    Role.Q_B: "blk.{n}.attn_q_b",
+    Role.KV_A: "blk.{n}.attn_kv_a_mqa",
+    Role.KV_A_NORM: "blk.{n}.attn_kv_a_norm",
+    Role.KV_B: "blk.{n}.attn_kv_b",
+    Role.K_B: "blk.{n}.attn_k_b",
+    Role.V_B: "blk.{n}.attn_v_b",
     Role.O: "blk.{n}.attn_output",
     Role.FFN_NORM: "blk.{n}.ffn_norm",
     Role.FFN_POST_NORM: "blk.{n}.post_ffw_norm",
@@ -122,7 +130,8 @@ class Arch:
     which values of a head its graph turns together. traits: what its graph computes beyond the
     blocks' plain forms, where a model has it. activations: of its MLPs. names: tensor names that
     differ from the common ones; one for GATE_UP or SHARED_GATE_UP: its loader takes gate and up in
-    one matrix, else apart, whichever way a checkpoint has them. names_of: residual -> further such
+    one matrix, else apart, whichever way a checkpoint has them; one for KV_B: it takes the keys and
+    values of latent attention in one matrix, else absorbed. names_of: residual -> further such
     names in layers of that kind. bare: roles whose tensors end in no `.weight` or `.bias`. biases:
     roles whose bias its loader has a place for; needs_bias: without which it does not load. square:
     heads x head_dim must equal hidden_size. untied: `output.weight` must be in the file; a tied

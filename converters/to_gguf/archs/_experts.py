@@ -21,9 +21,17 @@ COUNT, USED, WIDTH = "expert_count", "expert_used_count", "expert_feed_forward_l
 SHARED_WIDTH, SHARED_COUNT = "expert_shared_feed_forward_length", "expert_shared_count"
 SCALE, NORM, FUNCTION = "expert_weights_scale", "expert_weights_norm", "expert_gating_func"
 LEADING = "leading_dense_block_count"
+GROUP_COUNT, GROUPS_USED = "expert_group_count", "expert_group_used_count"
+BEST_OF_GROUP = 2  # whose sum ranks a group, in build_moe_ffn of src/llama-graph.cpp
 # what DeepSeek-V3's routing computes beyond a softmax
 SIGMOID_TRAITS = frozenset(
-    {Trait.SIGMOID_ROUTING, Trait.ROUTER_BIAS, Trait.ROUTED_SCALE, Trait.SHARED_EXPERT}
+    {
+        Trait.SIGMOID_ROUTING,
+        Trait.ROUTER_BIAS,
+        Trait.ROUTED_SCALE,
+        Trait.SHARED_EXPERT,
+        Trait.EXPERT_GROUPS,
+    }
 )
 
 
@@ -127,7 +135,8 @@ SIGMOID_ROUTING = OwnKeys(write_routing, read_weights, plain=lambda _: True)
 
 
 def _write_leading(model: Model) -> list[KeyValue]:
-    return [uint32(LEADING, min(mixtures(model.stack), default=0))]
+    layers = len(model.stack.layers)
+    return [uint32(LEADING, min(mixtures(model.stack), default=layers))]
 
 
 LEADING_DENSE = OwnKeys(
@@ -148,6 +157,38 @@ SHARED_EXPERTS = OwnKeys(
     _write_shared_count, lambda stated: {"num_shared": stated.get(SHARED_COUNT) or 0}
 )
 """How many experts' widths the shared one has."""
+
+
+def _write_groups(model: Model) -> list[KeyValue]:
+    block = _first(model)
+    groups = None if block is None else block.routing.groups
+    if groups is None:
+        return []
+    return [uint32(GROUP_COUNT, groups.count), uint32(GROUPS_USED, groups.chosen)]
+
+
+def _read_groups(stated: Stated) -> dict[str, int]:
+    count = stated.get(GROUP_COUNT) or 1
+    return {"groups": count, "groups_chosen": count if count == 1 else stated.get(GROUPS_USED) or 0}
+
+
+GROUPS = OwnKeys(
+    _write_groups, _read_groups, plain=lambda stated: (stated.get(GROUP_COUNT) or 1) == 1
+)
+"""Into how many groups experts fall, and how many of these are chosen first."""
+
+
+def dense_behind(arch: str, model: Model) -> str | None:
+    """Why a graph whose dense layers all come first does not run the model."""
+    found = mixtures(model.stack)
+    first = min(found, default=0)
+    dense = [n for n in range(first, len(model.stack.layers)) if n not in found]
+    if not found or not dense:
+        return None
+    return (
+        f"llama.cpp's {arch} has its dense layers first, and config.json keeps a dense MLP in "
+        f"layer {dense[0]} behind experts; {ELSEWHERE}"
+    )
 
 
 def dense_among(arch: str, model: Model) -> str | None:
@@ -194,3 +235,18 @@ def refuse_other_scores(stated: Stated, stack: Stack) -> None:
                 f"{stated.arch.name}.{FUNCTION} is {said}, and models of its family have {own} "
                 f"({block.routing.scores.value}); convert the original checkpoint"
             )
+        _refuse_other_groups(stated, block)
+
+
+def _refuse_other_groups(stated: Stated, block: MixtureOfExperts) -> None:
+    """Every loader reads their keys, and every graph goes by them."""
+    own = block.routing.groups
+    plain = own is not None and own.best == BEST_OF_GROUP
+    wanted = (own.count, own.chosen) if own is not None and plain else None
+    count = stated.get(GROUP_COUNT) or 0
+    found = (count, stated.get(GROUPS_USED)) if count > 1 else None
+    if found != wanted:
+        raise CheckpointError(
+            f"{stated.arch.name}.{GROUP_COUNT} is {count}, and models of its family choose experts "
+            f"by other groups, or by none; convert the original checkpoint"
+        )

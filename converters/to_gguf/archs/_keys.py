@@ -10,6 +10,7 @@ from converters.to_gguf.archs._arch import OwnKeys, Stated
 from converters.to_gguf.file.keys import KeyValue, booleans, float32, uint32
 from converters.to_gguf.rope.rope_parameters import shortest
 from converters.to_gguf.rope.settings import sliding_layers
+from ropeconv.arch.blocks.attention import Attention
 from ropeconv.arch.layers import SLIDING
 from ropeconv.arch.stack import Stack
 from ropeconv.model import Model
@@ -84,8 +85,14 @@ def _logit_cap(model: Model) -> float | None:
     return model.stack.head.softcap
 
 
+def _plain_attention(model: Model) -> Attention:
+    block = model.stack.attention
+    assert isinstance(block, Attention)
+    return block
+
+
 def _score_cap(model: Model) -> float | None:
-    return model.stack.attention.softcap
+    return _plain_attention(model).softcap
 
 
 SOFTCAP = softcap("final_logit_softcapping", "final_logit_softcap", _logit_cap)
@@ -171,7 +178,7 @@ LOGITS_DIVIDED = scale(
 
 
 def _write_clamp(model: Model) -> list[KeyValue]:
-    clamp = model.stack.attention.clamp
+    clamp = _plain_attention(model).clamp
     return [] if clamp is None else [float32("attention.clamp_kqv", float(clamp))]
 
 

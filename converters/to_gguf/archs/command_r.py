@@ -16,7 +16,7 @@ NORMED_FROM = 64
 
 
 def _norms_by_layers(model: Model) -> str | None:
-    normed = model.stack.attention.q_norm is not None
+    normed = bool(model.stack.attention.norms)
     layers = len(model.stack.layers)
     if normed == (layers >= NORMED_FROM):
         return None

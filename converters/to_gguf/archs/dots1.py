@@ -5,6 +5,7 @@ many key/value heads as heads, but in a host.
 from converters.to_gguf.archs._arch import LLAMA_BLOCKS, QKV, Arch
 from converters.to_gguf.archs._experts import (
     EXPERTS,
+    GROUPS,
     LEADING_DENSE,
     SHARED_EXPERTS,
     SIGMOID_ROUTING,
@@ -34,6 +35,6 @@ ARCH = Arch(
     biases=QKV | {Role.ROUTER_BIAS},
     traits=SIGMOID_TRAITS | {Trait.HEAD_NORMS},
     untied=True,
-    keys=(EXPERTS, SHARED_EXPERTS, LEADING_DENSE, SIGMOID_ROUTING),
+    keys=(EXPERTS, SHARED_EXPERTS, LEADING_DENSE, SIGMOID_ROUTING, GROUPS),
     obstacle=_grouped,
 )

@@ -5,6 +5,7 @@ or not, part of a head may rotate; no table, but in a host.
 from converters.to_gguf.archs._arch import LLAMA_BLOCKS, QKV, Arch, OwnKeys
 from converters.to_gguf.archs._experts import (
     EXPERTS,
+    GROUPS,
     LEADING_DENSE,
     SHARED_EXPERTS,
     SIGMOID_ROUTING,
@@ -29,5 +30,5 @@ ARCH = Arch(
     biases=QKV | {Role.ROUTER_BIAS},
     traits=SIGMOID_TRAITS | {Trait.HEAD_NORMS},
     loader=Loader(whole_head=False),
-    keys=(EXPERTS, SHARED_EXPERTS, LEADING_DENSE, SIGMOID_ROUTING, HEAD_NORMS),
+    keys=(EXPERTS, SHARED_EXPERTS, LEADING_DENSE, SIGMOID_ROUTING, GROUPS, HEAD_NORMS),
 )

@@ -17,6 +17,7 @@ from converters.to_gguf.archs._arch import (
 from converters.to_gguf.archs._experts import (
     COUNT,
     EXPERTS,
+    GROUPS,
     SHARED_WIDTH,
     SIGMOID_TRAITS,
     WIDTH,
@@ -53,7 +54,8 @@ def _write_mlp(model: Model) -> list[KeyValue]:
     if not found:  # its loader reads it of dense models too
         return [uint32(WIDTH, model.sizes.intermediate_size)]
     zero = [uint32(SHARED_WIDTH, ZERO_WIDTH)]
-    return [*EXPERTS.write(model), *(write_shared(model) or zero), *write_routing(model)]
+    shared = write_shared(model) or zero
+    return [*EXPERTS.write(model), *shared, *write_routing(model), *GROUPS.write(model)]
 
 
 def _read_mlp(stated: Stated) -> Mapping[str, Any]:
@@ -67,6 +69,7 @@ def _read_mlp(stated: Stated) -> Mapping[str, Any]:
     return {
         **sizes,
         **read_weights(stated),
+        **GROUPS.sizes(stated),
         "num_shared": stated.get(SHARED_WIDTH, 0) // sizes["expert_size"],
         "sparse_step": 1,
         "mlp_only_layers": dense,

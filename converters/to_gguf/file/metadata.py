@@ -52,8 +52,9 @@ def hyperparameters(model: Model, arch: Arch) -> list[KeyValue]:
         keys = [replace(key, value=key.value + spare) if key.key == LAYERS else key for key in keys]
         keys.append(uint32(SPARE_LAYERS, spare))
     keys.append(float32(EPSILONS[type(norm)], norm.eps))
-    for own in arch.keys:
-        keys += own.write(model)
+    stated = [key for own in arch.keys for key in own.write(model)]
+    replaced = {key.key for key in stated}
+    keys = [*(key for key in keys if key.key not in replaced), *stated]
     return [*(key.under(arch.name) for key in keys), *learned_keys(model, arch)]
 
 

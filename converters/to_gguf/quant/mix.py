@@ -102,10 +102,13 @@ SHARED = {
     "ffn_up_shexp": "ffn_up",
     "ffn_down_shexp": "ffn_down",
 }
-ROLES = {name: name for name in DENSE} | STACKED | SHARED
-ROLES |= {"attn_qkv": "attn_v"}  # a fused matrix is treated as its most sensitive part
+ABSORBED = {name: name for name in ("attn_k_b", "attn_v_b")}  # (head, row, column)
+ROLES = {name: name for name in DENSE} | STACKED | SHARED | ABSORBED
+# a fused matrix is treated as its most sensitive part
+ROLES |= {"attn_qkv": "attn_v", "attn_kv_b": "attn_v"}
 # no role of llama.cpp's: they keep the base type
 OTHERS = (
+    *("attn_q_a", "attn_q_b", "attn_kv_a_mqa"),
     *("shortconv.in_proj", "shortconv.out_proj"),
     *("attn_gate", "ssm_alpha", "ssm_beta", "ssm_out"),
 )
@@ -204,7 +207,7 @@ def _role(name: str, shape: tuple[int, ...]) -> str | None:
     stem = found["stem"] if found else name
     if stem in KEPT:
         return None
-    if stem not in ROLES or len(axes) > (3 if stem in STACKED else 2):
+    if stem not in ROLES or len(axes) > (3 if stem in STACKED | ABSORBED else 2):
         what = f"{name} of shape {'x'.join(map(str, shape))}"
         raise CannotExpress(
             f"no rule says how llama.cpp stores {what}; take another target, or a model without it"

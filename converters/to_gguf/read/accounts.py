@@ -15,7 +15,8 @@ from converters.to_gguf.archs import architectures, find_arch, homes
 from converters.to_gguf.file.metadata import hyperparameters
 from converters.to_gguf.rope.loader import OWN_BASE
 from converters.to_gguf.rope.rope_parameters import shortest
-from converters.to_gguf.rope.settings import sliding_layers
+from converters.to_gguf.rope.run_rope import score_factor
+from converters.to_gguf.rope.settings import LOG_MULTIPLIER, sliding_layers
 from ropeconv.model import Model
 from ropeconv.rope.scalings.yarn import YarnParameters
 from ropeconv.rope.solve import is_scaled
@@ -52,7 +53,7 @@ def unexpected(metadata: Mapping[str, Any], model: Model) -> list[str]:
     others = tuple(f"{name}." for name in architectures())
     written = {key.key: key.value for key in hyperparameters(model, arch)}
     own = f"{arch.name}."
-    findings = []
+    findings = _scores(metadata, model)
     for key, value in metadata.items():
         if key in written:
             found = _stated(metadata, key, written[key])
@@ -65,6 +66,14 @@ def unexpected(metadata: Mapping[str, Any], model: Model) -> list[str]:
         elif key.startswith(others):
             findings.append(f"{key} ({_told(value)}) belongs to another architecture")
     return findings
+
+
+def _scores(metadata: Mapping[str, Any], model: Model) -> list[str]:
+    """Of the number by which a graph multiplies scores because of the rotary scaling."""
+    found, wanted = score_factor(metadata), model.score_factor
+    if math.isclose(found, wanted, rel_tol=1e-5):
+        return []
+    return [f"scores are multiplied by {found:.6g} ({LOG_MULTIPLIER}), the model's by {wanted:.6g}"]
 
 
 def _stated(metadata: Mapping[str, Any], key: str, wanted: Any) -> Any:
@@ -98,6 +107,8 @@ def _belongs(name: str, value: Any, metadata: Mapping[str, Any], model: Model) -
     if name == FACTOR and metadata.get(f"{arch.name}.rope.scaling.type") == "none":
         # llama.cpp passes over it there, so no frequency shows it
         return factor in (0, 1) or is_scaled(model.main_rope)
+    if name == LOG_MULTIPLIER:
+        return arch.loader.scales_scores  # what it does is compared as a whole
     if name == OWN_BASE_KEY:
         return arch.loader.sliding == OWN_BASE
     if name == OLD_FACTOR:

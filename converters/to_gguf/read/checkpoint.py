@@ -15,7 +15,7 @@ from converters.to_gguf.archs import find_arch
 from converters.to_gguf.archs._arch import Arch, Stated
 from converters.to_gguf.archs._experts import refuse_other_scores
 from converters.to_gguf.file.learned import learned_tensors
-from converters.to_gguf.file.metadata import EPSILONS, SIZES
+from converters.to_gguf.file.metadata import EPSILONS, PROVENANCE, SIZES
 from converters.to_gguf.file.splits import split_paths
 from converters.to_gguf.plan import Row, rows
 from converters.to_gguf.read.family import complete, find_family
@@ -99,7 +99,8 @@ def _read(
     stack = family.stack(complete_sizes, kinds)
     refuse_other_scores(stated, stack)
     rotary_dim = rotary_size(stated, native, family.rope)
-    viewed = _view(native, rows(stack, arch, rotary_dim=rotary_dim), family)
+    own_file = PROVENANCE in stated.metadata
+    viewed = _view(native, rows(stack, arch, rotary_dim=rotary_dim, own=own_file), family)
     return config, viewed | learned_tensors(stated.metadata, stack, arch)
 
 

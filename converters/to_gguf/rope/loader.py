@@ -35,6 +35,7 @@ class Loader:
     recurrent: the kind of layers without attention, None = there are none: those without key/value
     heads; or, where attention_every is not 0, those that a key of flags says, and without it all
     but every so many-th.
+    scales_scores: its graph multiplies scores by a number that it makes of the scaling.
     """
 
     divisors: Divisors = field(default_factory=with_every_type)
@@ -46,6 +47,7 @@ class Loader:
     divided_by: int = 1
     recurrent: str | None = None
     attention_every: int = 0
+    scales_scores: bool = False
 
     @property
     def heads_by_layer(self) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 
 from converters.to_gguf.archs._arch import Stated
 from converters.to_gguf.rope.loader import DEFAULT_TYPE, FREQS, GLOBAL_BASE, STILL, TABLES
-from converters.to_gguf.rope.run_rope import frequencies
+from converters.to_gguf.rope.run_rope import frequencies, magnitude, score_factor
 from converters.to_gguf.rope.settings import DEFAULT_BASE, head_size, read_settings, read_table
 from ropeconv.arch.family import RopeSpelling
 from ropeconv.arch.layers import FULL, SLIDING
@@ -40,6 +40,7 @@ def rope_config(
     scaling = _scaling(stated, tensors, trained=trained, context=context, pairs=pairs)
     if spelling.rope_types is not None and scaling["rope_type"] not in spelling.rope_types:
         scaling = _as_divisors(stated, tensors, trained=trained, context=context, pairs=pairs)
+    _refuse_scores(stated, scaling)
     full = {"rope_theta": shortest(stated.get("rope.freq_base", DEFAULT_BASE)), **scaling}
     if spelling.takes_partial:
         full["partial_rotary_factor"] = rotary_dim / head_dim
@@ -102,8 +103,9 @@ def _scaling(
     factor = float(factor or 1.0)
     rest = float(stated.get("rope.scaling.attn_factor", 1.0))
     if kind == "yarn" and factor != 1.0:
-        magnitude = rest * (1 + 0.1 * math.log(factor) if factor > 1 else 1.0)
-        own = {} if rest == 1.0 else {"attention_factor": magnitude}
+        found = magnitude(read_settings(stated.metadata))
+        own = {} if rest == 1.0 else {"attention_factor": found}
+        own |= _of_scores(stated, factor)
         return {"rope_type": "yarn", "factor": factor, TRAINED: trained, **own}
     if kind == "longrope":
         raise CheckpointError(
@@ -116,6 +118,26 @@ def _scaling(
     if factor != 1.0 and kind != "none":
         return {"rope_type": "linear", "factor": factor}
     return {"rope_type": "default"}
+
+
+def _of_scores(stated: Stated, factor: float) -> dict[str, float]:
+    """By what transformers multiplies scores as this graph does."""
+    root = math.sqrt(score_factor(stated.metadata))
+    if factor <= 1 or math.isclose(root, 1.0, rel_tol=1e-6):
+        return {}
+    return {"mscale_all_dim": shortest((root - 1.0) / (0.1 * math.log(factor)))}
+
+
+def _refuse_scores(stated: Stated, scaling: Mapping[str, Any]) -> None:
+    """CheckpointError for a file whose graph multiplies scores as no config of its family says."""
+    found = score_factor(stated.metadata)
+    if scaling["rope_type"] == "yarn" or math.isclose(found, 1.0, rel_tol=1e-6):
+        return
+    raise CheckpointError(
+        f"llama.cpp multiplies the scores of this GGUF file by {found:.4g} because of its "
+        f"{scaling['rope_type']} scaling, which no config.json of the family says; convert the "
+        f"original checkpoint"
+    )
 
 
 def _longrope(

@@ -29,7 +29,7 @@ from ropeconv.arch.layers import FULL, SLIDING, STILL
 from ropeconv.errors import ConfigError
 from ropeconv.rope.spec import Frequencies
 
-__all__ = ["frequencies", "rope_problems"]
+__all__ = ["frequencies", "magnitude", "rope_problems", "score_factor"]
 
 # fixed: only grok's and mistral3's loaders read the yarn_beta keys
 BETA_FAST, BETA_SLOW = 32.0, 1.0
@@ -65,11 +65,11 @@ def _full(settings: Settings, tensors: Mapping[str, Table], loader: Loader) -> F
     tables = {name: _divisors(tensors, name, settings, loader) for name in TABLES}
     base = _powers(settings.base, settings.dimension)
     if tables[FREQS] is not None or (tables[LONG] is None and tables[SHORT] is None):
-        return Frequencies(_scaled(base, tables[FREQS], settings), base, _magnitude(settings))
+        return Frequencies(_scaled(base, tables[FREQS], settings), base, magnitude(settings))
     return Frequencies(
         _scaled(base, tables[SHORT], settings),
         base,
-        _magnitude(settings),
+        magnitude(settings),
         long_inv_freq=_scaled(base, tables[LONG], settings),
         switch_context=settings.original_context,
     )
@@ -82,7 +82,7 @@ def _sliding(settings: Settings, *, rule: str) -> Frequencies:
         return Frequencies(base, base, 1.0)
     base = _powers(settings.base_sliding, settings.dimension)
     kernel = 1.0 + 0.1 * math.log(1.0 / settings.scale) if settings.yarn else 1.0
-    return Frequencies(base, base, _magnitude(settings) / kernel)
+    return Frequencies(base, base, magnitude(settings) / kernel)
 
 
 def _divisors(
@@ -127,8 +127,25 @@ def _correction_dims(settings: Settings) -> tuple[float, float]:
     return max(0.0, low), min(settings.dimension - 1.0, high)
 
 
-def _magnitude(settings: Settings) -> float:
-    """Multiplier of cos and sin in full layers: R, times 1 + 0.1 ln s under YaRN when s > 1."""
-    if not settings.yarn or settings.scale >= 1.0:
+def magnitude(settings: Settings) -> float:
+    """Multiplier of cos and sin in full layers: R, times 1 + 0.1 ln s under YaRN when s > 1, but
+    where the logarithm's multiplier is stated.
+    """
+    if not settings.yarn or settings.scale >= 1.0 or settings.log_multiplier:
         return settings.attention
     return settings.attention * (1.0 + 0.1 * math.log(1.0 / settings.scale))
+
+
+def score_factor(metadata: Mapping[str, Any]) -> float:
+    """What the graph multiplies scores by beside the root of a head's size.
+
+    kq_scale of src/models/deepseek2.cpp, whose attn_factor YaRN without a multiplier has made R,
+    and with one R / (1 + 0.1 ln s); 1 for graphs that scale none.
+    """
+    if not architectures()[metadata["general.architecture"]].loader.scales_scores:
+        return 1.0
+    settings = read_settings(metadata)
+    logarithm = 0.1 * math.log(1.0 / settings.scale)
+    cancelled = settings.yarn and settings.log_multiplier
+    own = settings.attention * (1.0 if cancelled else 1.0 + logarithm)
+    return float((own * (1.0 + settings.log_multiplier * logarithm)) ** 2)

@@ -34,6 +34,8 @@ OPTIONAL = (
 DEFAULT_BASE = 10000.0
 KEY_HEADS = "attention.head_count_kv"
 RECURRENT, INTERVAL = "attention.recurrent_layers", "full_attention_interval"
+LOG_MULTIPLIER = "rope.scaling.yarn_log_multiplier"
+UNIT = 0.1  # files state it times this
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ class Settings:
     """The settings after loading.
 
     dimension: rotary values of a head. scale: freq_scale = 1 / factor. attention: the key
-    attn_factor, R.
+    attn_factor, R. log_multiplier: y, what YaRN's logarithm is multiplied by in scores, of graphs
+    that scale them; 0 = not stated.
     """
 
     kind: str
@@ -52,6 +55,7 @@ class Settings:
     original_context: int
     attention: float
     window: int
+    log_multiplier: float = 0.0
 
     @property
     def yarn(self) -> bool:
@@ -80,6 +84,7 @@ def read_settings(metadata: Mapping[str, Any]) -> Settings:
         or int(context),
         attention=value("rope.scaling.attn_factor", 1.0),
         window=int(value("attention.sliding_window", 0.0)),
+        log_multiplier=value(LOG_MULTIPLIER, 0.0) / UNIT if loader.scales_scores else 0.0,
     )
 
 

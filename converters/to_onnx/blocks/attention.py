@@ -10,7 +10,7 @@ from converters.to_onnx.blocks import find
 from converters.to_onnx.blocks.frame import B, Decoder, P, T, name_of
 from converters.to_onnx.blocks.heads import Part, clamped, normed, whole
 from converters.to_onnx.graph import Value
-from converters.to_onnx.profiles._shared import Heads
+from converters.to_onnx.profiles._shared import Heads, Told
 from ropeconv.arch.blocks.attention import Attention, Fused, Order, Separate, Temperature
 from ropeconv.arch.blocks.norm import Norm
 from ropeconv.arch.stack import Layer
@@ -29,9 +29,17 @@ def add_attention(decoder: Decoder, n: int, layer: Layer, x: Value) -> Value:
     q, k = (_rotated(decoder, layer.kind, block, part) for part in (q, k))
     q, k, v = _normed(decoder, block, after, (q, k, v))
     query = _tempered(decoder, n, block.temperature, q.value)
-    past, present = _cache(decoder, n, block)
+    told = Told(
+        block.num_heads,
+        block.num_kv_heads,
+        block.head_dim,
+        block.scale,
+        block.window,
+        block.softcap,
+    )
+    past, present = cache_of(decoder, n, told)
     sinks = None if block.sinks is None else decoder.store.vector(name_of(block.sinks, n))
-    y = decoder.profile.attend(Heads(n, block, query, k.value, v.value, past, present, sinks))
+    y = decoder.profile.attend(Heads(n, told, query, k.value, v.value, past, present, sinks))
     if gate is not None:
         share = decoder.graph.op("Sigmoid", gate, name=f"layer_{n}_gate_share")
         y = decoder.graph.op("Mul", y, share, name=f"layer_{n}_attention_gated")
@@ -56,9 +64,7 @@ def _check(block: Attention) -> None:
             )
 
 
-def _parts(
-    decoder: Decoder, n: int, block: Attention, x: Value
-) -> tuple[list[Part], Value | None]:
+def _parts(decoder: Decoder, n: int, block: Attention, x: Value) -> tuple[list[Part], Value | None]:
     """(q, k and v of x, within the clamp; (b, s, h*d) of the gates where heads have some)."""
     project = find(PROJECTIONS, block.projections)
     values = project(decoder, n, block, block.projections, x)
@@ -110,12 +116,12 @@ def _tempered(decoder: Decoder, n: int, temperature: Temperature | None, q: Valu
     return decoder.graph.op("Mul", q, factor, name=f"layer_{n}_q_tempered")
 
 
-def _cache(
-    decoder: Decoder, n: int, block: Attention
+def cache_of(
+    decoder: Decoder, n: int, told: Told
 ) -> tuple[tuple[Value, Value], tuple[Value, Value]]:
     """((past key, value), (present key, value)): (b, k, p, d) and (b, k, p + s, d)."""
     graph, dtype = decoder.graph, decoder.store.kind.dtype
-    heads, size = block.num_kv_heads, block.head_dim
+    heads, size = told.num_kv_heads, told.head_dim
     key, value = (
         graph.input(f"past_key_values.{n}.{part}", dtype, [B, heads, P, size])
         for part in ("key", "value")

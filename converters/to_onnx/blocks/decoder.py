@@ -44,6 +44,8 @@ TRAITS = frozenset(
         Trait.CLAMPED_UNIT,
         Trait.SHARED_EXPERT,
         Trait.SHARED_EXPERT_GATE,
+        Trait.EXPERT_GROUPS,
+        Trait.BEST_GROUPS,
     }
 )
 """What the blocks' nodes compute beyond their plain forms."""

@@ -12,6 +12,7 @@ from converters.to_onnx.blocks import find
 from converters.to_onnx.blocks.attention import ATTENTION
 from converters.to_onnx.blocks.delta_net import DELTA_NETS
 from converters.to_onnx.blocks.frame import Decoder
+from converters.to_onnx.blocks.mixers.latent import LATENT
 from converters.to_onnx.blocks.mlp import DENSE
 from converters.to_onnx.blocks.moe import MIXTURES
 from converters.to_onnx.blocks.short_conv import CONVOLUTIONS
@@ -94,7 +95,7 @@ def _shared_parallel(
     return _add_next(decoder, n, x, decoder.graph.op("Add", y, z, name="parallel"), following)
 
 
-MIXERS = {**ATTENTION, **CONVOLUTIONS, **DELTA_NETS}
+MIXERS = {**ATTENTION, **LATENT, **CONVOLUTIONS, **DELTA_NETS}
 MLPS = {**DENSE, **MIXTURES}
 Add = Callable[[Decoder, int, Layer, Value, Value | None, Next], Stream]
 RESIDUALS: dict[type, Add] = {

@@ -7,10 +7,11 @@ tokens elsewhere. Shape letters: t tokens (b*s), x experts, k chosen.
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 
 from converters.to_onnx.blocks.frame import Decoder, name_of
 from converters.to_onnx.graph import Value
-from ropeconv.arch.blocks.moe import Routing, Scores
+from ropeconv.arch.blocks.moe import Groups, Routing, Scores
 
 SINGLE = "float32"
 # e^this is 0 beside e^0, and float16 has it
@@ -19,7 +20,8 @@ NEVER = -1e4
 
 def is_plain(routing: Routing) -> bool:
     """Whether experts are the largest of a softmax, which is how runtimes' operators choose."""
-    return routing.scores is Scores.SOFTMAX and routing.bias is None
+    own = routing.scores is Scores.SIGMOID or routing.bias is not None
+    return not own and routing.groups is None
 
 
 def chosen_scores(decoder: Decoder, n: int, routing: Routing, logits: Value) -> tuple[Value, Value]:
@@ -33,11 +35,45 @@ def chosen_scores(decoder: Decoder, n: int, routing: Routing, logits: Value) -> 
     if routing.bias is not None:
         bias = decoder.store.vector(name_of(routing.bias, n), dtype=SINGLE)
         ranks = graph.op("Add", scores, bias, name=f"layer_{n}_router_ranks")
+    if routing.groups is not None:
+        ranks = _in_groups(decoder, n, routing.groups, ranks)
     names = (f"layer_{n}_share", f"layer_{n}_expert")
     values, experts = graph.ops("TopK", (ranks, count), names, axis=-1)
-    if routing.bias is not None:
+    if ranks is not scores:
         values = graph.op("GatherElements", scores, experts, name=names[0], axis=-1)
     return values, experts
+
+
+def _in_groups(decoder: Decoder, n: int, groups: Groups, ranks: Value) -> Value:
+    """(..., x) ranks, minus infinity outside of the chosen groups.
+
+    Shape letters beside the module's: g groups.
+    """
+    graph, name = decoder.graph, f"layer_{n}_group"
+    rows = graph.op("Reshape", ranks, graph.ints(-1, groups.count, groups.size), name=f"{name}s")
+    names = (f"{name}_best", f"{name}_places")
+    best, _ = graph.ops("TopK", (rows, graph.ints(groups.best)), names, axis=-1)
+    totals = graph.op("ReduceSum", best, graph.ints(-1), name=f"{name}_ranks", keepdims=0)
+    names = (f"{name}_top", f"{name}_chosen")
+    _, chosen = graph.ops("TopK", (totals, graph.ints(groups.chosen)), names, axis=-1)
+    none, every = (
+        _like(decoder, of, value, name=f"{name}_{word}")
+        for of, value, word in ((totals, 0, "none"), (chosen, 1, "every"))
+    )
+    mask = graph.op("ScatterElements", none, chosen, every, name=f"{name}_mask", axis=-1)
+    mask = graph.op("Unsqueeze", mask, graph.ints(-1), name=f"{name}_mask")
+    seen = graph.cast(mask, "bool", name=f"{name}_mask")
+    never = graph.constant(-inf, SINGLE, name="not_in_group")
+    kept = graph.op("Where", seen, rows, never, name=f"{name}_kept")
+    shape = graph.op("Shape", ranks, name=f"{name}_shape")
+    return graph.op("Reshape", kept, shape, name=f"{name}_kept")
+
+
+def _like(decoder: Decoder, of: Value, value: int, *, name: str) -> Value:
+    """A number as often as `of` has some."""
+    graph = decoder.graph
+    constant = graph.constant(value, SINGLE, name=f"single_{value}")
+    return graph.op("Expand", constant, graph.op("Shape", of, name=f"{name}_shape"), name=name)
 
 
 def _scores(decoder: Decoder, n: int, routing: Routing, logits: Value) -> Value:

@@ -19,11 +19,13 @@ VERSIONS = {NODE: f"{NODE} 4.3", OPTIMUM: f"{OPTIMUM} 0.1"}
 NODE_LACKS = frozenset(
     [
         "cwm",
+        "deepseek_v2",
         "dots1",
         "ernie4_5_moe",
         "exaone4",
         "glm4",
         "glm4_moe",
+        "glm4_moe_lite",
         "granite_swa",
         "hunyuan_v1_moe",
         "hy_v3",
@@ -32,6 +34,7 @@ NODE_LACKS = frozenset(
         "iquestcoder",
         "jais2",
         "mellum",
+        "minicpm3",
         "minimax_m2",
         "mixtral",
         "nemotron",
@@ -43,6 +46,7 @@ NODE_LACKS = frozenset(
 OPTIMUM_LACKS = frozenset(
     [
         "cwm",
+        "glm4_moe_lite",
         "granite_swa",
         "hy_v3",
         "hyperclovax",
@@ -51,11 +55,13 @@ OPTIMUM_LACKS = frozenset(
         "jais2",
         "lfm2_moe",
         "mellum",
+        "minicpm3",
         "minimax_m2",
         "ministral3",
         "qwen3_5_moe_text",
         "qwen3_5_text",
         "solar_open",
+        "youtu",
     ]
 )
 # model types whose key/value heads, and whose head size, optimum reads; it takes the heads, and the

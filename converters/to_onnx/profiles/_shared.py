@@ -20,7 +20,10 @@ from converters.to_onnx.weights import Store
 from ropeconv.arch.blocks import norm as norms
 from ropeconv.arch.blocks.attention import Attention, Pairing, Temperature
 from ropeconv.arch.blocks.delta_net import GatedDeltaNet
+from ropeconv.arch.blocks.mla import LatentAttention
 from ropeconv.arch.stack import Stack
+
+Rotating = Attention | LatentAttention
 
 
 @dataclass(frozen=True)
@@ -93,20 +96,33 @@ class Inputs:
 
 
 @dataclass(frozen=True)
+class Told:
+    """What an operator of attention is told of a layer; see Attention."""
+
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    scale: float
+    window: int | None = None
+    softcap: float | None = None
+
+
+@dataclass(frozen=True)
 class Heads:
-    """Rotated q (b, s, h*d), k and v (b, s, k*d) of a layer, its block, its cache's names.
+    """Rotated q (b, s, h*d), k and v (b, s, k*d) of a layer, what is told of them, its cache's
+    names.
 
     sinks: (h,) where it has some.
     """
 
     layer: int
-    block: Attention
+    block: Told
     q: Value
     k: Value
     v: Value
     past: tuple[Value, Value]
     present: tuple[Value, Value]
-    sinks: Value | None
+    sinks: Value | None = None
 
 
 @dataclass(frozen=True)
@@ -155,7 +171,7 @@ class Profile(Protocol):
     def add_norm(self, x: Value, y: Value, norm: Norm, *, name: str) -> tuple[Value, Value]:
         """(x + y, its norm)."""
 
-    def rotate(self, x: Value, kind: str, block: Attention, *, heads: int, name: str) -> Value:
+    def rotate(self, x: Value, kind: str, block: Rotating, *, heads: int, name: str) -> Value:
         """x (b, s, heads*d) of a layer of this kind, rotated by each token's position."""
 
     def attend(self, heads: Heads) -> Value:
@@ -171,11 +187,11 @@ class Profile(Protocol):
         """(b, s, v*d_v) what the state gives for q; CannotExpress where no operator does."""
 
 
-def rotary_attributes(rotation: Rotation, block: Attention, *, heads: int) -> dict[str, Any]:
+def rotary_attributes(rotation: Rotation, block: Rotating, *, heads: int) -> dict[str, Any]:
     """How the values of a head pair up, and how many of them rotate where not all of them do."""
     interleaved = int(block.pairing is Pairing.ADJACENT)
     rotary_dim = 2 * len(rotation.inv_freq)
-    part = {} if rotary_dim == block.head_dim else {"rotary_embedding_dim": rotary_dim}
+    part = {} if rotary_dim == block.rotary_size else {"rotary_embedding_dim": rotary_dim}
     return {"num_heads": heads, "interleaved": interleaved, **part}
 
 

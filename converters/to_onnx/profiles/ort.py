@@ -23,9 +23,9 @@ from converters.to_onnx.profiles._shared import (
     Norm,
     ProfileKind,
     Recurrence,
+    Rotating,
     rotary_attributes,
 )
-from ropeconv.arch.blocks.attention import Attention
 from ropeconv.arch.blocks.norm import BareLayerNorm, HeadLayerNorms, LayerNorm, RmsNorm
 from ropeconv.arch.stack import Stack
 from ropeconv.errors import CannotExpress
@@ -80,7 +80,7 @@ class Ort:
         )
         return total, normed
 
-    def rotate(self, x: Value, kind: str, block: Attention, *, heads: int, name: str) -> Value:
+    def rotate(self, x: Value, kind: str, block: Rotating, *, heads: int, name: str) -> Value:
         """See Profile."""
         rotation = self.inputs.rotations[kind]
         if rotation is None:

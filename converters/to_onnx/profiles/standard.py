@@ -21,10 +21,10 @@ from converters.to_onnx.profiles._shared import (
     Norm,
     ProfileKind,
     Recurrence,
+    Rotating,
     rotary_attributes,
 )
 from converters.to_onnx.profiles._sinks import SinkColumns
-from ropeconv.arch.blocks.attention import Attention
 from ropeconv.arch.blocks.norm import BareLayerNorm, HeadLayerNorms, LayerNorm, RmsNorm
 from ropeconv.arch.stack import Stack
 from ropeconv.errors import CannotExpress
@@ -56,7 +56,7 @@ class Standard:
         total = self.inputs.graph.op("Add", x, y, name="residual")
         return total, self.norm(total, norm, name=name)
 
-    def rotate(self, x: Value, kind: str, block: Attention, *, heads: int, name: str) -> Value:
+    def rotate(self, x: Value, kind: str, block: Rotating, *, heads: int, name: str) -> Value:
         """See Profile."""
         rotation = self.inputs.rotations[kind]
         if rotation is None:

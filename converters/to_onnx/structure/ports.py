@@ -11,6 +11,7 @@ from converters.to_onnx.read.nodes import Nodes
 from converters.to_onnx.structure.graph.indices import INPUTS
 from ropeconv.arch.blocks.attention import Attention
 from ropeconv.arch.blocks.delta_net import GatedDeltaNet
+from ropeconv.arch.blocks.mla import LatentAttention
 from ropeconv.arch.blocks.short_conv import ShortConv
 from ropeconv.model import Model
 
@@ -50,7 +51,7 @@ KEYS, VALUES = (
 )
 
 
-def _of_attention(block: Attention) -> list[tuple[tuple[str, str], Sizes]]:
+def _of_attention(block: Attention | LatentAttention) -> list[tuple[tuple[str, str], Sizes]]:
     sizes = (None, block.num_kv_heads, None, block.head_dim)
     return [(KEYS, sizes), (VALUES, sizes)]
 
@@ -70,6 +71,7 @@ def _of_delta_net(block: GatedDeltaNet) -> list[tuple[tuple[str, str], Sizes]]:
 
 KEPT: dict[type, Callable[[Any], list[tuple[tuple[str, str], Sizes]]]] = {
     Attention: _of_attention,
+    LatentAttention: _of_attention,
     ShortConv: _of_short_conv,
     GatedDeltaNet: _of_delta_net,
 }

@@ -16,6 +16,7 @@ from converters.to_onnx.structure.graph import (
     routings,
     shapes,
 )
+from converters.to_onnx.structure.graph.mixers import heads
 from converters.to_onnx.structure.graph.reader import Reader
 from converters.to_onnx.structure.model.decoder import model_terms
 from converters.to_onnx.structure.model.wanted import Wanted
@@ -33,6 +34,7 @@ MODULES = (
     routings,
     experts,
     convolutions,
+    heads,
 )  # a later rule comes before
 RULES = {key: rule for module in MODULES for key, rule in module.RULES.items()}
 MISSING = "clients need it; convert it again"

@@ -128,6 +128,11 @@ class Attention:
         """Values of a head of which a share rotates."""
         return self.head_dim
 
+    @property
+    def value_dim(self) -> int:
+        """Values of a head of v."""
+        return self.head_dim
+
     def cached(self, length: int) -> int:
         """Numbers that one sequence of `length` tokens keeps."""
         return 2 * self.num_kv_heads * self.head_dim * min(length, self.window or length)

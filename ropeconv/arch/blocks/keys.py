@@ -50,6 +50,11 @@ def whole(value: Any) -> str | None:
     return f"must be {LARGEST} at most, not {value}" if value > LARGEST else None
 
 
+def optional(value: Any) -> str | None:
+    """A size, or None where there is no such thing."""
+    return None if value is None else whole(value)
+
+
 def count(value: Any) -> str | None:
     """How many there are of what may be absent."""
     return None if value == 0 and not isinstance(value, bool) else whole(value)

@@ -22,11 +22,29 @@ class Scores(Enum):
 
 
 @dataclass(frozen=True)
+class Groups:
+    """Experts in `count` groups of `size` neighbours: only those of `chosen` groups can be chosen.
+
+    best: a group's rank is the sum of its so many largest scores + bias.
+    """
+
+    count: int
+    size: int
+    chosen: int
+    best: int
+
+    @property
+    def trait(self) -> Trait:
+        """What it is called."""
+        return Trait.EXPERT_GROUPS if self.best == 2 else Trait.BEST_GROUPS
+
+
+@dataclass(frozen=True)
 class Routing:
     """The `chosen` experts with the largest score + bias; their weights are the scores.
 
     bias: (x,) or (1, x). normed: weights are divided by their sum. scale: they are multiplied by it
-    then.
+    then. groups: None = experts are chosen among all.
     """
 
     chosen: int
@@ -34,16 +52,18 @@ class Routing:
     scores: Scores = Scores.SOFTMAX
     bias: Weight | None = None
     scale: float = 1.0
+    groups: Groups | None = None
 
     @property
     def traits(self) -> frozenset[Trait]:
         """What it computes beyond its plain form."""
+        groups = frozenset({self.groups.trait} if self.groups else ())
         found = {
             Trait.SIGMOID_ROUTING: self.scores is Scores.SIGMOID,
             Trait.ROUTER_BIAS: self.bias is not None,
             Trait.ROUTED_SCALE: self.scale != 1.0,
         }
-        return frozenset(trait for trait, there in found.items() if there)
+        return groups | {trait for trait, there in found.items() if there}
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,8 @@ class Trait(Enum):
     SIGMOID_ROUTING = "experts scored by a sigmoid"
     ROUTER_BIAS = "a bias that experts are chosen with"
     ROUTED_SCALE = "a scale on what experts give"
+    EXPERT_GROUPS = "groups of experts, chosen by the sum of their two best"
+    BEST_GROUPS = "groups of experts, chosen by their best one"
     CLAMPED_UNIT = "experts whose gates are clamped"
     SHARED_EXPERT = "an expert that every token takes"
     SHARED_EXPERT_GATE = "a gate on the expert that every token takes"

@@ -35,6 +35,14 @@ class Role(Enum):
     STATE_OUT = "state_out"
     CONV_IN = "conv_in"
     CONV_OUT = "conv_out"
+    Q_A = "q_a"  # what latent attention makes its queries of
+    Q_A_NORM = "q_a_norm"
+    Q_B = "q_b"
+    KV_A = "kv_a"  # what it caches in place of keys and values
+    KV_A_NORM = "kv_a_norm"
+    KV_B = "kv_b"
+    K_B = "k_b"  # kv_b's rows of keys, of values
+    V_B = "v_b"
     O = "o"  # noqa: E741 - the literature's letter
     FFN_NORM = "ffn_norm"
     FFN_POST_NORM = "ffn_post_norm"

@@ -7,10 +7,10 @@ blocks.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +58,24 @@ class _Outcome:
     rms: float = 0.0
 
 
+@runtime_checkable
+class Assembled(Protocol):
+    """A tensor that is made of others. apart: another tensor of its shape as they are."""
+
+    @property
+    def parts(self) -> Sequence[Tensor]:
+        """As they are stored."""
+
+    def apart(self, whole: Tensor) -> Sequence[Tensor]:
+        """One for each of the parts."""
+
+
+def _worst(found: Sequence[_Outcome]) -> _Outcome:
+    """Of a tensor's parts."""
+    worst = max(found, key=lambda one: one.rms)
+    return replace(worst, exact=all(one.exact for one in found))
+
+
 def compare_weights(
     artefact: Mapping[str, Tensor],
     source: Mapping[str, Tensor],
@@ -72,7 +90,17 @@ def compare_weights(
     """
 
     def compare(name: str, place: Place) -> _Outcome:
-        mine, theirs = artefact[name], source[name]
+        return _of_parts(name, artefact[name], source[name], place)
+
+    def _of_parts(name: str, mine: Tensor, theirs: Tensor, place: Place) -> _Outcome:
+        """A tensor, or what is stored in its place."""
+        if not isinstance(mine, Assembled):
+            return _of_one(name, mine, theirs, place)
+        pairs = zip(mine.parts, mine.apart(theirs), strict=True)
+        found = [_of_one(f"{name} ({n})", *pair, place) for n, pair in enumerate(pairs, 1)]
+        return next((one for one in found if one.finding), _worst(found))
+
+    def _of_one(name: str, mine: Tensor, theirs: Tensor, place: Place) -> _Outcome:
         same = mine.dtype in FLOATS or mine.dtype == theirs.dtype
         if same or limits.get(mine.dtype) == EXACT:
             size = place.weight.offset or place.weight.slack

@@ -143,9 +143,15 @@ def _attention(
     numbers = {name: node.attributes.get(name) for name in ("kv_num_heads", "scale")}
     cap = node.attributes.get("softcap") or None
     term = reader.terms.make(ATTENTION, inputs, **numbers, softcap=cap, **said)
-    width = None if values["q"] is None else values["q"].width
+    width = _width(values["v"], numbers["kv_num_heads"], said.get("heads"))
     caches = [_cache(reader, term, part) for part in ("keys", "values")]
     return [Value(term, width=width, last=width, rank=3), *caches]
+
+
+def _width(v: Value | None, kv_heads: Any, heads: Any) -> int | None:
+    """Numbers a token of what is gathered: as many a head as v has."""
+    known = isinstance(kv_heads, int) and isinstance(heads, int) and kv_heads > 0
+    return v.width // kv_heads * heads if known and v is not None and v.width else None
 
 
 def _cache(reader: Reader, attention: Term, part: str) -> Value:

@@ -6,10 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import inf
 
 from converters.to_onnx.structure.graph.reader import Node, Reader, Rules, Value
 from converters.to_onnx.structure.terms import Term, Terms
+from ropeconv.arch.blocks.moe import Groups
 
+BOOL = 9  # of TensorProto.DataType
 NEVER = -1e4  # stands for the logits of experts that are not chosen
 
 
@@ -43,6 +46,23 @@ def chosen(terms: Terms, routing: Routing) -> tuple[Term, Term]:
     if routing.ranks is routing.scores:
         return top, which
     return terms.operator("GatherElements", routing.scores, which, axis=-1), which
+
+
+def in_groups(terms: Terms, ranks: Term, groups: Groups) -> Term:
+    """Ranks that are minus infinity outside of the groups that are chosen."""
+    shape = terms.constant("int64", (3,), -1, groups.count, groups.size)
+    rows = terms.operator("Reshape", ranks, shape)
+    best = terms.operator("TopK", rows, terms.constant("int64", (1,), groups.best), axis=-1)
+    last = terms.constant("int64", (1,), -1)
+    totals = terms.operator("ReduceSum", best, last, keepdims=0)
+    count = terms.constant("int64", (1,), groups.chosen)
+    top = terms.operator("TopK", totals, count, axis=-1)
+    which = terms.make("output 1", {"of": top})
+    none, every = filled(terms, 0.0, totals), filled(terms, 1.0, which)
+    mask = terms.operator("ScatterElements", none, which, every, axis=-1)
+    seen = terms.operator("Cast", terms.operator("Unsqueeze", mask, last), to=BOOL)
+    kept = terms.operator("Where", seen, rows, terms.constant("float32", (), -inf))
+    return terms.operator("Reshape", kept, terms.operator("Shape", ranks))
 
 
 def routing_of(shares: Term | None) -> Routing | None:

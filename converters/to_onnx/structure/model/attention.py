@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from converters.to_onnx.blocks import find
+from converters.to_onnx.profiles._shared import Rotating
 from converters.to_onnx.structure.graph.masks import CAUSAL
 from converters.to_onnx.structure.graph.temperatures import wanted as temperature_name
 from converters.to_onnx.structure.model.wanted import Wanted, name_of, place_of
@@ -34,14 +35,20 @@ def attention(wanted: Wanted, n: int, layer: Layer, x: Term) -> tuple[Term, Mapp
     block = layer.mixer
     assert isinstance(block, Attention)
     term, gate = attended(wanted, n, layer.kind, block, x)
-    handed = {}
-    for part, names in (("key", "keys"), ("value", "values")):
-        place = f"present.{n}.{part}"
-        handed[place] = wanted.terms.make(CACHE, {"of": term}, part=names, where=place)
+    handed = handed_on(wanted, n, term)
     if gate is not None:
         share = wanted.terms.operator("Sigmoid", gate)
         term = wanted.terms.times(term, share, where=place_of(n, "gate behind attention"))
     return wanted.linear(term, block.output, n), handed
+
+
+def handed_on(wanted: Wanted, n: int, term: Term) -> dict[str, Term]:
+    """The keys and values that an attention adds to the cache: output -> term."""
+    handed = {}
+    for part, names in (("key", "keys"), ("value", "values")):
+        place = f"present.{n}.{part}"
+        handed[place] = wanted.terms.make(CACHE, {"of": term}, part=names, where=place)
+    return handed
 
 
 def attended(
@@ -57,22 +64,36 @@ def attended(
     if block.temperature is not None:
         by = temperature_name(block.temperature)
         q = wanted.terms.make(TEMPERED, {"x": q}, by=by, where=place_of(n, "temperature of q"))
+    term = attending(
+        wanted,
+        n,
+        (q, k, v),
+        block.num_heads,
+        block.num_kv_heads,
+        scale=block.scale,
+        softcap=block.softcap,
+        window=block.window,
+        sinks=None if block.sinks is None else name_of(block.sinks, n),
+    )
+    return term, gate
+
+
+def attending(
+    wanted: Wanted, n: int, qkv: tuple[Term, Term, Term], heads: int, kv_heads: int, **said: Any
+) -> Term:
+    """What every token gathers from those before it."""
     past = [
         wanted.terms.make("input", name=f"past_key_values.{n}.{part}") for part in ("key", "value")
     ]
-    term = wanted.terms.make(
+    return wanted.terms.make(
         ATTENTION,
-        dict(zip(ROLES, (q, k, v, *past), strict=True)),
-        kv_num_heads=block.num_kv_heads,
-        scale=block.scale,
-        softcap=block.softcap,
-        heads=block.num_heads,
-        window=block.window,
+        dict(zip(ROLES, (*qkv, *past), strict=True)),
+        kv_num_heads=kv_heads,
+        heads=heads,
         mask=CAUSAL,
-        sinks=None if block.sinks is None else name_of(block.sinks, n),
         where=place_of(n, "attention"),
+        **said,
     )
-    return term, gate
 
 
 def _ungated(wanted: Wanted, n: int, size: int, rows: Term) -> tuple[Term, Term]:
@@ -143,7 +164,7 @@ def _turned(wanted: Wanted, n: int, kind: str, block: Attention, part: str, y: T
     }[part]
     steps: list[Callable[[Term], Term]] = [
         lambda x: _normed(wanted, n, block, norm, heads, x),
-        lambda x: _rotated(wanted, n, kind, block, part, x),
+        lambda x: rotated(wanted, n, kind, block, part, x, heads=heads),
     ]
     if block.norms_after_rotation:
         steps.reverse()
@@ -171,16 +192,18 @@ def _normed(
     return y
 
 
-def _rotated(wanted: Wanted, n: int, kind: str, block: Attention, part: str, y: Term) -> Term:
+def rotated(
+    wanted: Wanted, n: int, kind: str, block: Rotating, part: str, y: Term, *, heads: int
+) -> Term:
+    """q or k, rotated where layers of this kind are."""
     rope = wanted.model.ropes[kind]
     if rope is None:
         return y
-    heads = block.num_heads if part == "q" else block.num_kv_heads
     return wanted.terms.make(
         ROTATION,
         {"x": y},
         heads=heads,
-        share=None if rope.rotary_dim == block.head_dim else rope.rotary_dim,
+        share=None if rope.rotary_dim == block.rotary_size else rope.rotary_dim,
         interleaved=1 if block.pairing is Pairing.ADJACENT else None,
         table=wanted.rotations.wanted(kind),
         where=place_of(n, f"rotation of {part}"),

@@ -8,12 +8,14 @@ from typing import Any
 from converters.to_onnx.blocks import find
 from converters.to_onnx.structure.model.attention import attention
 from converters.to_onnx.structure.model.delta_net import delta_net
+from converters.to_onnx.structure.model.latent import latent_attention
 from converters.to_onnx.structure.model.mlp import FEEDS
 from converters.to_onnx.structure.model.short_conv import short_conv
 from converters.to_onnx.structure.model.wanted import Wanted, place_of
 from converters.to_onnx.structure.terms import Term
 from ropeconv.arch.blocks.attention import Attention
 from ropeconv.arch.blocks.delta_net import GatedDeltaNet
+from ropeconv.arch.blocks.mla import LatentAttention
 from ropeconv.arch.blocks.norm import Norm
 from ropeconv.arch.blocks.residual import Parallel, PostNorm, PreNorm, Sandwich, SharedParallel
 from ropeconv.arch.blocks.short_conv import ShortConv
@@ -26,6 +28,7 @@ Handed = Mapping[str, Term]
 """What a layer hands on to the next call: output -> term."""
 MIXERS: dict[type, Callable[[Wanted, int, Layer, Term], tuple[Term, Handed]]] = {
     Attention: attention,
+    LatentAttention: latent_attention,
     ShortConv: short_conv,
     GatedDeltaNet: delta_net,
 }

@@ -128,6 +128,9 @@ def _routing(wanted: Wanted, n: int, block: MixtureOfExperts, x: Term) -> routin
         ranks = terms.make(
             PLUS_WEIGHT, {"x": scores}, weight=name, of=routing.bias.shape, where=name
         )
+    if routing.groups is not None:
+        ranks = routings.in_groups(terms, ranks, routing.groups)
+        terms.where.setdefault(ranks, place_of(n, "groups of experts"))
     return routings.Routing(scores, ranks, routing.chosen)
 
 

@@ -1,0 +1,1 @@
+"""What mixes tokens in other ways than plain attention does."""
