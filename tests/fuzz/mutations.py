@@ -227,6 +227,8 @@ def _pass_value(data: bytes, at: int, kind: int, places: list[int]) -> int:
     if kind != ARRAY:
         return at + WIDTHS[kind]
     sub, count = struct.unpack_from("<IQ", data, at)
+    if count > len(data):
+        raise ValueError("an array longer than its file")
     places += [at + 4, at + 12]
     at += 12
     few: list[int] = []
