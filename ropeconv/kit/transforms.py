@@ -11,20 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ropeconv.kit.views import (
-    Computed,
     Entry,
     Filled,
     Joined,
     Order,
     Part,
     Reordered,
-    ReorderedColumns,
     Shaped,
     Shifted,
     Stacked,
@@ -90,7 +87,7 @@ class Pairing:
 
     def apply(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Each with its rows reordered."""
-        return _reordered(tensors, self)
+        return reordered(tensors, self)
 
 
 @dataclass(frozen=True)
@@ -120,88 +117,11 @@ class ByPart:
 
     def apply(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Each with its rows reordered."""
-        return _reordered(tensors, self)
+        return reordered(tensors, self)
 
 
-@dataclass(frozen=True)
-class Tiles:
-    """Behind the first `start` rows, groups of `count` blocks of `size` rows each: the first block
-    of every group comes first, then the second of every group, ...; or back where not to_tiles.
-    """
-
-    start: int
-    groups: int
-    count: int
-    size: int
-    to_tiles: bool = True
-
-    @property
-    def inverse(self) -> Tiles:
-        """The order back."""
-        return replace(self, to_tiles=not self.to_tiles)
-
-    @property
-    def order(self) -> Order:
-        """Source row of each target row."""
-        blocks = np.arange(self.groups * self.count * self.size) + self.start
-        outer = (self.groups, self.count) if self.to_tiles else (self.count, self.groups)
-        tiled = blocks.reshape(*outer, self.size).swapaxes(0, 1).reshape(-1)
-        return np.concatenate([np.arange(self.start), tiled])
-
-    def apply(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """Each with its rows reordered."""
-        return _reordered(tensors, self)
-
-
-@dataclass(frozen=True)
-class Columns:
-    """The columns of matrices in the order that a rule has for rows."""
-
-    rule: Tiles
-
-    @property
-    def inverse(self) -> Columns:
-        """The order back."""
-        return Columns(self.rule.inverse)
-
-    def apply(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """Each with its columns reordered."""
-        undone = self.rule.inverse
-        return [
-            tensor.base
-            if isinstance(tensor, ReorderedColumns) and tensor.rule == undone
-            else ReorderedColumns(tensor, self.rule, into=self.rule.to_tiles)
-            for tensor in tensors
-        ]
-
-
-@dataclass(frozen=True)
-class MinusExp:
-    """-exp of every number, or log of what it is minus where not forward."""
-
-    forward: bool = True
-
-    @property
-    def inverse(self) -> MinusExp:
-        """The other way."""
-        return MinusExp(not self.forward)
-
-    def compute(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The function's values."""
-        return -np.exp(values) if self.forward else np.log(-values)
-
-    def apply(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """Each by the function."""
-        undone = self.inverse
-        return [
-            tensor.base
-            if isinstance(tensor, Computed) and tensor.rule == undone
-            else Computed(tensor, self)
-            for tensor in tensors
-        ]
-
-
-def _reordered(tensors: Sequence[Tensor], rule: Pairing | ByPart | Tiles) -> list[Tensor]:
+def reordered(tensors: Sequence[Tensor], rule: Any) -> list[Tensor]:
+    """Each with its rows in another order: a RowRule that has an inverse."""
     undone = rule.inverse
     return [
         tensor.base

@@ -13,7 +13,6 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from ropeconv.kit.float_types import FLOATS
 from ropeconv.model import Rows, Tensor
 
 Order = NDArray[np.int64]
@@ -25,13 +24,6 @@ class RowRule(Protocol):
     @property
     def order(self) -> Order:
         """Source row of each target row."""
-
-
-class VectorRule(Protocol):
-    """A function of numbers."""
-
-    def compute(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Its values."""
 
 
 @dataclass(frozen=True)
@@ -71,61 +63,6 @@ class Reordered:
         if high - low <= 4 * (stop - start):  # a reordering within heads stays close by
             return read(low, high)[order - low]
         return np.concatenate([read(int(row), int(row) + 1) for row in order])
-
-
-@dataclass(frozen=True)
-class ReorderedColumns:
-    """A matrix with its columns in another order; see `ropeconv.model.Tensor`. into: another than
-    blocks in the base were made for, and not back to theirs.
-    """
-
-    base: Tensor
-    rule: RowRule
-    into: bool
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The base's."""
-        return self.base.shape
-
-    @property
-    def dtype(self) -> str:
-        """The base's; that of its numbers where blocks, which go along rows, get another order."""
-        moved = self.base.dtype not in FLOATS and self.into
-        return "F32" if moved else self.base.dtype
-
-    def rows(self, start: int, stop: int) -> Rows:
-        """(stop - start, columns) numbers."""
-        return np.ascontiguousarray(self.base.rows(start, stop)[:, self.rule.order])
-
-    def raw_rows(self, start: int, stop: int) -> NDArray[np.uint8]:
-        """Their bytes; of blocks that stay what they are, the base's own."""
-        stays = self.dtype not in FLOATS
-        return self.base.raw_rows(start, stop) if stays else as_bytes(self.rows(start, stop))
-
-
-@dataclass(frozen=True)
-class Computed:
-    """A vector's numbers by a function; see `ropeconv.model.Tensor`. rule: whose function it is."""
-
-    base: Tensor
-    rule: VectorRule
-    dtype: str = "F32"
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The base's."""
-        return self.base.shape
-
-    def rows(self, start: int, stop: int) -> Rows:
-        """(stop - start, ...) float32 numbers."""
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            made = self.rule.compute(self.base.rows(start, stop).astype(np.float64))
-        return made.astype(np.float32)
-
-    def raw_rows(self, start: int, stop: int) -> NDArray[np.uint8]:
-        """Their bytes."""
-        return as_bytes(self.rows(start, stop))
 
 
 @dataclass(frozen=True)

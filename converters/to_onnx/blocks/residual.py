@@ -10,12 +10,12 @@ from collections.abc import Callable
 
 from converters.to_onnx.blocks import find
 from converters.to_onnx.blocks.attention import ATTENTION
-from converters.to_onnx.blocks.delta_net import DELTA_NETS
 from converters.to_onnx.blocks.frame import Decoder
 from converters.to_onnx.blocks.mixers.latent import LATENT
 from converters.to_onnx.blocks.mlp import DENSE
 from converters.to_onnx.blocks.moe import MIXTURES
-from converters.to_onnx.blocks.short_conv import CONVOLUTIONS
+from converters.to_onnx.blocks.states.delta_net import DELTA_NETS
+from converters.to_onnx.blocks.states.short_conv import CONVOLUTIONS
 from converters.to_onnx.graph import Value
 from ropeconv.arch.blocks.norm import Norm
 from ropeconv.arch.blocks.residual import Parallel, PostNorm, PreNorm, Sandwich, SharedParallel

@@ -1,6 +1,4 @@
-"""Qwen3.5 mixtures of experts: Qwen3.5 with experts and a gated one that every token takes, in every
-layer.
-"""
+"""Qwen3.5 mixtures of experts: Qwen3.5 with experts and a gated one in every layer."""
 
 from dataclasses import replace
 

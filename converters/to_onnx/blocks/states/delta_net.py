@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from converters.to_onnx.blocks.frame import B, Decoder, name_of
-from converters.to_onnx.blocks.short_conv import convolved
+from converters.to_onnx.blocks.states.short_conv import convolved
 from converters.to_onnx.graph import Value
 from converters.to_onnx.profiles._shared import Recurrence
 from ropeconv.arch.blocks.delta_net import Apart, GatedDeltaNet
