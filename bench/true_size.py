@@ -87,8 +87,13 @@ def true_size_checkpoint(folder: Path, shape: Shape, *, like: Path) -> Path:
     return folder
 
 
-def write_with_a_hole(path: Path, weights: dict[str, tuple[int, ...]]) -> None:
-    """A safetensors file of bfloat16: u64 length, header, data; zeros take no disk."""
+def write_with_a_hole(
+    path: Path, weights: dict[str, tuple[int, ...]], *, numbers: frozenset[str] = frozenset()
+) -> None:
+    """A safetensors file of bfloat16: u64 length, header, data; zeros take no disk.
+
+    numbers: names, the first ones of `weights`, of matrices that have some beside the tables.
+    """
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, shape in weights.items():
@@ -100,7 +105,7 @@ def write_with_a_hole(path: Path, weights: dict[str, tuple[int, ...]]) -> None:
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name, shape in weights.items():
-            if name in TABLES or len(shape) == 1:
+            if name in TABLES or name in numbers or len(shape) == 1:
                 rows = random_values(rng, shape)
                 file.write((rows if len(shape) > 1 else rows + 1).tobytes())
         file.truncate(8 + len(text) + end)
