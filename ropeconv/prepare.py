@@ -128,7 +128,19 @@ def scale(model: Model, request: ScalingRequest | None) -> Model:
     # one rope_parameters speaks for every layer of such a family: sliding layers are scaled too
     scaled = extend_ropes({FULL: full}, request)[FULL]
     ropes = {kind: None if rope is None else scaled for kind, rope in model.ropes.items()}
-    return replace(model, ropes=ropes)
+    return _with_its_scores(model, replace(model, ropes=ropes), request)
+
+
+def _with_its_scores(model: Model, scaled: Model, request: ScalingRequest) -> Model:
+    """`scaled`; RopeConfigError where composing would lose what scores are trained with."""
+    before, after = model.score_factor, scaled.score_factor
+    if request.on_existing == "compose" and before not in (1.0, after):
+        raise RopeConfigError(
+            f"the checkpoint's attention multiplies scores by {before:.4g} (mscale_all_dim), which "
+            f"no composed scaling says: pass --on-existing replace with mscale and mscale_all_dim "
+            f"as they are"
+        )
+    return scaled
 
 
 def _refuse_unknown_trained_context(model: Model) -> None:
