@@ -115,5 +115,5 @@ def cache_bytes(stack: Stack, length: int) -> dict[str, int]:
     """Cache type -> bytes for one sequence of `length` tokens; a sliding layer keeps its window
     only.
     """
-    values = sum(layer.mixer.cached(length) for layer in stack.layers)
+    values = sum(block.cached(length) for block in stack.attentions.values())
     return {name: round(values * size) for name, size in CACHE_TYPES.items()}

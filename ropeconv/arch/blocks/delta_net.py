@@ -79,11 +79,6 @@ class GatedDeltaNet:
         """Nothing rotates."""
         return 0
 
-    def cached(self, _length: int) -> int:
-        """Numbers that one sequence keeps, whatever its length in tokens."""
-        state = self.value_heads * self.key_dim * self.value_dim
-        return state + self.channels * (self.taps - 1)
-
 
 def taps(value: object) -> str | None:
     """Tokens that a convolution spans: one would be none."""

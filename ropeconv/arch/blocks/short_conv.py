@@ -54,10 +54,6 @@ class ShortConv:
         """Nothing rotates."""
         return 0
 
-    def cached(self, _length: int) -> int:
-        """Numbers that one sequence keeps, whatever its length in tokens."""
-        return self.size * (self.taps - 1)
-
 
 def short_conv(s: Sizes, name: str, *, bias: bool = False) -> ShortConv:
     """in_proj, conv and out_proj of the convolution called `name`."""
