@@ -71,7 +71,7 @@ def _scatter(count: int, reach: int) -> Ints:
     """
     if count >= reach:
         return np.arange(reach)
-    inner = np.random.default_rng(1).choice(np.arange(1, reach - 1), count - 2, replace=False)
+    inner = 1 + np.random.default_rng(1).choice(reach - 2, count - 2, replace=False)
     return np.concatenate([[0], np.sort(inner), [reach - 1]]).astype(np.int64)
 
 

@@ -20,6 +20,7 @@ from tests.fuzz.seeds import ARTEFACT, SETTINGS, SOURCE, SUBJECTS, TENSORS, Subj
 
 ACCEPTED = "accepted"
 REFUSED = "refused"
+HERE = f"{Path(__file__).resolve().parents[2]}/"
 ROOMS = ("/ropeconv/", "/converters/")
 VERIFIED = 0.03  # of the artefacts are run to the end, a second and more each
 LONGEST = 1600
@@ -175,7 +176,7 @@ def read_artefact(path: Path) -> None:
 def _place(error: BaseException) -> str:
     """Where in ropeconv's own code, innermost."""
     own = [
-        f"{frame.filename.rpartition('/main/')[2]}:{frame.name}"
+        f"{frame.filename.removeprefix(HERE)}:{frame.name}"
         for frame in traceback.extract_tb(error.__traceback__)
         if any(room in frame.filename for room in ROOMS) and "site-packages" not in frame.filename
     ]
