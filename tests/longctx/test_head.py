@@ -9,7 +9,15 @@ from tests.families import FAMILIES, make_model
 
 pytestmark = pytest.mark.torch
 ROPE = {"rope_type": "default", "rope_theta": 10000.0}
-SCALED = {"cohere", "gemma2", "granite", "granite_swa", "granitemoehybrid", "hyperclovax"}
+SCALED = {
+    "cohere",
+    "gemma2",
+    "granite",
+    "granite_swa",
+    "granitemoehybrid",
+    "hyperclovax",
+    "minicpm3",
+}
 
 
 @pytest.mark.parametrize("family", FAMILIES)

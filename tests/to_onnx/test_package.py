@@ -84,9 +84,9 @@ def test_genai_config_has_the_models_sizes(family: str, tmp_path: Path) -> None:
     shared = getattr(config, "num_kv_heads", heads)  # Falcon's name
     assert model["decoder"]["num_key_value_heads"] == getattr(config, "num_key_value_heads", shared)
     assert model["decoder"]["num_hidden_layers"] == config.num_hidden_layers
-    assert model["decoder"]["head_size"] == (
-        getattr(config, "head_dim", None) or config.hidden_size // heads
-    )
+    # latent attention calls what rotates of a head its head_dim
+    size = getattr(config, "qk_head_dim", None) or getattr(config, "head_dim", None)
+    assert model["decoder"]["head_size"] == (size or config.hidden_size // heads)
     assert (model["vocab_size"], model["context_length"]) == (config.vocab_size, 4 * L)
     assert model["decoder"]["filename"] == "onnx/model.onnx"
 
