@@ -20,7 +20,7 @@ def ways(model: Model) -> Iterator[str]:
     one.
     """
     spelling = model.arch.rope
-    yield from model.stack.kinds
+    yield from (model.stack.layers[number].kind for number in model.stack.attentions)
     yield model.stack.attention.pairing.value
     yield "one dict a layer type" if spelling.nested else "one dict"
     yield "a part of a head" if model.main_rope.partial_rotary_factor != 1.0 else "a whole head"

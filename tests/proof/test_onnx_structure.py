@@ -21,7 +21,7 @@ from tests.checkpoints import save_checkpoint
 from tests.families import FAMILIES, extra
 from tests.to_onnx import graph_faults as faults
 from tests.to_onnx.graph_faults import ATTENTION, NORMS, PRODUCTS, Edit, added, attribute
-from tests.to_onnx.onnx_folders import convert, edit_graph
+from tests.to_onnx.onnx_folders import ORT_ALONE, convert, edit_graph
 
 L = 64
 PI = ScalingRequest(kind="linear", factor=4)
@@ -72,6 +72,8 @@ def test_no_sound_folder_has_a_line(family: str, make: Any, tmp_path: Path) -> N
     source, _ = make(family, PI, {})
     cells = [(*cell, "metadata") for cell in itertools.product(PROFILES, TYPES)]
     for profile, kind, bake in [*cells, ("ort", "fp16", "tables"), ("standard", "fp32", "tables")]:
+        if profile != "ort" and family in ORT_ALONE:
+            continue
         out = tmp_path / "out"
         convert(source, out, PI, profile=profile, type=kind, bake=bake)
         assert lines(out, source) == [], (profile, kind, bake)

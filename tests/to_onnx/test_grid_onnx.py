@@ -20,12 +20,17 @@ from tests.checkpoints import save_checkpoint
 from tests.families import FAMILIES, TINY, extra, random_ids, reference
 from tests.grid_report import ONNX_GRID
 from tests.methods import FACTOR, METHODS, L
-from tests.to_onnx.onnx_folders import convert, in_onnxruntime, in_transformers, load, relative
+from tests.to_onnx.onnx_folders import (
+    ORT_ALONE,
+    convert,
+    in_onnxruntime,
+    in_transformers,
+    load,
+    relative,
+)
 
 LIMIT = 1e-4
 VARIANTS = tuple(itertools.product(("ort", "standard"), ("metadata", "tables")))
-# ai.onnx has no operator for their layers that onnxruntime runs: test_delta_onnx.py
-ORT_ALONE = {"qwen3_5_moe_text", "qwen3_5_text"}
 # p-RoPE spreads exponents over the head, of which these rotate a part
 PARTIAL = [family for family, tiny in TINY.items() if tiny.partial != 1.0]
 REFUSED = {(family, "dynamic"): r"dynamic .*running length" for family in FAMILIES} | {
