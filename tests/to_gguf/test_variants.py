@@ -121,6 +121,16 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
         {"num_hidden_layers": 3, "mlp_layer_types": ["dense", "sparse", "dense"]},
         "keeps a dense MLP in layer 2 behind experts",
     ),
+    "mixtral, more experts than there are": (
+        "mixtral",
+        {"num_experts_per_tok": 5},
+        "a token goes to 5 experts, and there are 4",
+    ),
+    "deepseek_v3, one group of which two": (
+        "deepseek_v3",
+        {"n_group": 1},
+        "cannot be chosen in topk_group 2 of n_group 1",
+    ),
     "deepseek_v3, no such groups": (
         "deepseek_v3",
         {"topk_group": 1, "num_experts_per_tok": 3},

@@ -12,6 +12,7 @@ from ropeconv.arch.blocks.keys import Sizes
 from ropeconv.arch.blocks.mlp import GatedMlp
 from ropeconv.arch.blocks.traits import Trait
 from ropeconv.arch.blocks.weight import Bundle, Linear, Role, Weight, bundled, linear
+from ropeconv.errors import ConfigError
 
 
 class Scores(Enum):
@@ -112,6 +113,13 @@ class MixtureOfExperts:
     biases: tuple[Weight, ...] = ()
     unit: ClampedUnit | None = None
     bundles: tuple[Bundle, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.routing.chosen > self.num_experts:
+            raise ConfigError(
+                f"config.json: a token goes to {self.routing.chosen} experts, and there are "
+                f"{self.num_experts}; mend the config"
+            )
 
     @property
     def weights(self) -> tuple[Weight, ...]:

@@ -50,9 +50,8 @@ def routed(s: Sizes) -> moe.MixtureOfExperts:
 def groups(s: Sizes, count: int, chosen: int, *, best: int) -> moe.Groups | None:
     """None where no group is left out; ConfigError for what cannot be."""
     size, rest = divmod(s.num_experts, count)
-    if count > 1 and (
-        rest or size < best or not 0 < chosen <= count or chosen * size < s.experts_per_token
-    ):
+    few = count > 1 and (rest or size < best or chosen * size < s.experts_per_token)
+    if few or not 0 < chosen <= count:
         raise ConfigError(
             f"config.json: {s.experts_per_token} of {s.num_experts} experts cannot be chosen in "
             f"topk_group {chosen} of n_group {count} groups; mend the config"
