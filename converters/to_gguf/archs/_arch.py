@@ -19,6 +19,7 @@ from ropeconv.arch.blocks.residual import PreNorm
 from ropeconv.arch.blocks.traits import Trait
 from ropeconv.arch.blocks.weight import Role, Weight
 from ropeconv.arch.stack import Layer, Stack
+from ropeconv.errors import CheckpointError
 from ropeconv.finding import Finding
 from ropeconv.model import Model
 
@@ -78,6 +79,15 @@ class Stated:
     def get(self, key: str, default: Any = None) -> Any:
         """A key's value."""
         return self.metadata.get(f"{self.arch.name}.{key}", default)
+
+    def size(self, key: str) -> int:
+        """A key's value where it must be a size; CheckpointError where it is none."""
+        value = self.get(key)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise CheckpointError(
+                f"the GGUF file has no usable {self.arch.name}.{key}; convert it again"
+            )
+        return value
 
 
 @dataclass(frozen=True)

@@ -47,13 +47,13 @@ def _write(model: Model) -> list[KeyValue]:
 
 
 def _read(stated: Stated) -> Mapping[str, Any]:
-    heads = stated.get("ssm.time_step_rank")
+    heads = stated.size("ssm.time_step_rank")
     return {
-        "conv_taps": stated.get("ssm.conv_kernel"),
-        "key_dim": stated.get("ssm.state_size"),
-        "key_heads": stated.get("ssm.group_count"),
+        "conv_taps": stated.size("ssm.conv_kernel"),
+        "key_dim": stated.size("ssm.state_size"),
+        "key_heads": stated.size("ssm.group_count"),
         "value_heads": heads,
-        "value_dim": stated.get("ssm.inner_size", 0) // (heads or 1),
+        "value_dim": stated.size("ssm.inner_size") // heads,
     }
 
 

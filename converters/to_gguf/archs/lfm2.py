@@ -25,7 +25,7 @@ def _write_taps(model: Model) -> list[KeyValue]:
     return [uint32("shortconv.l_cache", model.sizes.conv_taps)]
 
 
-TAPS = OwnKeys(_write_taps, lambda stated: {"conv_taps": stated.get("shortconv.l_cache")})
+TAPS = OwnKeys(_write_taps, lambda stated: {"conv_taps": stated.size("shortconv.l_cache")})
 """How many tokens a convolution spans."""
 WIDTH = OwnKeys(
     lambda _: [],

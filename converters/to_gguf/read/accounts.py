@@ -157,6 +157,7 @@ BESIDE: Mapping[str, Test] = {
     "attention.causal": lambda value, _: value is True,  # every decoder is
     "tensor_data_layout": lambda _, __: True,  # of the file's tensors once; nothing reads it
     "expert_weights_scale": lambda value, _: value == 1.0,  # as good as none
+    "full_attention_interval": lambda _, __: True,  # the layers show what it says
     "rope.scaling.yarn_ext_factor": _yarn(lambda _, __: 1.0),
     "rope.scaling.yarn_attn_factor": _yarn(
         lambda _, model: model.main_frequencies.attention_factor

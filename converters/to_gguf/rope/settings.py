@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from converters.to_gguf.archs import architectures
 from converters.to_gguf.rope.loader import DEFAULT_TYPE, SCALING_TYPES, TABLES, Loader
 from ropeconv.arch.layers import FULL, NO_ROPE, SLIDING
+from ropeconv.errors import CheckpointError
 from ropeconv.model import Tensor
 
 Array = NDArray[np.float64]
@@ -107,6 +108,11 @@ def layer_kinds(metadata: Mapping[str, Any]) -> tuple[str, ...]:
     if recurrent is None:
         return tuple(kinds)
     flags = _attention_layers(metadata)
+    if len(flags) != len(kinds):
+        raise CheckpointError(
+            f"the GGUF file's {arch} keys tell {len(flags)} layers apart, it has {len(kinds)}; "
+            f"convert it again"
+        )
     return tuple(kind if flag else recurrent for kind, flag in zip(kinds, flags, strict=True))
 
 
@@ -128,7 +134,7 @@ def _key_heads(metadata: Mapping[str, Any]) -> list[int]:
     arch = metadata["general.architecture"]
     layers = count_layers(metadata)
     stated = metadata.get(f"{arch}.{KEY_HEADS}") or metadata[f"{arch}.attention.head_count"]
-    return list(stated)[:layers] if isinstance(stated, list) else [int(stated)] * layers
+    return list(stated)[:layers] if isinstance(stated, list) else [stated] * layers
 
 
 def sliding_layers(metadata: Mapping[str, Any]) -> list[bool]:

@@ -2,6 +2,7 @@
 normed.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -51,7 +52,10 @@ def _width(s: Sizes) -> int:
         return width
     if number(s.width_factor) or whole(s.width_step):
         return 0
-    return -int(-int(s.width_factor * width) // s.width_step) * int(s.width_step)
+    widened = s.width_factor * width
+    if not math.isfinite(widened):
+        return 0
+    return -int(-int(widened) // s.width_step) * int(s.width_step)
 
 
 def _factor(value: object) -> str | None:
