@@ -26,7 +26,7 @@ TOKENS = 24
 # families whose graphs have every kind of node that ropeconv writes
 KINDS = (
     *SAMPLE,
-    *("apertus", "cohere", "falcon", "gemma2", "granite", "granite_swa", "hunyuan_v1_dense"),
+    *("apertus", "cohere", "falcon", "gemma2", "granite", "gpt_oss", "hunyuan_v1_dense"),
     *("ministral3", "olmo", "phi", "qwen3_moe", "starcoder2"),
     *("ernie4_5_moe", "hy_v3", "qwen2_moe", "solar_open", "lfm2", "deepseek_v3"),
 )

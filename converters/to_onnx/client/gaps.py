@@ -27,6 +27,9 @@ NODE_LACKS = frozenset(
         "glm4_moe",
         "glm4_moe_lite",
         "granite_swa",
+        "granitemoe",
+        "granitemoe_swa",
+        "granitemoeshared",
         "hunyuan_v1_moe",
         "hy_v3",
         "hyperclovax",
@@ -48,6 +51,7 @@ OPTIMUM_LACKS = frozenset(
         "cwm",
         "glm4_moe_lite",
         "granite_swa",
+        "granitemoe_swa",
         "hy_v3",
         "hyperclovax",
         "internlm3",
@@ -74,6 +78,7 @@ OPTIMUM_COUNTS = frozenset(
         "gemma",
         "gemma3_text",
         "glm",
+        "gpt_oss",
         "granite",
         "helium",
         "llama",
@@ -86,7 +91,7 @@ OPTIMUM_COUNTS = frozenset(
         "stablelm",
     ]
 )
-OPTIMUM_MEASURES = frozenset(("gemma", "gemma3_text", "nemotron"))
+OPTIMUM_MEASURES = frozenset(("gemma", "gemma3_text", "gpt_oss", "nemotron"))
 # both look for layers called `attention`, as published checkpoints call them
 CALLED_ATTENTION = frozenset(("granitemoehybrid",))
 # transformers.js has one class for text alone and for text with images
