@@ -200,7 +200,7 @@ def _split_of(folder: Folder, name: str) -> list[int]:
     value = name
     for _ in range(STEPS):
         readers = folder.nodes.readers(value)
-        if len(readers) != 1:
+        if len(readers) != 1 or not readers[0].output:
             return []
         node = readers[0]
         if node.op_type == "Split" and len(node.input) == 2:
