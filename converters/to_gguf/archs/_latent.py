@@ -63,7 +63,7 @@ def whole_sizes(stated: Stated, *keys: str) -> dict[str, int]:
 
 
 def _read(stated: Stated) -> Mapping[str, Any]:
-    found = whole_sizes(stated, LATENT, KEY_OF_HEAD, VALUE_OF_HEAD, ROTARY)
+    found = whole_sizes(stated, LATENT, KEY, VALUE, KEY_OF_HEAD, VALUE_OF_HEAD, ROTARY)
     rotary = found[ROTARY]
     return {
         "num_kv_heads": stated.get("attention.head_count"),

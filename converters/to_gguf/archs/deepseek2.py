@@ -31,6 +31,7 @@ from ropeconv.arch.blocks.moe import MixtureOfExperts, Scores
 from ropeconv.arch.blocks.residual import PreNorm
 from ropeconv.arch.blocks.weight import Role
 from ropeconv.arch.families.hy_v3 import DENSE, SPARSE
+from ropeconv.errors import CheckpointError
 from ropeconv.model import Model
 
 # models of so many layers, the last with such a vocabulary, for which its loader reads no
@@ -67,6 +68,10 @@ def _read_mlp(stated: Stated) -> dict[str, Any]:
         return {"dense": True}
     layers = stated.get("block_count") - (stated.get("nextn_predict_layers") or 0)
     first = stated.get(LEADING) or 0
+    if not isinstance(first, int) or isinstance(first, bool):
+        raise CheckpointError(
+            f"the GGUF file has no usable {stated.arch.name}.{LEADING}; convert it again"
+        )
     kinds = [DENSE] * min(first, layers) + [SPARSE] * (layers - first)
     leading = LEADING_DENSE.sizes(stated)
     shared = SHARED_EXPERTS.sizes(stated)

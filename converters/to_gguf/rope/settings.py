@@ -85,8 +85,14 @@ def read_settings(metadata: Mapping[str, Any]) -> Settings:
         or int(context),
         attention=value("rope.scaling.attn_factor", 1.0),
         window=int(value("attention.sliding_window", 0.0)),
-        log_multiplier=value(LOG_MULTIPLIER, 0.0) / UNIT if loader.scales_scores else 0.0,
+        log_multiplier=_multiplier(metadata) / UNIT if loader.scales_scores else 0.0,
     )
+
+
+def _multiplier(metadata: Mapping[str, Any]) -> float:
+    """The key's number; 0 for what is none, which `rope_problems` tells."""
+    stated = metadata.get(f"{metadata['general.architecture']}.{LOG_MULTIPLIER}")
+    return float(stated) if isinstance(stated, int | float) and math.isfinite(stated) else 0.0
 
 
 def count_layers(metadata: Mapping[str, Any]) -> int:
@@ -198,6 +204,9 @@ def _key_problems(metadata: Mapping[str, Any], arch: str) -> list[str]:
         return [
             f"{missing[0]} is missing or not a positive number; llama.cpp does not load the file"
         ]
+    multiplier = f"{arch}.{LOG_MULTIPLIER}"
+    if metadata.get(multiplier, 0) != 0 and not _multiplier(metadata):
+        return [f"{multiplier} is {metadata[multiplier]!r}; a finite number is expected"]
     return [
         f"{key} is {metadata[key]!r}; a finite number that is not negative is expected"
         for key in optional

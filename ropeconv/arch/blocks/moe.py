@@ -115,7 +115,7 @@ class MixtureOfExperts:
     bundles: tuple[Bundle, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.routing.chosen > self.num_experts:
+        if (self.routing.chosen or 0) > (self.num_experts or 0):  # none: of a file that says none
             raise ConfigError(
                 f"config.json: a token goes to {self.routing.chosen} experts, and there are "
                 f"{self.num_experts}; mend the config"
