@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from ropeconv.arch.blocks.moe import MixtureOfExperts
 from ropeconv.config.bundles import as_stored
 from ropeconv.config.understand import understand
 from ropeconv.errors import CheckpointError
@@ -77,7 +78,8 @@ def test_parts_are_views_of_the_stored_numbers(source: Path) -> None:
     stored = load_file(source / "model.safetensors")[FIRST]
     half = stored.shape[1] // 2
     block = model.stack.layers[1].mlp
-    for first, weight in ((0, block.gate), (half, block.up)):  # type: ignore[union-attr]
+    assert isinstance(block, MixtureOfExperts)
+    for first, weight in ((0, block.gate), (half, block.up)):
         rows = model.tensor(weight.template.format(n=1, x=2)).rows(3, 7)
         assert np.array_equal(rows, stored[2, first + 3 : first + 7])
         assert not rows.flags.owndata

@@ -46,8 +46,8 @@ def angles(module: Any, reach: int, arguments: dict[str, str]) -> np.ndarray:
 
     turns = module(torch.zeros(1), torch.tensor([[1, reach]]), **arguments)
     if torch.is_tensor(turns):  # DeepSeek V2's: a complex number for each pair
-        pairs = np.asarray(turns[0, 0], np.complex128)
-        return np.append(np.angle(pairs), np.abs(pairs).mean())
+        turned = np.asarray(turns[0, 0], np.complex128)
+        return np.append(np.angle(turned), np.abs(turned).mean())
     cos, sin = turns
     half = cos.shape[-1] // 2
     halves = torch.equal(cos[..., :half], cos[..., half:])

@@ -67,11 +67,13 @@ def _usable(
 
 
 def _wrong_size(family: Architecture, sizes: Mapping[str, Any]) -> str | None:
-    """What is wrong with the first size that cannot be."""
+    """What is wrong with the first size that cannot be derived from the file's; those that it says
+    itself are the proof's to judge.
+    """
     values = complete(family, sizes)
     for name, key in family.keys.items():
-        known = name in sizes or key.derived is not None
-        wrong = key.check(getattr(values, name)) if known and key.check is not None else None
+        derived = name not in sizes and key.derived is not None
+        wrong = key.check(getattr(values, name)) if derived and key.check is not None else None
         if wrong is not None:
             return f"{name} {wrong}"
     return None

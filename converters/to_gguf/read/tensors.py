@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from converters.to_gguf.file.container import MAGIC, Header, RawKey, TensorInfo
 from converters.to_gguf.file.splits import read_headers
 from converters.to_gguf.quant.ggml import dequantize_rows, row_bytes
+from converters.to_gguf.read.key_kinds import check_kinds
 from ropeconv.errors import CheckpointError
 from ropeconv.kit.float_types import FLOATS, numpy_dtype
 from ropeconv.model import Rows
@@ -65,8 +66,12 @@ def raw_keys(headers: list[tuple[Path, Header]]) -> dict[str, RawKey]:
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """Every key of the file and its splits as a plain Python value."""
-    return {name: key.keyvalue.value for name, key in raw_keys(read_headers(path)).items()}
+    """Every key of the file and its splits as a plain Python value; CheckpointError for one of
+    another kind than llama.cpp takes.
+    """
+    found = {name: key.keyvalue.value for name, key in raw_keys(read_headers(path)).items()}
+    check_kinds(found)
+    return found
 
 
 def open_tensors(path: Path) -> dict[str, GgufTensor]:

@@ -7,7 +7,7 @@ defaults where the file is silent.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,6 +105,7 @@ def count_layers(metadata: Mapping[str, Any]) -> int:
 def layer_kinds(metadata: Mapping[str, Any]) -> tuple[str, ...]:
     """One kind a layer (ropeconv/arch/layers.py), as the architecture's loader and graph decide."""
     windowed, rotated = sliding_layers(metadata), _rotated_layers(metadata)
+    _check_count(metadata, windowed)
     kinds = [
         (SLIDING if window else FULL) if rotates else NO_ROPE
         for window, rotates in zip(windowed, rotated, strict=True)
@@ -114,12 +115,18 @@ def layer_kinds(metadata: Mapping[str, Any]) -> tuple[str, ...]:
     if recurrent is None:
         return tuple(kinds)
     flags = _attention_layers(metadata)
-    if len(flags) != len(kinds):
-        raise CheckpointError(
-            f"the GGUF file's {arch} keys tell {len(flags)} layers apart, it has {len(kinds)}; "
-            f"convert it again"
-        )
+    _check_count(metadata, flags)
     return tuple(kind if flag else recurrent for kind, flag in zip(kinds, flags, strict=True))
+
+
+def _check_count(metadata: Mapping[str, Any], flags: Sequence[bool]) -> None:
+    """CheckpointError unless there is one for each layer."""
+    layers = count_layers(metadata)
+    if len(flags) != layers:
+        raise CheckpointError(
+            f"the GGUF file's {metadata['general.architecture']} keys tell {len(flags)} layers "
+            f"apart, it has {layers}; convert it again"
+        )
 
 
 def _attention_layers(metadata: Mapping[str, Any]) -> list[bool]:
@@ -130,7 +137,8 @@ def _attention_layers(metadata: Mapping[str, Any]) -> list[bool]:
         return [bool(count) for count in _key_heads(metadata)]
     flags = metadata.get(f"{arch}.{RECURRENT}")
     if flags is not None:
-        return [not flag for flag in flags][:layers]
+        by_layer = flags if isinstance(flags, list) else [flags] * layers
+        return [not flag for flag in by_layer[:layers]]
     every = metadata.get(f"{arch}.{INTERVAL}") or loader.attention_every
     return [(layer + 1) % every == 0 for layer in range(layers)]
 
