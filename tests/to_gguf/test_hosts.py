@@ -185,8 +185,8 @@ def test_a_permutation_left_out_by_the_writer_is_seen(
     host = architectures()["granite_swa"]
     real = plan.rows
 
-    def unturned(stack: Any, arch: Any, *, rotary_dim: int) -> Any:
-        return real(stack, replace(arch, pairing=Pairing.HALVES), rotary_dim=rotary_dim)
+    def unturned(stack: Any, arch: Any, **asked: Any) -> Any:
+        return real(stack, replace(arch, pairing=Pairing.HALVES), **asked)
 
     from converters.to_gguf.read import checkpoint
 

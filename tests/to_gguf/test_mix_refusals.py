@@ -27,7 +27,7 @@ LLAMA: dict[str, Any] = {
         ("blk.0.ffn_down_exps.weight", (2, 4, 8, 256)),
         ("blk.0.ffn_foo_exps.weight", (4, 8, 256)),
         ("blk.0.ffn_down.weight", (4, 8, 256)),
-        ("blk.0.attn_q_a.weight", (4, 256)),
+        ("blk.0.attn_q_c.weight", (4, 256)),
         ("blk.0.attn_q.weight", (2, 4, 256)),
         ("position_embd.weight", (4, 256)),
     ],

@@ -59,8 +59,8 @@ def test_types_and_bytes_are_llama_quantizes(
 
 def wide(family: str) -> dict[str, Any]:
     """The family's tiny model made wide, in four layers, so that the places of a mix differ."""
-    config = TINY[family].config
+    config, layers = TINY[family].config, 6 if family == "gemma3_text" else 4  # a full one there
     widths = {name: width for name, width in WIDTHS.items() if name in config}
     kinds = config.get("layer_types")
-    stretched = {} if kinds is None else {"layer_types": ([*kinds] * 4)[:4]}
-    return TINY[family].grid | widths | {"num_hidden_layers": 4} | stretched
+    stretched = {} if kinds is None else {"layer_types": ([*kinds] * layers)[:layers]}
+    return TINY[family].grid | widths | {"num_hidden_layers": layers} | stretched

@@ -83,7 +83,8 @@ def test_a_file_without_the_blocks_version_gets_it(plain: Path, tmp_path: Path) 
 @pytest.fixture(scope="module")
 def quantised(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("llama")
-    source = save_checkpoint(folder / "model", "llama", context=256, **wide("llama"))
+    config = wide("llama") | {"intermediate_size": 512, "num_hidden_layers": 6}
+    source = save_checkpoint(folder / "model", "llama", context=256, **config)
     kinds = ("Q8_0", "Q6_K", "Q4_0")
     return {kind: convert(source, folder / f"{kind}.gguf", type=kind).files[0] for kind in kinds}
 
@@ -99,7 +100,7 @@ def test_the_option_is_named_and_the_loss_is_said(
     assert "--allow-requantize" in said
     assert not out.exists()
     found = report([*command, "--allow-requantize", "--dry-run"], capsys)
-    assert "30 tensors of Q8_0" in found["requantised"]
+    assert "44 tensors of Q8_0" in found["requantised"]
     shown, _ = run([*command, "--allow-requantize"], capsys)
     assert "requantised" in shown
     assert "that of Q4_K, Q6_K comes on top" in " ".join(shown.split())

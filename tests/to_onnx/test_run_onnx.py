@@ -121,20 +121,15 @@ def test_devices(source: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.torch
-@pytest.mark.parametrize(
-    ("kind", "profile"), [("fp16", "standard"), ("int8", "ort"), ("int4", "ort")]
-)
-def test_other_types_keep_their_limits_and_a_scaled_one_does_not(
-    kind: str, profile: str, smollm2: Path, tmp_path: Path
-) -> None:
+def test_int4_keeps_its_limits_and_a_scaled_one_does_not(smollm2: Path, tmp_path: Path) -> None:
+    """Of a real model; what the types cost it is `test_types_smollm2.py`'s."""
     out = tmp_path / "out"
-    convert(smollm2, out, ScalingRequest(kind="linear", factor=4), type=kind, profile=profile)
-    report = verify(out, reference=smollm2, tokens=1024)
+    convert(smollm2, out, ScalingRequest(kind="linear", factor=4), type="int4")
+    report = verify(out, reference=smollm2, tokens=512)
     assert report.ok, report.verdict
-    part = "" if kind == "fp16" else "_scales"
-    values = writable(out, f"model.layers.3.mlp.down_proj.weight{part}")
+    values = writable(out, "model.layers.3.mlp.down_proj.weight_scales")
     values[:] = values * 1.01
-    spoilt = verify(out, reference=smollm2, tokens=300)
+    spoilt = verify(out, reference=smollm2, tokens=64)
     assert [rung.status for rung in spoilt.rungs if rung.name == "weights"] == ["fail"]
 
 

@@ -10,7 +10,7 @@ from converters.to_gguf.archs import guests
 from converters.to_gguf.archs._arch import Arch, Stated
 from converters.to_gguf.file.metadata import read_provenance
 from ropeconv import registry
-from ropeconv.arch.blocks.keys import Sizes
+from ropeconv.arch.blocks.keys import REQUIRED, Sizes
 from ropeconv.arch.family import Architecture
 from ropeconv.arch.layers import FULL
 from ropeconv.errors import CheckpointError
@@ -67,11 +67,13 @@ def _usable(
 
 
 def _wrong_size(family: Architecture, sizes: Mapping[str, Any]) -> str | None:
-    """What is wrong with the first size that cannot be derived from the file's; those that it says
-    itself are the proof's to judge.
+    """What is wrong with the first size that the file does not say or that cannot be derived from
+    what it says; those that it says itself are the proof's to judge.
     """
     values = complete(family, sizes)
     for name, key in family.keys.items():
+        if getattr(values, name) is None and key.default is REQUIRED and name not in sizes:
+            return f"no {name} is said"
         derived = name not in sizes and key.derived is not None
         wrong = key.check(getattr(values, name)) if derived and key.check is not None else None
         if wrong is not None:

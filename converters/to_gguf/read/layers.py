@@ -32,18 +32,13 @@ def layer_config(
     types = {"layer_types": [FULL if kind == NO_ROPE else kind for kind in kinds]}
     known = arch.has_windows and "sliding_window" in family.keys
     spelled = known and family.layers is not WINDOW_EVERYWHERE
+    refusal = None
     for said in ([] if spelled or family.layers.stated else [own]) + [types | own]:
-        if _gives({**config, **said}, family, sizes) == kinds:
-            return said
-    others = sorted(set(kinds) - {FULL})
-    raise CheckpointError(
-        f"the GGUF file has {', '.join(others) or FULL} layers, "
-        f"which {family.name} has no place for"
-    )
-
-
-def _gives(config: Mapping[str, Any], family: Architecture, sizes: Sizes) -> tuple[str, ...] | None:
-    try:
-        return family.layers.kinds(config, sizes)
-    except ConfigError:
-        return None
+        try:
+            if family.layers.kinds({**config, **said}, sizes) == kinds:
+                return said
+        except ConfigError as error:
+            refusal = str(error).removeprefix("config.json: ")
+    others = ", ".join(sorted(set(kinds) - {FULL})) or FULL
+    told = refusal or f"it has {others} layers, which {family.name} has no place for"
+    raise CheckpointError(f"the GGUF file: {told}; convert the original checkpoint")
