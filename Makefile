@@ -32,10 +32,9 @@ test: $(VENV)/.sample clients build/transformers4/.installed
 	mypy ropeconv converters tests samples
 	pytest -n logical --maxprocesses 4 --dist worksteal -m "not gpu"
 
-# Every cell of the grids, written to docs/grid.md, and every family's wrong fact; README's table is cut from it.
-grid: $(VENV)/.installed build/transformers4/.installed
-	pytest tests/to_gguf/test_grid.py tests/to_safetensors/test_grid.py tests/to_onnx/test_grid_onnx.py \
-	  tests/proof/test_wrong_facts.py --grid docs/grid.md
+# Every cell of the grids, written to docs/grid.md (README's table is cut from it), and what `make test` halves or leaves.
+grid: $(VENV)/.sample build/transformers4/.installed
+	pytest -m "cell or halved or long" --grid docs/grid.md
 
 # Which planted faults verify sees, type by type, written to docs/faults.md; then that sound files pass: half an hour.
 faults: $(VENV)/.sample

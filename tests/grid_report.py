@@ -1,12 +1,14 @@
 """The grids of families and methods: which cells a run makes, and their tables.
 
 `make test` runs every family with Position Interpolation, and every method on the families of
-SAMPLE, which rotate in every way that there is; `make grid` runs every cell and writes
-docs/grid.md.
+SAMPLE, which rotate in every way that there is; of tests marked `halved` it runs half of the cases,
+of each pair another one in turn, and of those marked `long` none. `make grid` runs every cell and
+case and writes docs/grid.md.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -63,15 +65,27 @@ def page(config: pytest.Config) -> str:
 
 
 def select(items: list[pytest.Item]) -> tuple[list[pytest.Item], list[pytest.Item]]:
-    """Of the collected tests, those to run and the cells outside of the sample."""
+    """Of the collected tests, those to run and the cells and cases outside of the sample."""
     chosen: list[pytest.Item] = []
     left: list[pytest.Item] = []
+    seen: Counter[str] = Counter()
     for item in items:
         cell = item.get_closest_marker("cell")
         values = item.callspec.params if cell and isinstance(item, pytest.Function) else None
         outside = values is not None and not is_sampled(values["family"], values["method"])
+        if item.get_closest_marker("long"):
+            outside = True
+        elif item.get_closest_marker("halved"):
+            name = item.nodeid.partition("[")[0]
+            outside = not is_of_the_half(seen[name])
+            seen[name] += 1
         (left if outside else chosen).append(item)
     return chosen, left
+
+
+def is_of_the_half(number: int) -> bool:
+    """Whether a case is run: of two that follow each other the first, of the next two the other."""
+    return (number + number // 2) % 2 == 0
 
 
 def write(config: pytest.Config, path: Path) -> None:

@@ -11,7 +11,7 @@ from ropeconv.model import Model
 from ropeconv.sources.folder import open_checkpoint
 from tests.checkpoints import save_checkpoint
 from tests.families import FAMILIES, extra
-from tests.grid_report import SAMPLE, is_sampled
+from tests.grid_report import SAMPLE, is_of_the_half, is_sampled
 from tests.methods import METHODS, L
 
 
@@ -58,3 +58,10 @@ def test_every_family_and_every_method_has_a_sampled_cell() -> None:
         assert is_sampled(family, "linear")
     for method in METHODS:
         assert any(is_sampled(family, method) for family in FAMILIES)
+
+
+def test_both_of_a_pair_have_their_turn() -> None:
+    assert [is_of_the_half(number) for number in range(8)] == [
+        *(True, False, False, True),
+        *(True, False, False, True),
+    ]

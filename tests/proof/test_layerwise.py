@@ -23,8 +23,6 @@ from tests.proof.references import LONGROPE, PLAIN, layerwise, save, text_logits
 pytestmark = pytest.mark.torch
 
 TOKENS = 700  # over 512, so that the head is applied in blocks; over the windows
-# every family, and both kinds of head
-ENDS = [(family, number % 2 == 1) for number, family in enumerate(FAMILIES)]
 # families that are told positions and masks in every way that there is
 MIXERS = (*SAMPLE, "cohere", "falcon", "gpt_oss", "granite_swa", "lfm2", "ministral3", "qwen3_moe")
 
@@ -92,7 +90,9 @@ def assert_same_bits(checkpoint: Checkpoint, ids: list[int]) -> None:
     np.testing.assert_array_equal(found, model_logits(whole(checkpoint), ids), strict=True)
 
 
-@pytest.mark.parametrize(("family", "tied"), ENDS)
+@pytest.mark.halved
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_has_the_bits_of_the_whole_model(
     family: str, tied: bool, tmp_path: Path
 ) -> None:

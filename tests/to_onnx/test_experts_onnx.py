@@ -361,6 +361,7 @@ def test_the_sound_folder_passes(folder: str, folders: Path, source: Path) -> No
     assert report.ok, report.verdict
 
 
+@pytest.mark.halved
 @pytest.mark.torch
 @pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize("fault", FAULTS)

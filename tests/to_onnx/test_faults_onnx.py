@@ -178,6 +178,7 @@ def test_the_sound_folder_passes(profile: str, bake: str, folders: Path) -> None
     assert report.ok, report.verdict
 
 
+@pytest.mark.halved
 @pytest.mark.torch
 @pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize("fault", FAULTS)

@@ -125,6 +125,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Sources:
     return Sources(tmp_path_factory.mktemp("variants"))
 
 
+@pytest.mark.halved
 @pytest.mark.torch
 @pytest.mark.parametrize(("name", "profile"), CELLS)
 def test_a_fault_changes_logits_and_is_a_line(

@@ -133,6 +133,7 @@ def test_int4_keeps_its_limits_and_a_scaled_one_does_not(smollm2: Path, tmp_path
     assert [rung.status for rung in spoilt.rungs if rung.name == "weights"] == ["fail"]
 
 
+@pytest.mark.long
 @pytest.mark.torch
 def test_smollm2_past_its_trained_context(smollm2: Path, tmp_path: Path) -> None:
     convert(smollm2, tmp_path / "out", ScalingRequest(kind="linear", factor=4))

@@ -45,6 +45,7 @@ def to_folder(
     return convert_source(source, "safetensors", out, scaling=request, **options).emitted
 
 
+@pytest.mark.halved
 @pytest.mark.llama
 @pytest.mark.parametrize("family", HOUSED)
 def test_weights_and_logits_are_the_checkpoints(
