@@ -22,7 +22,7 @@ SPOILED: dict[str, tuple[str, str, Any, str]] = {
         [0, 2],
         "tell 2 layers apart, it has 3",
     ),
-    "no attention": ("lfm2", "lfm2.attention.head_count_kv", [0, 0, 0], "every layer is conv"),
+    "no attention": ("lfm2", "lfm2.attention.head_count_kv", [0, 0, 0], "num_kv_heads must be"),
     "no state size": ("qwen3_5_text", "qwen35.ssm.state_size", None, "no usable qwen35.ssm.state"),
     "flags of one layer": (
         "qwen3_5_text",

@@ -87,12 +87,13 @@ def _read(
     """(config, tensors) in Hugging Face's words."""
     arch = stated.arch
     sizes, own = _common_sizes(stated, native), _own_sizes(stated)
+    # a family that knows windows is told that there are none
+    sizes["sliding_window"] = None
     family, switches = find_family(stated, sizes | own, native)
     _refuse_strange(stated, family)
     sizes["activation"] = _activation(family)
     sizes["tied"] = _tied(arch, native)
-    # a family that knows windows is told that there are none
-    sizes |= {"sliding_window": None, **own, **switches}
+    sizes |= {**own, **switches}
     config = _config(stated, native, family, sizes)
     kinds, complete_sizes = layer_kinds(stated.metadata), complete(family, sizes)
     config |= layer_config(arch, family, kinds, config, complete_sizes)

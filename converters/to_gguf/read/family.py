@@ -67,15 +67,17 @@ def _usable(
 
 
 def _wrong_size(family: Architecture, sizes: Mapping[str, Any]) -> str | None:
-    """What is wrong with the first size that the file does not say or that cannot be derived from
-    what it says; those that it says itself are the proof's to judge.
+    """What is wrong with the first size that the file does not say or that no block can be built
+    of; a fraction that it says, such as an epsilon, is the proof's to judge.
     """
     values = complete(family, sizes)
     for name, key in family.keys.items():
-        if getattr(values, name) is None and key.default is REQUIRED and name not in sizes:
+        value = getattr(values, name)
+        if value is None and key.default is REQUIRED and name not in sizes:
             return f"no {name} is said"
         derived = name not in sizes and key.derived is not None
-        wrong = key.check(getattr(values, name)) if derived and key.check is not None else None
+        built = derived or (name in sizes and isinstance(value, int))
+        wrong = key.check(value) if built and key.check is not None else None
         if wrong is not None:
             return f"{name} {wrong}"
     return None

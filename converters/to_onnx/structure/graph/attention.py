@@ -144,6 +144,8 @@ def _attention(
     cap = node.attributes.get("softcap") or None
     term = reader.terms.make(ATTENTION, inputs, **numbers, softcap=cap, **said)
     width = _width(values["v"], numbers["kv_num_heads"], said.get("heads"))
+    if width is None and values["q"] is not None:  # a sink's zeros are behind v
+        width = values["q"].width
     caches = [_cache(reader, term, part) for part in ("keys", "values")]
     return [Value(term, width=width, last=width, rank=3), *caches]
 

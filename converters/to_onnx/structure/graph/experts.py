@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from converters.to_onnx.structure.graph import operators
 from converters.to_onnx.structure.graph.products import named, packed
 from converters.to_onnx.structure.graph.reader import MICROSOFT, Node, Reader, Rules, Value
@@ -67,7 +69,9 @@ def _fused(
     others = {n for n, value in enumerate(node.values) if value is not None} - given
     if x is None or router is None or others:
         return reader.plain(node)
-    form, numbers = form_of(node)
+    form, said = form_of(node)
+    # in the type that the graph has its constants in, where a unit is spelled with them
+    numbers = {name: float(np.dtype(reader.dtype).type(value)) for name, value in said.items()}
     normed = bool(node.attributes.get("normalize_routing_weights", 0))
     rest = node.rest(
         "k", "normalize_routing_weights", "expert_weight_bits", "block_size", *SILU_IN_TURN,

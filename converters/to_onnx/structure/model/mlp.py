@@ -101,7 +101,7 @@ def _plain(wanted: Wanted, n: int, block: PlainMlp, x: Term) -> Term:
 
 def _mixture(wanted: Wanted, n: int, block: MixtureOfExperts, x: Term) -> Term:
     routing = find(ROUTINGS, block.routing)(wanted, n, block, x)
-    expert = _expert(n, block).term(wanted.terms)
+    expert = _expert(wanted, n, block).term(wanted.terms)
     term = experts(wanted.terms, x, routing, expert, normed=block.routing.normed)
     wanted.terms.where.setdefault(term, place_of(n, "experts"))
     term = wanted.scaled(term, block.routing.scale, where=place_of(n, "experts' scale"))
@@ -110,10 +110,11 @@ def _mixture(wanted: Wanted, n: int, block: MixtureOfExperts, x: Term) -> Term:
     return wanted.terms.add(term, _shared(wanted, n, block.shared, x))
 
 
-def _expert(n: int, block: MixtureOfExperts) -> Expert:
+def _expert(wanted: Wanted, n: int, block: MixtureOfExperts) -> Expert:
     matrices = [name_of(weight, n, EVERY) for weight in (block.gate, block.up, block.down)]
     biases: list[str | None] = [name_of(weight, n, EVERY) for weight in block.biases]
-    unit = {} if block.unit is None else {"alpha": block.unit.alpha, "limit": block.unit.limit}
+    said = {} if block.unit is None else {"alpha": block.unit.alpha, "limit": block.unit.limit}
+    unit = {name: wanted.constant(value) for name, value in said.items()}
     return Expert(matrices, biases or [None] * len(matrices), _named(FORMS, block.activation), unit)
 
 
