@@ -45,6 +45,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Sources:
     return Sources(tmp_path_factory.mktemp("variants"))
 
 
+@pytest.mark.halved
 @pytest.mark.torch
 @pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize("name", VARIANTS)

@@ -174,6 +174,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return make
 
 
+@pytest.mark.halved
 @pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize("name", CASES)
 def test_logits_are_transformers_until_the_graph_loses_it(
