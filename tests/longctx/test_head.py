@@ -14,7 +14,10 @@ SCALED = {
     "gemma2",
     "granite",
     "granite_swa",
+    "granitemoe",
+    "granitemoe_swa",
     "granitemoehybrid",
+    "granitemoeshared",
     "hyperclovax",
     "minicpm3",
 }
