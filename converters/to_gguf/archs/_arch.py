@@ -47,7 +47,6 @@ NAMES: Mapping[Role, str] = {
     Role.Q_B: "blk.{n}.attn_q_b",
     Role.KV_A: "blk.{n}.attn_kv_a_mqa",
     Role.KV_A_NORM: "blk.{n}.attn_kv_a_norm",
-    Role.KV_B: "blk.{n}.attn_kv_b",
     Role.K_B: "blk.{n}.attn_k_b",
     Role.V_B: "blk.{n}.attn_v_b",
     Role.O: "blk.{n}.attn_output",

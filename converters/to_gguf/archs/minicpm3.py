@@ -27,6 +27,7 @@ from ropeconv.arch.blocks.mla import LatentAttention
 from ropeconv.arch.blocks.mlp import GatedMlp
 from ropeconv.arch.blocks.residual import PreNorm
 from ropeconv.arch.blocks.traits import Trait
+from ropeconv.arch.blocks.weight import Role
 from ropeconv.model import Model
 
 # constants of its graph, by the names of sizes and of the config's keys
@@ -80,6 +81,7 @@ ARCH = Arch(
     name="minicpm3",
     families=("minicpm3",),
     runs=ENDS | {PreNorm, LatentAttention, GatedMlp},
+    names={Role.KV_B: "blk.{n}.attn_kv_b"},
     biases=frozenset(),
     traits=frozenset({Trait.EMBEDDING_SCALE, Trait.RESIDUAL_SCALE, Trait.LOGIT_SCALE}),
     loader=Loader(with_every_type(LONG, SHORT), whole_head=False),
