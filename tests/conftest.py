@@ -34,11 +34,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """A shell that starts tests in the background has SIGINT ignored, and so would the commands
-    that they interrupt.
+    that they interrupt. A worker has one CPU, on which two threads of PyTorch wait for each other:
+    a tenth of the speed.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(config, "workerinput"):
+        os.environ["OMP_NUM_THREADS"] = "1"
 
 
 CPUS = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []

@@ -32,7 +32,6 @@ from transformers.models.smollm3.modeling_smollm3 import SmolLM3RotaryEmbedding
 from transformers.utils import logging
 
 logging.set_verbosity_error()
-torch.set_num_threads(2)
 
 
 @dataclass(frozen=True)
