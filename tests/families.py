@@ -265,6 +265,13 @@ TINY |= {
         | {"moe_intermediate_size": 32, "shared_expert_intermediate_size": 64},
         partial=0.25,
     ),
+    "qwen3_next": Tiny(
+        LLAMA
+        | DELTA
+        | EXPERTS
+        | {"moe_intermediate_size": 32, "shared_expert_intermediate_size": 64},
+        partial=0.25,
+    ),
 }
 LATENT = {  # attention with 16 values of a head that rotate
     "hidden_size": 64,

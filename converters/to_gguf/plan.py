@@ -13,7 +13,8 @@ from math import prod
 from converters.to_gguf.archs._arch import Arch
 from converters.to_gguf.archs._delta import delta_order
 from converters.to_gguf.carry import Encoding
-from converters.to_gguf.file.absorbed import Absorb
+from converters.to_gguf.file.absorbed import latent_apart
+from converters.to_gguf.file.by_head import apart_by_head
 from converters.to_gguf.file.louder import louder, loudness
 from converters.to_gguf.quant.keep import kept_types
 from converters.to_gguf.quant.mix import choose_types
@@ -36,6 +37,7 @@ IN_ONE = {
     Role.GATE_UP: (Role.GATE, Role.UP),
     Role.SHARED_GATE_UP: (Role.SHARED_GATE, Role.SHARED_UP),
     Role.KV_B: (Role.K_B, Role.V_B),
+    Role.STATE_QKVZ: (Role.STATE_QKV, Role.STATE_Z),
 }
 
 
@@ -112,7 +114,9 @@ def _row(
         stacked = transforms.chain(own, transforms.Stack(len(parts)))
         return Row(names, ((len(parts), *shape),), sources, stacked)
     if weight.role is Role.KV_B and len(names) > 1:
-        return _absorbed(names, sources, layer)
+        return Row(names, *latent_apart(layer, sources))
+    if weight.role is Role.STATE_QKVZ:
+        return Row(names, *apart_by_head(layer, sources))
     if len(names) > 1:
         half = count // 2
         cut = transforms.chain(own, transforms.Cut((half, half)))
@@ -121,14 +125,6 @@ def _row(
         joined = transforms.chain(own, transforms.Join((count, count)))
         return Row(names, ((2 * count, *shape[1:]),), sources, joined)
     return Row(names, (shape,), sources, own)
-
-
-def _absorbed(names: tuple[str, ...], sources: tuple[str, ...], layer: Layer | None) -> Row:
-    """Keys and values of latent attention, apart."""
-    block = None if layer is None else layer.mixer
-    assert isinstance(block, LatentAttention)
-    h, n, v, latent = block.num_heads, block.still_dim, block.value_dim, block.latent_dim
-    return Row(names, ((h, latent, n), (h, v, latent)), sources, Absorb(n, v))
 
 
 def _copies(stack: Stack, arch: Arch) -> list[Row]:

@@ -41,17 +41,12 @@ _GEMMA_4 = (
 _FALCON_H1 = (
     "a Mamba2 mixer stands beside the attention of every layer, for which ropeconv has no block"
 )
-_QWEN_3_NEXT = (
-    "the projections of its delta nets come key head by key head, for which ropeconv has no block"
-)
 # These no target computes as transformers does, and why.
 UNCOMPUTED: Mapping[str, str] = {
     "falcon_h1": _FALCON_H1,
     "falcon-h1": _FALCON_H1,
     "gemma4": _GEMMA_4,
     "gemma4_text": _GEMMA_4,
-    "qwen3_next": _QWEN_3_NEXT,
-    "qwen3next": _QWEN_3_NEXT,
     "bitnet": (
         "it has norms inside of its attention and MLP, for which ropeconv has no blocks, and "
         "llama.cpp gates it with SiLU where the model squares a ReLU"

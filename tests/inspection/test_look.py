@@ -170,7 +170,6 @@ REFUSED = {
     "bitnet": "SiLU where the model squares a ReLU; it is not converted",
     "falcon_h1": "a Mamba2 mixer stands beside the attention of every layer",
     "gemma4_text": "keys and values that later layers share",
-    "qwen3_next": "come key head by key head",
     "phimoe": "transformers never uses its long_factor; it is not converted",
 }
 

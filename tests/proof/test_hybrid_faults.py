@@ -26,10 +26,15 @@ def one_tap_on(taps: np.ndarray) -> np.ndarray:
     return np.roll(taps, 1, axis=-1)
 
 
+def one_row_on(rows: np.ndarray) -> np.ndarray:
+    return np.roll(rows, 1, axis=0)
+
+
 # family -> a tensor, and what becomes of it
 FAULTS: dict[str, tuple[str, Change]] = {
     "lfm2": ("blk.0.shortconv.conv.weight", one_tap_on),
     "qwen3_5_text": ("blk.0.ssm_a", np.negative),
+    "qwen3_next": ("blk.0.ssm_ba.weight", one_row_on),
 }
 
 

@@ -14,6 +14,7 @@ import pytest
 from ropeconv import registry
 from ropeconv.api import convert, verify
 from ropeconv.arch.blocks.attention import Attention, Order, Pairing
+from ropeconv.arch.blocks.delta_net import GatedDeltaNet
 from ropeconv.arch.blocks.mla import LatentAttention
 from ropeconv.arch.blocks.moe import MixtureOfExperts, Routing
 from ropeconv.arch.family import Architecture
@@ -126,6 +127,18 @@ SWAPPED = mixtures(
         up=replace(block.up, template=block.gate.template),
     )
 )
+ONE_KEY_HEAD = in_layers(
+    lambda layer: (
+        replace(
+            layer,
+            mixer=replace(
+                layer.mixer, key_heads=1, key_dim=layer.mixer.key_heads * layer.mixer.key_dim
+            ),
+        )
+        if isinstance(layer.mixer, GatedDeltaNet)
+        else layer
+    )
+)
 ROUTED_SCALE = routing(scale=lambda own: 1.01 * own.scale)
 
 
@@ -164,6 +177,7 @@ FACTS: dict[str, Mistake] = dict.fromkeys(FAMILIES, PAIRS) | {
     "mixtral": ONE_EXPERT_FEWER,
     "qwen3_5_moe_text": SWAPPED,
     "qwen3_moe": ONE_EXPERT_FEWER,
+    "qwen3_next": ONE_KEY_HEAD,
     "solar_open": ROUTED_SCALE,
     "smollm3": EVERYWHERE,
     "starcoder2": OFFSET,

@@ -76,6 +76,7 @@ REFUSED: dict[str, set[str]] = {
     "lfm2": NO_TABLE,
     "qwen3_5_text": {"proportional"} | NO_TABLE,
     "qwen3_5_moe_text": {"proportional"} | NO_TABLE,
+    "qwen3_next": {"proportional"} | NO_TABLE,
     "lfm2_moe": NO_TABLE,
     "solar_open": NO_TABLE,
     # its sliding layers would take the magnitude too

@@ -41,7 +41,15 @@ TABLES: dict[str, ScalingRequest] = {
 # families that llama.cpp has an architecture for without being asked
 HOUSED = [family for family in FAMILIES if family not in {"cwm", "ministral", "persimmon"}]
 # norms of these multiply by 1 + weight
-CENTRED = {"gemma", "gemma2", "gemma3_text", "nemotron", "qwen3_5_moe_text", "qwen3_5_text"}
+CENTRED = {
+    "gemma",
+    "gemma2",
+    "gemma3_text",
+    "nemotron",
+    "qwen3_5_moe_text",
+    "qwen3_5_text",
+    "qwen3_next",
+}
 # a checkpoint of these has all experts of a layer in one tensor: see `test_mixtures.py`
 FUSED = {"gpt_oss", "granitemoe", "granitemoe_swa", "granitemoeshared"}
 # of a family's other forms: they say nothing of the model that was written

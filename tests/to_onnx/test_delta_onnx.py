@@ -32,6 +32,11 @@ FAULTS: dict[str, Fault] = {
     ),
     "shares": faults.skips("Sigmoid", "layer_2_share"),
 }
+BY_HEAD: dict[str, Fault] = {
+    "z for v": faults.swapped_outputs("Split", "layer_0_state_q_of_heads", 2, 3),
+    "a for b": faults.swapped_outputs("Split", "layer_2_state_b_of_heads", 0, 1),
+    "k before q": faults.swapped_inputs("Concat", "layer_0_state_qkv", 0, 1),
+}
 
 
 @pytest.fixture(scope="module")
@@ -40,27 +45,44 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     return source, load(source)
 
 
+@pytest.fixture(scope="module")
+def by_head(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    source = save_checkpoint(tmp_path_factory.mktemp("by_head") / "model", "qwen3_next", context=L)
+    return source, load(source)
+
+
 def structure(out: Path, source: Path) -> list[str]:
     return graph_findings(Folder(out), prepare(source, None))
 
 
-@pytest.mark.parametrize("name", FAULTS)
-def test_a_part_that_is_lost_is_seen(name: str, made: Any, tmp_path: Path) -> None:
-    source, model = made
-    out = tmp_path / "out"
+def check_seen(fault: Fault, source: Path, model: Any, out: Path) -> None:
+    """Logits show it, and so does the structure where it is the graph's."""
     convert(source, out, None)
     assert differences(out, model) <= LIMIT
     sound = (out / "onnx" / "model.onnx").read_bytes()
-    FAULTS[name](out)
+    fault(out)
     assert differences(out, model) > SEEN
     of_the_graph = (out / "onnx" / "model.onnx").read_bytes() != sound
     assert bool(structure(out, source)) == of_the_graph
 
 
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_part_that_is_lost_is_seen(name: str, made: Any, tmp_path: Path) -> None:
+    check_seen(FAULTS[name], *made, tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", BY_HEAD)
+def test_rows_by_head_that_are_mixed_up_are_seen(name: str, by_head: Any, tmp_path: Path) -> None:
+    check_seen(BY_HEAD[name], *by_head, tmp_path / "out")
+
+
 @pytest.mark.parametrize("kind", ["fp16", "int8", "int4"])
-def test_the_structure_is_sound_in_every_type(kind: str, made: Any, tmp_path: Path) -> None:
-    convert(made[0], tmp_path / "out", None, type=kind, bake="tables")
-    assert structure(tmp_path / "out", made[0]) == []
+def test_the_structure_is_sound_in_every_type(
+    kind: str, made: Any, by_head: Any, tmp_path: Path
+) -> None:
+    for n, (source, _) in enumerate((made, by_head)):
+        convert(source, tmp_path / f"out{n}", None, type=kind, bake="tables")
+        assert structure(tmp_path / f"out{n}", source) == []
 
 
 def test_ai_onnx_alone_is_refused_by_the_operator_s_name(made: Any, tmp_path: Path) -> None:

@@ -112,6 +112,16 @@ def swapped_outputs(operator: str, output: str, first: int, second: int) -> Faul
     return lambda out: edit_graph(out, change)
 
 
+def swapped_inputs(operator: str, output: str, first: int, second: int) -> Fault:
+    """Two inputs of a node are taken for each other."""
+
+    def change(model: Any) -> None:
+        inputs = _node(model, operator, output).input
+        inputs[first], inputs[second] = inputs[second], inputs[first]
+
+    return lambda out: edit_graph(out, change)
+
+
 def _node(model: Any, operator: str, output: str) -> Any:
     return next(
         node

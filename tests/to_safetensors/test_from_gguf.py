@@ -19,7 +19,15 @@ from tests.methods import FACTOR, L
 from tests.to_safetensors.loading import LACKING_IN_4, load_in
 
 IDS = random_ids(FACTOR * L)
-CENTRED = {"gemma", "gemma2", "gemma3_text", "nemotron", "qwen3_5_moe_text", "qwen3_5_text"}
+CENTRED = {
+    "gemma",
+    "gemma2",
+    "gemma3_text",
+    "nemotron",
+    "qwen3_5_moe_text",
+    "qwen3_5_text",
+    "qwen3_next",
+}
 # families that llama.cpp has an architecture for without being asked
 HOUSED = [family for family in FAMILIES if family not in {"cwm", "ministral", "persimmon"}]
 

@@ -26,6 +26,7 @@ NAMES: Mapping[Role, str] = {
     Role.STATE_Z: "blk.{n}.attn_gate",
     Role.STATE_A: "blk.{n}.ssm_alpha",
     Role.STATE_B: "blk.{n}.ssm_beta",
+    Role.STATE_BA: "blk.{n}.ssm_ba",
     Role.DECAY: "blk.{n}.ssm_a",
     Role.TIME_STEP: "blk.{n}.ssm_dt",
     Role.CONV: "blk.{n}.ssm_conv1d",

@@ -18,7 +18,8 @@ from ropeconv.arch.blocks.weight import Role
 from ropeconv.arch.layers import LINEAR
 
 
-def _read_shared(width: int, stated: Stated) -> Mapping[str, Any]:
+def read_shared(width: int, stated: Stated) -> Mapping[str, Any]:
+    """The shared expert's width, by the names of sizes."""
     # the loader's own rule for files without the key
     return {"shared_size": width or stated.get("feed_forward_length")}
 
@@ -39,7 +40,7 @@ ARCH = Arch(
         DELTA_NET,
         SECTIONS,
         EXPERTS,
-        shared(_read_shared),
+        shared(read_shared),
         OwnKeys(lambda _: [], unscaled),
     ),
     obstacle=lambda model: normed("qwen35moe", model, wanted=True),

@@ -13,9 +13,23 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ropeconv.arch.blocks.mla import LatentAttention
+from ropeconv.arch.stack import Layer
 from ropeconv.kit.float_types import FLOATS
 from ropeconv.kit.views import as_bytes
 from ropeconv.model import Rows, Tensor
+
+Shapes = tuple[tuple[int, ...], ...]
+
+
+def latent_apart(
+    layer: Layer | None, sources: tuple[str, ...]
+) -> tuple[Shapes, tuple[str, ...], Absorb]:
+    """(shapes, sources, transform) of a layer's keys and values, apart."""
+    block = None if layer is None else layer.mixer
+    assert isinstance(block, LatentAttention)
+    h, n, v, latent = block.num_heads, block.still_dim, block.value_dim, block.latent_dim
+    return ((h, latent, n), (h, v, latent)), sources, Absorb(n, v)
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,7 @@ ROLES |= {"attn_qkv": "attn_v", "attn_kv_b": "attn_v"}
 OTHERS = (
     *("attn_q_a", "attn_q_b", "attn_kv_a_mqa"),
     *("shortconv.in_proj", "shortconv.out_proj"),
-    *("attn_gate", "ssm_alpha", "ssm_beta", "ssm_out"),
+    *("attn_gate", "ssm_alpha", "ssm_beta", "ssm_ba", "ssm_out"),
 )
 ROLES |= {name: name for name in OTHERS}
 # the router and the taps of convolutions: F32 whatever the file type

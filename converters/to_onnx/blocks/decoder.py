@@ -35,6 +35,7 @@ TRAITS = frozenset(
         Trait.NORMS_AFTER_ROTATION,
         Trait.NO_ROPE_LAYERS,
         Trait.GROUPED_ROWS,
+        Trait.STATE_ROWS_BY_HEAD,
         Trait.NORM_WITHOUT_WEIGHT,
         Trait.LAYER_NORM_WITHOUT_BIAS,
         Trait.LEARNED_ACTIVATION,

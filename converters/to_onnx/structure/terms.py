@@ -19,6 +19,7 @@ BY_WEIGHT, PLUS_WEIGHT = "values by a tensor's own", "values plus a tensor's own
 JOINED, REPEATED = "parts of heads joined", "one head for all"
 CLAMP, TEMPERED = "clamp", "queries by a temperature"
 MASKED, CONVOLUTION, STATE = "zeros for padding", "convolution", "state"
+BEHIND = "values one behind the other"
 RECURRENCE, RECURRENT = "linear attention", "state of linear attention"
 UNORDERED = frozenset({SUM, TIMES})
 WORK = frozenset({PRODUCT, PART, ACTIVATION, TIMES})  # what is done to one token of an expert

@@ -29,6 +29,21 @@ class Apart:
 
 
 @dataclass(frozen=True)
+class ByHead:
+    """qkvz (2*h*d_k + 2*v*d_v, e) and ba (2*v, e), whose rows come key head by key head: its q, its
+    k, v and z of the value heads that it serves; their b, their a.
+    """
+
+    qkvz: Linear
+    ba: Linear
+
+    @property
+    def weights(self) -> tuple[Weight, ...]:
+        """Their tensors."""
+        return self.qkvz.weights + self.ba.weights
+
+
+@dataclass(frozen=True)
 class GatedDeltaNet:
     """output(norm(o) * silu(z)), o being what a state (v, d_k, d_v) gives for q.
 
@@ -44,7 +59,7 @@ class GatedDeltaNet:
     key_dim: int
     value_dim: int
     taps: int
-    projections: Apart
+    projections: Apart | ByHead
     conv: Linear
     decay: Weight
     dt: Weight
@@ -57,6 +72,12 @@ class GatedDeltaNet:
     def channels(self) -> int:
         """What the convolution runs over."""
         return 2 * self.key_heads * self.key_dim + self.value_heads * self.value_dim
+
+    @property
+    def of_each_head(self) -> tuple[int, int, int, int]:
+        """Rows of q, k, v and z that belong to one key head."""
+        values = self.value_heads // self.key_heads * self.value_dim
+        return self.key_dim, self.key_dim, values, values
 
     @property
     def weights(self) -> tuple[Weight, ...]:
@@ -72,7 +93,8 @@ class GatedDeltaNet:
     @property
     def traits(self) -> frozenset[Trait]:
         """What it computes beyond its plain form."""
-        return frozenset()
+        by_head = isinstance(self.projections, ByHead)
+        return frozenset({Trait.STATE_ROWS_BY_HEAD} if by_head else ())
 
     @property
     def rotary_size(self) -> int:
@@ -94,7 +116,7 @@ KEYS = {
 }
 
 
-def gated_delta_net(s: Sizes, name: str, projections: Apart) -> GatedDeltaNet:
+def gated_delta_net(s: Sizes, name: str, projections: Apart | ByHead) -> GatedDeltaNet:
     """The delta net called `name`, behind its projections."""
     channels = 2 * s.key_heads * s.key_dim + s.value_heads * s.value_dim
     return GatedDeltaNet(
@@ -122,4 +144,14 @@ def apart(s: Sizes, name: str) -> Apart:
         linear(Role.STATE_Z, f"{name}.in_proj_z", values, s.hidden_size),
         linear(Role.STATE_B, f"{name}.in_proj_b", s.value_heads, s.hidden_size),
         linear(Role.STATE_A, f"{name}.in_proj_a", s.value_heads, s.hidden_size),
+    )
+
+
+def by_head(s: Sizes, name: str) -> ByHead:
+    """in_proj_qkvz and in_proj_ba of the delta net called `name`."""
+    keys, values = s.key_heads * s.key_dim, s.value_heads * s.value_dim
+    rows = 2 * keys + 2 * values
+    return ByHead(
+        linear(Role.STATE_QKVZ, f"{name}.in_proj_qkvz", rows, s.hidden_size),
+        linear(Role.STATE_BA, f"{name}.in_proj_ba", 2 * s.value_heads, s.hidden_size),
     )

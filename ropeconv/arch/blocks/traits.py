@@ -29,6 +29,7 @@ class Trait(Enum):
     NORMS_AFTER_ROTATION = "norms on q and k after the rotation"
     NO_ROPE_LAYERS = "layers without a rotary embedding"
     GROUPED_ROWS = "q, k and v rows that come group by group"
+    STATE_ROWS_BY_HEAD = "a delta net whose rows come key head by key head"
     NORM_WITHOUT_WEIGHT = "norms without weights"
     LAYER_NORM_WITHOUT_BIAS = "LayerNorms without a bias"
     LEARNED_ACTIVATION = "an activation with weights"

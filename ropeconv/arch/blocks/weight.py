@@ -29,6 +29,8 @@ class Role(Enum):
     STATE_Z = "state_z"  # gates what a state gives
     STATE_A = "state_a"  # how much a token lets the state forget
     STATE_B = "state_b"  # how much it corrects
+    STATE_QKVZ = "state_qkvz"
+    STATE_BA = "state_ba"
     DECAY = "decay"
     TIME_STEP = "time_step"
     STATE_NORM = "state_norm"

@@ -67,8 +67,8 @@ def gated_attention(s: Sizes) -> Attention:
     return with_head_norms(replace(block, gated=True), s, offset=1.0)
 
 
-def mixer(s: Sizes, kind: str) -> Attention | GatedDeltaNet:
-    """What mixes the tokens of a layer of this kind."""
+def mixer(s: Sizes, kind: str, *, by_head: bool = False) -> Attention | GatedDeltaNet:
+    """What mixes the tokens of a layer of this kind. by_head: see delta_net.ByHead."""
     if s.value_heads % s.key_heads:
         raise ConfigError(
             f"config.json: {s.value_heads} value heads of a delta net are not a multiple of "
@@ -77,7 +77,8 @@ def mixer(s: Sizes, kind: str) -> Attention | GatedDeltaNet:
     if kind != LINEAR:
         return gated_attention(s)
     name = f"{LAYER}.linear_attn"
-    return delta_net.gated_delta_net(s, name, delta_net.apart(s, name))
+    projections = delta_net.by_head(s, name) if by_head else delta_net.apart(s, name)
+    return delta_net.gated_delta_net(s, name, projections)
 
 
 def mixture(s: Sizes, *, normed: bool) -> MixtureOfExperts:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from converters.to_onnx.blocks import find
 from converters.to_onnx.blocks.frame import B, Decoder, name_of
 from converters.to_onnx.blocks.states.short_conv import convolved
 from converters.to_onnx.graph import Value
 from converters.to_onnx.profiles._shared import Recurrence
-from ropeconv.arch.blocks.delta_net import Apart, GatedDeltaNet
+from ropeconv.arch.blocks.delta_net import Apart, ByHead, GatedDeltaNet
 from ropeconv.arch.blocks.weight import Weight
 from ropeconv.arch.stack import Layer
 
@@ -24,7 +25,7 @@ def add_delta_net(decoder: Decoder, n: int, layer: Layer, x: Value) -> Value:
     graph, block = decoder.graph, layer.mixer
     assert isinstance(block, GatedDeltaNet)
     x = decoder.real(x, n)
-    qkv, z, b, a = _projected(decoder, n, block.projections, x)
+    qkv, z, b, a = find(PROJECTIONS, block.projections)(decoder, n, block, x)
     y = convolved(decoder, n, block, qkv, activation="silu")
     keys, values = block.key_heads * block.key_dim, block.value_heads * block.value_dim
     names = [f"layer_{n}_state_{part}" for part in "qkv"]
@@ -35,13 +36,46 @@ def add_delta_net(decoder: Decoder, n: int, layer: Layer, x: Value) -> Value:
     return decoder.linear(y, n, block.output)
 
 
-def _projected(decoder: Decoder, n: int, rows: Apart, x: Value) -> list[Value]:
+def _apart(decoder: Decoder, n: int, block: GatedDeltaNet, x: Value) -> list[Value]:
     """qkv, z, b and a of x, (b, s, ...); b's and a's matrices, which are small, stay floats."""
+    rows = block.projections
+    assert isinstance(rows, Apart)
     wide = decoder.split(x, n, rows.qkv, rows.z)
     small = [decoder.linear(x, n, each, floats=True) for each in (rows.b, rows.a)]
     names = [f"layer_{n}_state_{part}" for part in ("qkv", "z", "b", "a")]
     pairs = zip((*wide, *small), names, strict=True)
     return [decoder.whole(value, name=name) for value, name in pairs]
+
+
+def _by_head(decoder: Decoder, n: int, block: GatedDeltaNet, x: Value) -> list[Value]:
+    """The same of rows that come key head by key head."""
+    rows = block.projections
+    assert isinstance(rows, ByHead)
+    wide, small = decoder.linear(x, n, rows.qkvz), decoder.linear(x, n, rows.ba, floats=True)
+    *qkv, z = _parted(decoder, n, block, wide, "qkvz", block.of_each_head)
+    each = block.value_heads // block.key_heads
+    b, a = _parted(decoder, n, block, small, "ba", (each, each))
+    return [decoder.graph.op("Concat", *qkv, name=f"layer_{n}_state_qkv", axis=-1), z, b, a]
+
+
+def _parted(
+    decoder: Decoder, n: int, block: GatedDeltaNet, x: Value, parts: str, sizes: tuple[int, ...]
+) -> list[Value]:
+    """(b, s, ...) of each part of x, of which every key head has so many values."""
+    graph, names = decoder.graph, [f"layer_{n}_state_{part}_of_heads" for part in parts]
+    heads = graph.ints(-1, block.key_heads, sum(sizes))
+    x = graph.op("Reshape", x, heads, name=f"layer_{n}_state_{parts}")
+    found = graph.ops("Split", (x, graph.ints(*sizes)), names, axis=-1)
+    return [
+        graph.op("Reshape", each, decoder.inputs.shape, name=f"layer_{n}_state_{part}")
+        for part, each in zip(parts, found, strict=True)
+    ]
+
+
+PROJECTIONS: dict[type, Callable[[Decoder, int, GatedDeltaNet, Value], list[Value]]] = {
+    Apart: _apart,
+    ByHead: _by_head,
+}
 
 
 def _state(

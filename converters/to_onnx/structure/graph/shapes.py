@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from converters.to_onnx.structure.graph.reader import Node, Reader, Rules, Value
-from converters.to_onnx.structure.terms import PART, PRODUCT, Term
+from converters.to_onnx.structure.terms import BEHIND, PART, PRODUCT, Term
 from converters.to_onnx.weights import JOINT
 
 CALLS = ((1013, 7), (1019, 11))  # sizes of ids that are told from a model's own
@@ -87,12 +87,24 @@ def _one_product(reader: Reader, term: Term, start: int, stop: int) -> Term | No
 
 
 def _concat(reader: Reader, node: Node) -> Sequence[Value]:
-    """Vectors one after the other."""
+    """Vectors one after the other, or what a token has of several values."""
+    if node.attributes.get("axis") == -1:
+        return _behind(reader, node)
     names = [None if value is None else value.weight for value in node.values]
     if None in names or node.rest(axis=0):
         return reader.plain(node)
     term = reader.terms.make("weight", name=JOINT.join(map(str, names)))
     return [Value(term, weight=JOINT.join(map(str, names)))]
+
+
+def _behind(reader: Reader, node: Node) -> Sequence[Value]:
+    values = [value for value in node.values if value is not None and value.rank == 3]
+    widths = [value.width for value in values if value.width and value.last == value.width]
+    if len(widths) < len(node.values) or node.rest("axis"):
+        return reader.plain(node)
+    inputs = {str(place): value.term for place, value in enumerate(values)}
+    width = sum(widths)
+    return [Value(reader.terms.make(BEHIND, inputs), width=width, last=width, rank=3)]
 
 
 RULES: Rules = {

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
+from converters.to_onnx.blocks import find
 from converters.to_onnx.structure.model.short_conv import convolution
 from converters.to_onnx.structure.model.wanted import Wanted, name_of, place_of
 from converters.to_onnx.structure.terms import (
     ACTIVATION,
+    BEHIND,
     MASKED,
     NORM,
     PART,
+    PLUS_WEIGHT,
     PRODUCT,
     RECURRENCE,
     RECURRENT,
     SCALED,
     Term,
 )
-from ropeconv.arch.blocks.delta_net import GatedDeltaNet
+from ropeconv.arch.blocks.delta_net import Apart, ByHead, GatedDeltaNet
 from ropeconv.arch.stack import Layer
 
 EPSILON = 1e-6
@@ -28,8 +32,7 @@ def delta_net(wanted: Wanted, n: int, layer: Layer, x: Term) -> tuple[Term, Mapp
     terms, block = wanted.terms, layer.mixer
     assert isinstance(block, GatedDeltaNet)
     x = terms.make(MASKED, {"x": x}, where=place_of(n, "padding"))
-    rows = block.projections
-    qkv, z, b = (wanted.linear(x, each, n) for each in (rows.qkv, rows.z, rows.b))
+    qkv, z, b, a = find(PROJECTIONS, block.projections)(wanted, n, block, x)
     y, handed = convolution(wanted, n, block, qkv)
     y = terms.make(ACTIVATION, {"x": y}, form="silu", where=place_of(n, "activation"))
     q, k, v = _parts(wanted, n, block, y)
@@ -41,7 +44,7 @@ def delta_net(wanted: Wanted, n: int, layer: Layer, x: Term) -> tuple[Term, Mapp
         "k": k,
         "v": v,
         "past": terms.make("input", name=f"past_recurrent.{n}"),
-        "decay": _decay(wanted, n, block, x),
+        "decay": _decay(wanted, n, block, a),
         "share": terms.operator("Sigmoid", b),
     }
     fields = {
@@ -78,9 +81,51 @@ def _unit(wanted: Wanted, n: int, block: GatedDeltaNet, y: Term) -> Term:
     )
 
 
-def _decay(wanted: Wanted, n: int, block: GatedDeltaNet, x: Term) -> Term:
+def _decay(wanted: Wanted, n: int, block: GatedDeltaNet, a: Term) -> Term:
     terms = wanted.terms
-    name, own = name_of(block.projections.a.weight, n), name_of(block.dt, n)
-    a = terms.make(PRODUCT, {"x": x}, weight=name, bias=own, where=name)
     rate = terms.operator("Exp", terms.make("weight", name=name_of(block.decay, n)))
     return terms.operator("Neg", terms.times(terms.operator("Softplus", a), rate))
+
+
+def _apart(wanted: Wanted, n: int, block: GatedDeltaNet, x: Term) -> list[Term]:
+    """qkv, z, b, and a with the time step on it."""
+    rows = block.projections
+    assert isinstance(rows, Apart)
+    wide = [wanted.linear(x, each, n) for each in (rows.qkv, rows.z, rows.b)]
+    name, own = name_of(rows.a.weight, n), name_of(block.dt, n)
+    return [*wide, wanted.terms.make(PRODUCT, {"x": x}, weight=name, bias=own, where=name)]
+
+
+def _by_head(wanted: Wanted, n: int, block: GatedDeltaNet, x: Term) -> list[Term]:
+    """The same of rows that come key head by key head."""
+    rows, terms = block.projections, wanted.terms
+    assert isinstance(rows, ByHead)
+    *qkv, z = _of_heads(wanted, n, wanted.linear(x, rows.qkvz, n), "qkvz", block.of_each_head)
+    each = block.value_heads // block.key_heads
+    b, a = _of_heads(wanted, n, wanted.linear(x, rows.ba, n), "ba", (each, each))
+    inputs = {str(place): part for place, part in enumerate(qkv)}
+    behind = terms.make(BEHIND, inputs, where=place_of(n, "q, k and v"))
+    step: dict[str, Any] = {"weight": name_of(block.dt, n), "of": block.dt.shape}
+    return [behind, z, b, terms.make(PLUS_WEIGHT, {"x": a}, where=step["weight"], **step)]
+
+
+def _of_heads(wanted: Wanted, n: int, rows: Term, parts: str, sizes: tuple[int, ...]) -> list[Term]:
+    """Each part, of which every key head has so many values."""
+    starts = [sum(sizes[:place]) for place in range(len(sizes))]
+    return [
+        wanted.terms.make(
+            PART,
+            {"x": rows},
+            first=start,
+            last=start + size - 1,
+            of_each=sum(sizes),
+            where=place_of(n, f"{part} of every key head"),
+        )
+        for part, start, size in zip(parts, starts, sizes, strict=True)
+    ]
+
+
+PROJECTIONS: dict[type, Callable[[Wanted, int, GatedDeltaNet, Term], list[Term]]] = {
+    Apart: _apart,
+    ByHead: _by_head,
+}
