@@ -12,7 +12,7 @@ from ropeconv.errors import RopeConfigError
 from ropeconv.rope import _checks
 from ropeconv.rope.build import find_kind
 from ropeconv.rope.carry import as_longrope
-from ropeconv.rope.existing import bare_of, reach_of, unscaled
+from ropeconv.rope.existing import bare_of, interpolation_of, reach_of, unscaled
 from ropeconv.rope.huggingface import find_rope_type
 from ropeconv.rope.requested import build_from_huggingface
 from ropeconv.rope.solve import is_scaled, solve, validate
@@ -254,6 +254,8 @@ def _build(rope: Rope, request: ScalingRequest, *, factor: float, context: int) 
     if request.huggingface is not None:
         return build_from_huggingface(rope, request.huggingface, factor=factor, context=context)
     kind = find_kind(request.kind or LENGTH_ALONE)
+    if kind.name == LENGTH_ALONE:
+        kind = interpolation_of(rope)
     parameters = kind.by_factor(rope, factor, request.parameters)
     scaled = replace(rope, kind=kind.name, context=context, parameters=parameters)
     validate(scaled)

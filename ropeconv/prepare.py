@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ropeconv.arch.layers import FULL
-from ropeconv.config.patch import huggingface_patch
+from ropeconv.config.patch import huggingface_patch, sayable_ropes
 from ropeconv.config.rope_parameters import replace_rope_parameters
 from ropeconv.config.understand import understand
 from ropeconv.doctor.examine import (
@@ -116,9 +116,13 @@ def _examine_scaled(model: Model, file: Opened | None) -> list[Finding]:
 
 
 def scale(model: Model, request: ScalingRequest | None) -> Model:
-    """`model` with the scaling of `request`."""
-    if request is None:
-        return model
+    """`model` with the scaling of `request`; RopeConfigError where its class loads no such one."""
+    scaled = model if request is None else _scale(model, request)
+    sayable_ropes(scaled)
+    return scaled
+
+
+def _scale(model: Model, request: ScalingRequest) -> Model:
     _refuse_unknown_trained_context(model)
     full = model.ropes.get(FULL)
     if full is None or model.arch.rope.nested:

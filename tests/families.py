@@ -295,6 +295,24 @@ TINY |= {
     "minicpm3": Tiny(LATENT),
     "youtu": Tiny(LATENT),
 }
+TINY |= {
+    "gemma4_text": Tiny(
+        LLAMA
+        | {
+            "num_hidden_layers": 4,
+            "sliding_window": 64,
+            "layer_types": ["sliding_attention", "full_attention"] * 2,
+            "head_dim": 32,
+            "global_head_dim": 16,
+            "num_global_key_value_heads": 1,
+            "attention_k_eq_v": True,
+            "hidden_size_per_layer_input": 0,
+            "final_logit_softcapping": 30.0,
+        },
+        gelu=True,
+        nested=True,
+    ),
+}
 FAMILIES = sorted(TINY)
 CONFIGS = {name: tiny.config for name, tiny in TINY.items()}
 GELU = {name for name, tiny in TINY.items() if tiny.gelu}
@@ -329,7 +347,8 @@ def make_model(
             elif "embed" in name:
                 weight.mul_(4)
         for name, bias in (*model.named_buffers(), *model.named_parameters()):
-            if name.endswith(("correction_bias", "expert_bias")):  # which starts at 0
+            # which start at 0, or at 1
+            if name.endswith(("correction_bias", "expert_bias", "layer_scalar")):
                 bias.add_(0.3 * torch.randn_like(bias))
             elif name.endswith("_proj_bias"):  # of experts, whose gates are to reach their clamp
                 bias.add_(3.0 * torch.randn_like(bias))
@@ -378,7 +397,7 @@ def reference(source: Path, family: str, method: str) -> Any:
 
 def state_head_dim(config: Any) -> None:
     """Some classes leave it null, and their rope functions break on that."""
-    if getattr(config, "head_dim", 0) is None:
+    if vars(config).get("head_dim", 0) is None:
         config.head_dim = config.hidden_size // config.num_attention_heads
 
 

@@ -16,6 +16,7 @@ from ropeconv.config.rope_parameters import read_ropes, write_rope_parameters
 from ropeconv.errors import RopeConfigError
 from ropeconv.extend import ScalingRequest, extend_ropes
 from ropeconv.rope.build import find_kind, make_parameters
+from ropeconv.rope.scalings.proportional import ProportionalParameters
 from ropeconv.rope.solve import solve
 from ropeconv.rope.spec import Rope
 
@@ -337,16 +338,20 @@ def test_compose_with_a_changed_base() -> None:
             "compose",
             "frequency 0",
         ),
-        (
-            rope("proportional", partial_rotary_factor=0.5),
-            "refuse",
-            "only be scaled as proportional",
-        ),
     ],
 )
 def test_existing_scalings_that_cannot_be_built_on(value: Rope, existing: str, word: str) -> None:
     with pytest.raises(RopeConfigError, match=word):
         extend_ropes(full(value), ScalingRequest("linear", 2.0, on_existing=existing))
+
+
+def test_pairs_that_stand_still_are_no_hindrance_to_interpolation_alone() -> None:
+    trained = full(rope("proportional", partial_rotary_factor=0.5))
+    (scaled,) = extend_ropes(trained, ScalingRequest("linear", 2.0)).values()
+    assert scaled is not None
+    assert scaled.parameters == ProportionalParameters(partial_rotary_factor=0.5, factor=2.0)
+    with pytest.raises(RopeConfigError, match="only be scaled as proportional"):
+        extend_ropes(trained, ScalingRequest("ntk", 2.0))
 
 
 def test_replace_where_the_trained_context_is_stated_and_the_limit_was_left_alone() -> None:

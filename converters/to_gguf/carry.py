@@ -74,7 +74,7 @@ def _candidates(model: Model, arch: Arch) -> Iterator[Encoding]:
     for bare in proposals(rope, solved, arch.loader):
         proposal = with_scores(bare, model.score_factor) if arch.loader.scales_scores else bare
         keys = tuple(key.under(arch.name) for key in (*common, *proposal.keys))
-        how = "tables" if proposal.tables else "metadata"
+        how = "tables" if proposal.by_tables else "metadata"
         carried = Carried(how, proposal.why + moved)
         yield Encoding(arch, keys, proposal.tables, carried)
 

@@ -245,7 +245,9 @@ def _place(model: Model, row: Row) -> list[Plan]:
 def _types(model: Model, arch: Arch, placed: list[Plan], file_type: FileType) -> dict[str, str]:
     attention = model.stack.attention
     # llama.cpp reads the first layer's
-    first = model.stack.layers[0].mixer if arch.loader.heads_by_layer else attention
+    stack = model.stack
+    by_layer = arch.loader.heads_by_layer or 0 in stack.attentions
+    first = stack.layers[0].mixer if by_layer else attention
     return choose_types(
         [(p.name, p.tensor.shape) for p in placed],
         file_type,

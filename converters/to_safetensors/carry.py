@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ropeconv.config.patch import spell_ropes
+from ropeconv.config.patch import CARRIER, spell_ropes
 from ropeconv.errors import CannotExpress, RopeConfigError
 from ropeconv.model import Model, main_of
 from ropeconv.rope.build import find_kind
@@ -49,13 +49,22 @@ def carry(model: Model, bake: str = "auto") -> Spelling:
     return Spelling(ropes, spell_ropes(model, ropes), carried)
 
 
+def _both(model: Model) -> tuple[str, ...]:
+    """rope_type values that every major computes that has a class for the family."""
+    spelling = model.arch.rope
+    if spelling.runs_in_4 == () and spelling.rope_types is not None:
+        return spelling.rope_types
+    return BOTH_MAJORS
+
+
 def _spell(rope: Rope, model: Model, bake: str) -> Rope:
-    known = model.arch.rope.rope_types or BOTH_MAJORS
+    both = _both(model)
+    known = model.arch.rope.rope_types or both
     name = _rope_type(rope)
     changed = name == "default" != rope.kind
     accepted = tuple(
         other
-        for other in BOTH_MAJORS
+        for other in both
         if other in known and not (changed and other == "default" and _one_theta(model))
     )
     if (
@@ -72,6 +81,10 @@ def _spell(rope: Rope, model: Model, bake: str) -> Rope:
         )
     if bake == "tables" and name == "default" and rope.context == rope.original_context:
         return rope  # an unscaled embedding has no divisors to write
+    if CARRIER not in known:
+        raise CannotExpress(
+            f"transformers' {model.arch.name} loads no divisors (as {CARRIER}); leave --bake out"
+        )
     try:
         return carry_as_longrope(rope)
     except RopeConfigError as error:
@@ -79,8 +92,11 @@ def _spell(rope: Rope, model: Model, bake: str) -> Rope:
 
 
 def _one_theta(model: Model) -> bool:
-    """Whether transformers 4 has one base for layers that have a rope each."""
-    return model.arch.rope.nested and model.arch.rope.sliding_theta_key is None
+    """Whether transformers 4 has one base for layers that have a rope each, and divisors can say
+    another.
+    """
+    spelling = model.arch.rope
+    return spelling.nested and spelling.sliding_theta_key is None and CARRIER in _both(model)
 
 
 def _rope_type(rope: Rope) -> str:

@@ -32,7 +32,8 @@ class RopeSpelling:
     scores_in_4: whether it multiplies scores by what mscale_all_dim says, where 5's class does.
     translate: (a stated dict, theta beside it, rotary size) -> what the class makes of it, in the
     words of other classes. kept: keys of the dict that other parts of the model read, and that a
-    rewritten one keeps. unstated: the dict that the class takes where a config has none.
+    rewritten one keeps. unstated: the dict that the class takes where a config has none, or one a
+    layer kind.
     default_context: the context that it takes where a config has no length, tokens; None = one must
     be stated. sliding_theta_key: what transformers 4 reads the base of windowed layers from, where
     its class has another one for them.
@@ -73,7 +74,8 @@ class Architecture:
     keys: size -> where a config says it. layer: (sizes, kind, number) -> the blocks of a layer.
     ignores: config keys without bearing on logits, beside those that no family reads. drops: names
     of tensors ({n}: a layer) that are known and carry nothing. fixed_in_4: sizes that the class of
-    transformers 4 does not read and has its defaults for. source: the upstream modelling file.
+    transformers 4 does not read and has its defaults for. plain: a config in the keys of `keys`,
+    where releases of transformers have saved others. source: the upstream modelling file.
     """
 
     name: str
@@ -88,6 +90,7 @@ class Architecture:
     ignores: frozenset[str] = frozenset()
     drops: tuple[str, ...] = ()
     fixed_in_4: tuple[str, ...] = ()
+    plain: Callable[[Mapping[str, Any]], dict[str, Any]] = dict
 
     def stack(self, sizes: Sizes, kinds: tuple[str, ...]) -> Stack:
         """The decoder of these sizes, one layer for each of `kinds`."""

@@ -18,7 +18,7 @@ from ropeconv.arch.blocks.residual import Residual, norms_of
 from ropeconv.arch.blocks.short_conv import ShortConv
 from ropeconv.arch.blocks.traits import Trait
 from ropeconv.arch.blocks.weight import Bundle, Weight
-from ropeconv.arch.layers import NO_ROPE
+from ropeconv.arch.layers import FULL, NO_ROPE
 
 Mixer = Attention | LatentAttention | ShortConv | GatedDeltaNet
 """What mixes tokens: one of the block types of a layer's first half."""
@@ -28,18 +28,22 @@ Block = Embedding | Head | Norm | Mixer | FeedForward | Residual
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer: its kind (see layers.py) and its blocks."""
+    """One layer: its kind (see layers.py) and its blocks. scale: (1,), by which all that it gives,
+    the residual stream with it, is multiplied.
+    """
 
     kind: str
     residual: Residual
     mixer: Mixer
     mlp: FeedForward
+    scale: Weight | None = None
 
     @property
     def weights(self) -> tuple[Weight, ...]:
         """Its tensors."""
         norms = self.residual.placed
-        return norms.before + self.mixer.weights + norms.between + self.mlp.weights
+        last = () if self.scale is None else (self.scale,)
+        return norms.before + self.mixer.weights + norms.between + self.mlp.weights + last
 
     @property
     def blocks(self) -> tuple[Block, ...]:
@@ -81,8 +85,12 @@ class Stack:
 
     @property
     def attention(self) -> Attention | LatentAttention:
-        """The first attention block, for what every layer has alike."""
-        return next(iter(self.attentions.values()))
+        """The attention of the layers that see the whole text, else the first: for what is asked of
+        those, and for what every layer has alike.
+        """
+        found = self.attentions
+        full = (block for number, block in found.items() if self.layers[number].kind == FULL)
+        return next(full, None) or next(iter(found.values()))
 
     @property
     def attentions(self) -> dict[int, Attention | LatentAttention]:
@@ -113,8 +121,13 @@ class Stack:
         ends = self.embedding.traits | self.head.traits | self.head.norm.traits
         layers = [block.traits for layer in self.layers for block in layer.blocks]
         norms = [norm.traits for layer in self.layers for norm in norms_of(layer.residual)]
-        still = frozenset({Trait.NO_ROPE_LAYERS} if NO_ROPE in self.kinds else ())
-        return ends.union(*layers, *norms, still)
+        found = {
+            Trait.NO_ROPE_LAYERS: NO_ROPE in self.kinds,
+            Trait.HEAD_SIZES: len({block.head_dim for block in self.attentions.values()}) > 1,
+            Trait.LAYER_SCALE: any(layer.scale is not None for layer in self.layers),
+        }
+        own = (trait for trait, there in found.items() if there)
+        return ends.union(*layers, *norms, own)
 
     def block_types(self) -> Iterator[type]:
         """The type of every block, norms inside of blocks too."""

@@ -34,10 +34,6 @@ UNREACHABLE: Mapping[str, str] = {
     "nemotron_h_moe": _UNROTATED,
     "gptj": "its rotation table is fixed in the code, and RoPE keys in its config are never read",
 }
-_GEMMA_4 = (
-    "its attention has other head sizes in layers with a window, keys and values that later layers "
-    "share, and an input for every layer, for which ropeconv has no blocks"
-)
 _FALCON_H1 = (
     "a Mamba2 mixer stands beside the attention of every layer, for which ropeconv has no block"
 )
@@ -45,8 +41,6 @@ _FALCON_H1 = (
 UNCOMPUTED: Mapping[str, str] = {
     "falcon_h1": _FALCON_H1,
     "falcon-h1": _FALCON_H1,
-    "gemma4": _GEMMA_4,
-    "gemma4_text": _GEMMA_4,
     "bitnet": (
         "it has norms inside of its attention and MLP, for which ropeconv has no blocks, and "
         "llama.cpp gates it with SiLU where the model squares a ReLU"

@@ -141,7 +141,8 @@ def per_layer_dicts(
         # layers only.
         merged = {**found[0][1], **older} if nested and found else older
         found.append(("rope_scaling", merged))
-    return found or [("config.json without rope_parameters", spelling.unstated)]
+    unstated = spelling.unstated.get(layer, spelling.unstated)
+    return found or [("config.json without rope_parameters", unstated)]
 
 
 def _newer(

@@ -46,7 +46,15 @@ def text_checkpoint(checkpoint: Checkpoint) -> Checkpoint:
     """
     wrapper = registry.wrappers().get(str(checkpoint.config.get("model_type")))
     text = checkpoint if wrapper is None else _unwrap(checkpoint, wrapper)
-    return _without_mtp(text)
+    return _without_mtp(_in_plain_keys(text))
+
+
+def _in_plain_keys(checkpoint: Checkpoint) -> Checkpoint:
+    """With the config in the keys that its family is read by."""
+    arch = registry.architectures().get(str(checkpoint.config.get("model_type")))
+    if arch is None:
+        return checkpoint
+    return replace(checkpoint, config=arch.plain(checkpoint.config))
 
 
 def names_left_out(config: Mapping[str, Any], names: Collection[str]) -> frozenset[str]:

@@ -8,7 +8,7 @@ from ropeconv.errors import RopeConfigError
 from ropeconv.rope.build import find_kind
 from ropeconv.rope.scalings.default import DefaultParameters
 from ropeconv.rope.solve import trained_in_doubt
-from ropeconv.rope.spec import Rope
+from ropeconv.rope.spec import Rope, ScalingKind
 
 
 def unscaled(rope: Rope) -> Rope:
@@ -58,6 +58,13 @@ def bare_of(rope: Rope) -> Rope:
         DefaultParameters(),
     )
     return replace(bare, partial_rotary_factor=rope.partial_rotary_factor)
+
+
+def interpolation_of(rope: Rope) -> ScalingKind:
+    """Position Interpolation of this rope: one whose slowest pairs stand still has a factor of its
+    own, which divides the frequencies of the others alike.
+    """
+    return find_kind("proportional" if rope.kind == "proportional" else "linear")
 
 
 def _refuse_unknown_trained(rope: Rope) -> None:

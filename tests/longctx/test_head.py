@@ -12,6 +12,7 @@ ROPE = {"rope_type": "default", "rope_theta": 10000.0}
 SCALED = {
     "cohere",
     "gemma2",
+    "gemma4_text",
     "granite",
     "granite_swa",
     "granitemoe",

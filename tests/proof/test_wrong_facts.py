@@ -152,6 +152,7 @@ FACTS: dict[str, Mistake] = dict.fromkeys(FAMILIES, PAIRS) | {
     "gemma": OFFSET,
     "gemma2": WINDOW,
     "gemma3_text": OFFSET,
+    "gemma4_text": WINDOW,
     "glm4": POST_OFFSET,
     "gpt_neox": OFFSET,
     "gpt_oss": SWAPPED_BIASES,

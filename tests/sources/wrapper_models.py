@@ -30,6 +30,7 @@ TEXT: dict[str, Any] = {
 HEADS = {"head_dim": 16}
 ROPE = {"rope_type": "default", "rope_theta": 20000.0}
 LOCAL = {"rope_type": "default", "rope_theta": 10000.0}
+SHARE = {"rope_type": "proportional", "rope_theta": 20000.0, "partial_rotary_factor": 0.25}
 IMAGES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
 PATCHES = {"num_attention_heads": 2, "image_size": 28, "patch_size": 14}
 VISUAL = {"depth": 2, "hidden_size": 32, "num_heads": 2, "out_hidden_size": 64}
@@ -73,6 +74,23 @@ WRAPPED: dict[str, Wrapped] = {
             "image_token_index": 7,
         },
         PROJECTED,
+    ),
+    "gemma4": Wrapped(
+        "gemma4",
+        "gemma4_text",
+        {
+            "text_config": TEXT
+            | HEADS
+            | {"num_hidden_layers": 4, "sliding_window": 64, "global_head_dim": 32}
+            | {"layer_types": ["sliding_attention", "full_attention"] * 2}
+            | {"num_global_key_value_heads": 1, "attention_k_eq_v": True}
+            | {"hidden_size_per_layer_input": 0, "pad_token_id": 0}
+            | {"rope_parameters": {"full_attention": SHARE, "sliding_attention": LOCAL}},
+            "vision_config": IMAGES | HEADS | {"num_attention_heads": 2, "num_key_value_heads": 2},
+            "audio_config": None,
+        },
+        SEEING,
+        {},
     ),
     "mistral3": Wrapped(
         "mistral3",

@@ -79,10 +79,14 @@ REFUSED: dict[str, set[str]] = {
     "qwen3_next": {"proportional"} | NO_TABLE,
     "lfm2_moe": NO_TABLE,
     "solar_open": NO_TABLE,
-    # its sliding layers would take the magnitude too
+    # their sliding layers would take the magnitude too
+    "gemma4_text": {
+        *("yarn attention_factor", "yarn betas", "yarn mscale", "yarn truncate"),
+        *("longrope", "longrope pinned"),
+    },
     "gemma3_text": {"yarn attention_factor", "yarn mscale"} | NO_TABLE,
 }
-REASON = "dynamic|cannot carry|proportional|no architecture"
+REASON = "dynamic|cannot carry|proportional|no architecture|does not load"
 CELLS = [(family, method) for family in FAMILIES for method in METHODS]
 
 

@@ -41,6 +41,11 @@ EXACT: dict[str, tuple[str, dict[str, Any]]] = {
         "gemma3_text",
         {"layer_types": ["sliding_attention", "full_attention"] * 3},
     ),
+    "gemma4, values of their own": (
+        "gemma4_text",
+        {"attention_k_eq_v": False, "final_logit_softcapping": None},
+    ),
+    "gemma4, heads of one size": ("gemma4_text", {"global_head_dim": 32}),
     "lfm2, a rounded width": (
         "lfm2",
         {"block_auto_adjust_ff_dim": True, "block_multiple_of": 32},
@@ -81,6 +86,12 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
         "gemma3_text",
         {"query_pre_attn_scalar": 24},
         "query_pre_attn_scalar 24",
+    ),
+    "gemma4, biases": ("gemma4_text", {"attention_bias": True}, "no place for a bias on k, o, q"),
+    "gemma4, no sliding layer": (
+        "gemma4_text",
+        {"layer_types": ["full_attention"] * 4},
+        "does not load without layers of both kinds",
     ),
     "lfm2, biases": ("lfm2", {"conv_bias": True}, "no place for a bias on conv, conv_in"),
     "lfm2, attention alone": (
@@ -165,7 +176,7 @@ def reference(source: Path) -> Any:
         own |= {"factor": 4.0, "attention_factor": 1.0, "original_max_position_embeddings": L}
     if family == "gpt_neox":
         own |= {"partial_rotary_factor": 0.25}
-    if family == "gemma3_text":
+    if family in ("gemma3_text", "gemma4_text"):
         own = {
             "full_attention": own,
             "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},

@@ -79,6 +79,9 @@ def test_genai_config_has_the_models_sizes(family: str, tmp_path: Path) -> None:
     source = save_checkpoint(tmp_path / "source", family, context=L)
     model = json.loads(package(source)["genai_config.json"])["model"]
     config = AutoConfig.from_pretrained(source)
+    if config.is_heterogeneous:  # by the layers that see the whole text
+        whole = {kind: config.per_layer_config[kind] for kind in config.layer_types}
+        config = whole["full_attention"]
     heads = config.num_attention_heads
     assert model["decoder"]["num_attention_heads"] == heads
     shared = getattr(config, "num_kv_heads", heads)  # Falcon's name

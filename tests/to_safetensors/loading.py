@@ -20,6 +20,7 @@ Numbers = dict[str, Any]
 # Families without a class in transformers 4, which says so
 LACKING_IN_4 = (
     "cwm",
+    "gemma4_text",
     "glm4_moe_lite",
     "granite_swa",
     "granitemoe_swa",

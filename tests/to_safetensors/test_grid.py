@@ -34,6 +34,9 @@ PARTIAL = [family for family, tiny in TINY.items() if tiny.partial != 1.0]
 REFUSED = {(family, "proportional"): "proportional" for family in PARTIAL} | {
     # its class takes no other kinds, and LongRoPE's tables do not follow the running length
     ("phi3", "dynamic"): "dynamic follows the running length",
+    # transformers 5.23 cannot judge its divisors where layers have heads of other sizes
+    ("gemma4_text", "longrope"): "does not load a gemma4_text with rope_type longrope",
+    ("gemma4_text", "longrope pinned"): "does not load a gemma4_text with rope_type longrope",
 }
 # Classes of transformers 4 that take a few fixed fields only: they refuse every folder that needs
 # to say more

@@ -55,14 +55,15 @@ def _read_query_scale(stated: Stated) -> Mapping[str, Any]:
     return {"query_scale_dim": found}
 
 
-def _leaking(case: RotaryCase) -> Finding | None:
+def leaking(case: RotaryCase) -> Finding | None:
+    """A magnitude, which reaches the layers with a window."""
     rest = case.get("attn_factor", 1.0)
     if not isinstance(rest, int | float) or math.isclose(rest, 1.0, rel_tol=1e-9):
         return None
     return Finding(
         "G6",
         ERROR,
-        f"attn_factor {rest:g} on gemma3",
+        f"attn_factor {rest:g} on {case.arch}",
         {"llama.cpp": "multiplies the sliding-window layers too"},
         "a copy without it has YaRN's own magnitude on the full-attention layers; for another take "
         "safetensors or ONNX",
@@ -84,5 +85,5 @@ ARCH = Arch(
     # the graph's own scale has no key: nothing is written, and read is what it computes
     keys=(WINDOWS, OwnKeys(lambda _: [], _read_query_scale), SOFTCAP),
     obstacle=_query_scale,
-    traps=(_leaking,),
+    traps=(leaking,),
 )

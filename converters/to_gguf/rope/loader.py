@@ -36,6 +36,7 @@ class Loader:
     heads; or, where attention_every is not 0, those that a key of flags says, and without it all
     but every so many-th.
     scales_scores: its graph multiplies scores by a number that it makes of the scaling.
+    needs_table: it does not load without divisors, ones where they change nothing.
     """
 
     divisors: Divisors = field(default_factory=with_every_type)
@@ -48,6 +49,7 @@ class Loader:
     recurrent: str | None = None
     attention_every: int = 0
     scales_scores: bool = False
+    needs_table: bool = False
 
     @property
     def heads_by_layer(self) -> bool:

@@ -37,6 +37,11 @@ class Proposal:
     tables: Mapping[str, Table]
 
     @property
+    def by_tables(self) -> bool:
+        """Whether a table says something."""
+        return any(np.any(table != 1.0) for table in self.tables.values())
+
+    @property
     def keys(self) -> list[KeyValue]:
         """Without the architecture's name."""
         found = [float32("rope.freq_base", self.base)]
@@ -52,8 +57,14 @@ def proposals(rope: Rope, solved: Frequencies, loader: Loader) -> Iterator[Propo
     """Those without a table first."""
     if loader.whole_head:
         solved = _widened(rope, solved)
-    yield from _by_metadata(rope, solved)
+    for proposal in _by_metadata(rope, solved):
+        yield replace(proposal, tables=_ones(solved)) if loader.needs_table else proposal
     yield from _by_tables(rope, solved, loader)
+
+
+def _ones(solved: Frequencies) -> dict[str, Table]:
+    """Divisors that change nothing."""
+    return {FREQS: np.ones(len(solved.inv_freq), np.float32)}
 
 
 def _widened(rope: Rope, solved: Frequencies) -> Frequencies:

@@ -73,7 +73,7 @@ def rotary_size(stated: Stated, tensors: Mapping[str, Tensor], spelling: RopeSpe
 
 def narrowed(found: Frequencies, stated: Stated, pairs: int) -> Frequencies:
     """The first `pairs` of what a graph turns, where the others stand still."""
-    if len(found.inv_freq) == pairs:
+    if 2 * pairs == read_settings(stated.metadata).dimension:
         return found
     theta = float(stated.get("rope.freq_base", DEFAULT_BASE))
     part = Rope("default", theta, 2 * pairs, 1, 1, find_kind("default").parameters())
@@ -96,8 +96,11 @@ def shortest(value: float) -> float:
 def _scaling(
     stated: Stated, tensors: Mapping[str, Tensor], *, trained: int, context: int, pairs: int
 ) -> dict[str, Any]:
-    if any(name in tensors for name in TABLES):
-        return _as_divisors(stated, tensors, trained=trained, context=context, pairs=pairs)
+    if _tables(tensors):
+        shares = _as_share(stated, tensors)
+        return shares or _as_divisors(
+            stated, tensors, trained=trained, context=context, pairs=pairs
+        )
     kind = stated.get("rope.scaling.type", DEFAULT_TYPE)
     factor = stated.get("rope.scaling.factor", stated.get("rope.scale_linear", 1.0))
     factor = float(factor or 1.0)
@@ -118,6 +121,29 @@ def _scaling(
     if factor != 1.0 and kind != "none":
         return {"rope_type": "linear", "factor": factor}
     return {"rope_type": "default"}
+
+
+def _tables(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Tables that say something: an architecture may not load without one."""
+    found = [name for name in TABLES if name in tensors]
+    return [] if found == [FREQS] and np.all(read_table(tensors[FREQS]) == 1.0) else found
+
+
+def _as_share(stated: Stated, tensors: Mapping[str, Tensor]) -> dict[str, Any] | None:
+    """As `proportional`, where some pairs stand still behind others that have one divisor; None
+    where a config says them otherwise.
+    """
+    if FREQS not in tensors or not stated.arch.loader.needs_table:
+        return None
+    found = main_of(frequencies(stated.metadata, tensors, lenient=True))
+    rho = found.rho
+    turning = int(np.sum(rho < STILL))
+    share, factor = turning / len(rho), shortest(float(rho[0]))
+    alike = np.allclose(rho[:turning], factor, rtol=1e-6) and np.all(rho[turning:] >= STILL)
+    whole = int(share * 2 * len(rho) // 2) == turning
+    if not (0 < turning < len(rho) and alike and whole and found.attention_factor == 1.0):
+        return None
+    return {"rope_type": "proportional", "partial_rotary_factor": share, "factor": factor}
 
 
 def _of_scores(stated: Stated, factor: float) -> dict[str, float]:

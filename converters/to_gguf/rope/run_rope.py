@@ -80,7 +80,7 @@ def _sliding(settings: Settings, *, rule: str) -> Frequencies:
     if rule == GLOBAL_BASE:
         base = _powers(settings.base, settings.dimension)
         return Frequencies(base, base, 1.0)
-    base = _powers(settings.base_sliding, settings.dimension)
+    base = _powers(settings.base_sliding, settings.dimension_sliding)
     kernel = 1.0 + 0.1 * math.log(1.0 / settings.scale) if settings.yarn else 1.0
     return Frequencies(base, base, magnitude(settings) / kernel)
 

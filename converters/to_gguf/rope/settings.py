@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters.to_gguf.archs import architectures
-from converters.to_gguf.rope.loader import DEFAULT_TYPE, SCALING_TYPES, TABLES, Loader
+from converters.to_gguf.rope.loader import DEFAULT_TYPE, FREQS, SCALING_TYPES, TABLES, Loader
 from ropeconv.arch.layers import FULL, NO_ROPE, SLIDING
 from ropeconv.errors import CheckpointError
 from ropeconv.model import Tensor
@@ -30,6 +30,7 @@ OPTIONAL = (
     "rope.freq_base",
     "rope.freq_base_swa",
     "rope.dimension_count",
+    "rope.dimension_count_swa",
     "rope.scale_linear",
 )
 DEFAULT_BASE = 10000.0
@@ -43,9 +44,9 @@ UNIT = 0.1  # files state it times this
 class Settings:
     """The settings after loading.
 
-    dimension: rotary values of a head. scale: freq_scale = 1 / factor. attention: the key
-    attn_factor, R. log_multiplier: y, what YaRN's logarithm is multiplied by in scores, of graphs
-    that scale them; 0 = not stated.
+    dimension: rotary values of a head; dimension_sliding: in layers with a window. scale:
+    freq_scale = 1 / factor. attention: the key attn_factor, R. log_multiplier: y, what YaRN's
+    logarithm is multiplied by in scores, of graphs that scale them; 0 = not stated.
     """
 
     kind: str
@@ -56,6 +57,7 @@ class Settings:
     original_context: int
     attention: float
     window: int
+    dimension_sliding: int = 0
     log_multiplier: float = 0.0
 
     @property
@@ -75,9 +77,11 @@ def read_settings(metadata: Mapping[str, Any]) -> Settings:
     kind = str(metadata.get(f"{arch}.rope.scaling.type", DEFAULT_TYPE))
     factor = value("rope.scaling.factor", value("rope.scale_linear", 0.0))
     context = value("context_length", 0.0)
+    dimension = int(value("rope.dimension_count", head_size(metadata))) // loader.divided_by
     return Settings(
         kind=kind,
-        dimension=int(value("rope.dimension_count", head_size(metadata))) // loader.divided_by,
+        dimension=dimension,
+        dimension_sliding=int(value("rope.dimension_count_swa", dimension)),
         base=value("rope.freq_base", DEFAULT_BASE),
         base_sliding=value("rope.freq_base_swa", DEFAULT_BASE),
         scale=1.0 if kind == "none" or factor == 0.0 else 1.0 / factor,
@@ -249,6 +253,12 @@ def _dimension_problems(
             f"{key} is {settings.dimension}; an even number up to the head's {head} values "
             f"is expected"
         ]
+    sliding = metadata.get(f"{arch}.attention.key_length_swa", head)
+    if settings.dimension_sliding % 2 or not 0 < settings.dimension_sliding <= sliding:
+        return [
+            f"{key}_swa is {settings.dimension_sliding}; an even number up to the {sliding} values "
+            f"of heads in layers with a window is expected"
+        ]
     if settings.base <= 1.0:
         return [f"{arch}.rope.freq_base is {settings.base:g}; a base above 1 is expected"]
     return []
@@ -256,6 +266,8 @@ def _dimension_problems(
 
 def _table_problems(settings: Settings, tensors: Mapping[str, Table], loader: Loader) -> list[str]:
     problems, pairs = [], settings.dimension // 2
+    if loader.needs_table and FREQS not in tensors:
+        problems.append(f"{FREQS} is missing; llama.cpp does not load the file")
     for name in (name for name in TABLES if name in tensors):
         tensor = tensors[name]
         if not loader.takes(name, scaling=settings.kind):

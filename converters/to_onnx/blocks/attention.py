@@ -11,7 +11,14 @@ from converters.to_onnx.blocks.frame import B, Decoder, P, T, name_of
 from converters.to_onnx.blocks.heads import Part, clamped, normed, whole
 from converters.to_onnx.graph import Value
 from converters.to_onnx.profiles._shared import Heads, Told
-from ropeconv.arch.blocks.attention import Attention, Fused, Order, Separate, Temperature
+from ropeconv.arch.blocks.attention import (
+    Attention,
+    Fused,
+    KeysAsValues,
+    Order,
+    Separate,
+    Temperature,
+)
 from ropeconv.arch.blocks.norm import Norm
 from ropeconv.arch.stack import Layer
 from ropeconv.errors import CannotExpress
@@ -22,12 +29,13 @@ def add_attention(decoder: Decoder, n: int, layer: Layer, x: Value) -> Value:
     block = layer.mixer
     assert isinstance(block, Attention)
     _check(block)
-    norms = (block.q_norm, block.k_norm, None)
-    before, after = (NONE, norms) if block.norms_after_rotation else (norms, NONE)
+    norms, v_norm = (block.q_norm, block.k_norm), block.v_norm
+    late = block.norms_after_rotation
+    before, after = (NONE, norms) if late else (norms, NONE)
     parts, gate = _parts(decoder, n, block, x)
-    q, k, v = _normed(decoder, block, before, parts)
+    q, k, v = _normed(decoder, block, (*before, v_norm), parts)
     q, k = (_rotated(decoder, layer.kind, block, part) for part in (q, k))
-    q, k, v = _normed(decoder, block, after, (q, k, v))
+    q, k = _normed(decoder, block, after, (q, k))
     query = _tempered(decoder, n, block.temperature, q.value)
     told = Told(
         block.num_heads,
@@ -51,7 +59,7 @@ def add_attention(decoder: Decoder, n: int, layer: Layer, x: Value) -> Value:
 ATTENTION: dict[type, Callable[[Decoder, int, Layer, Value], Value]] = {Attention: add_attention}
 
 
-NONE: tuple[Norm | None, ...] = (None, None, None)
+NONE: tuple[Norm | None, ...] = (None, None)
 
 
 def _check(block: Attention) -> None:
@@ -72,7 +80,8 @@ def _parts(decoder: Decoder, n: int, block: Attention, x: Value) -> tuple[list[P
     if block.gated:
         values[0], gate = _ungated(decoder, n, block, values[0])
     counts = (block.num_heads, block.num_kv_heads, block.num_kv_heads)
-    is_whole = not decoder.store.flat and isinstance(block.projections, Separate)
+    apart = isinstance(block.projections, Separate | KeysAsValues)
+    is_whole = not decoder.store.flat and apart
     parts = [
         Part(n, letter, value, heads, is_whole)
         for letter, value, heads in zip("qkv", values, counts, strict=True)
@@ -137,6 +146,13 @@ def _separate(decoder: Decoder, n: int, _block: Attention, rows: Separate, x: Va
     return decoder.split(x, n, rows.q, rows.k, rows.v)
 
 
+def _keys_as_values(
+    decoder: Decoder, n: int, _block: Attention, rows: KeysAsValues, x: Value
+) -> list[Value]:
+    q, k = decoder.split(x, n, rows.q, rows.k)
+    return [q, k, k]
+
+
 def _fused(decoder: Decoder, n: int, block: Attention, rows: Fused, x: Value) -> list[Value]:
     """The same of one product; (b*s, k, heads a group * d) each where rows come group by group."""
     graph = decoder.graph
@@ -150,5 +166,9 @@ def _fused(decoder: Decoder, n: int, block: Attention, rows: Fused, x: Value) ->
     return graph.ops("Split", (groups, graph.ints(g * d, d, d)), names, axis=2)
 
 
-PROJECTIONS: dict[type, Callable[..., list[Value]]] = {Separate: _separate, Fused: _fused}
+PROJECTIONS: dict[type, Callable[..., list[Value]]] = {
+    Separate: _separate,
+    KeysAsValues: _keys_as_values,
+    Fused: _fused,
+}
 """Projections -> q (..., h*d), k and v (..., k*d) of x."""

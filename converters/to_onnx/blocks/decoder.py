@@ -33,6 +33,10 @@ TRAITS = frozenset(
         Trait.WHOLE_NORMS,
         Trait.OWN_HEAD_NORMS,
         Trait.NORMS_AFTER_ROTATION,
+        Trait.VALUE_NORMS,
+        Trait.KEYS_AS_VALUES,
+        Trait.HEAD_SIZES,
+        Trait.LAYER_SCALE,
         Trait.NO_ROPE_LAYERS,
         Trait.GROUPED_ROWS,
         Trait.STATE_ROWS_BY_HEAD,
@@ -69,11 +73,18 @@ def add_decoder(store: Store, encoding: Encoding, kind: ProfileKind) -> None:
     for number, layer in enumerate(stack.layers):
         add = find(RESIDUALS, layer.residual)
         x, normed = add(decoder, number, layer, x, normed, _following(stack, number))
+        if layer.scale is not None:
+            own = store.vector(name_of(layer.scale, number))
+            x = graph.op("Mul", x, own, name=f"layer_{number}_own_scale")
     _head(decoder, stack.head, x, normed)
 
 
 def _following(stack: Stack, number: int) -> Next:
-    """The norm after a layer: the next one's first, or the head's."""
+    """The norm after a layer: the next one's first, or the head's; none where a number comes
+    between.
+    """
+    if stack.layers[number].scale is not None:
+        return None, None
     if number + 1 == len(stack.layers):
         return stack.head.norm, None
     return first_norm(stack.layers[number + 1]), number + 1

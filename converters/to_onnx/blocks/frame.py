@@ -38,7 +38,7 @@ class Decoder:
 
     def norm(self, block: norms.Norm, layer: int | None) -> Norm:
         """A norm's values; ones for a norm without weights, which the operators do not know."""
-        if isinstance(block, norms.BareLayerNorm):
+        if isinstance(block, norms.BareLayerNorm | norms.BareRmsNorm):
             return Norm(block, (self.ones(block.size),))
         names = [name_of(weight, layer) for weight in block.weights]
         return Norm(block, tuple(self.store.vector(name) for name in names))

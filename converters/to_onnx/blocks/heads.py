@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from converters.to_onnx.blocks.frame import Decoder, name_of
 from converters.to_onnx.graph import Value
 from converters.to_onnx.profiles import _shared
-from ropeconv.arch.blocks.norm import HeadLayerNorms, Norm
+from ropeconv.arch.blocks.norm import BareRmsNorm, HeadLayerNorms, Norm
 
 OPERATORS = {"weight": "Mul", "bias": "Add"}
 
@@ -44,10 +44,11 @@ def normed(decoder: Decoder, part: Part, norm: Norm | None, head_dim: int) -> Pa
     if norm is None:
         return part
     name = f"layer_{part.n}_{norm.role.value}"
-    if isinstance(norm, HeadLayerNorms) or len(norm.weights[0].shape) > 1:
+    bare = isinstance(norm, BareRmsNorm)
+    if isinstance(norm, HeadLayerNorms) or (not bare and len(norm.weights[0].shape) > 1):
         return replace(part, value=_each_by_its_own(decoder, part, norm, name=name), whole=False)
     graph, value = decoder.graph, part.value
-    by_head = norm.weights[0].shape == (head_dim,)
+    by_head = bare or norm.weights[0].shape == (head_dim,)
     if by_head:
         value = graph.op("Reshape", value, graph.ints(-1, head_dim), name=name)
     elif not decoder.store.flat:

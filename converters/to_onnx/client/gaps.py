@@ -23,6 +23,7 @@ NODE_LACKS = frozenset(
         "dots1",
         "ernie4_5_moe",
         "exaone4",
+        "gemma4_text",
         "glm4",
         "glm4_moe",
         "glm4_moe_lite",
@@ -49,6 +50,7 @@ NODE_LACKS = frozenset(
 OPTIMUM_LACKS = frozenset(
     [
         "cwm",
+        "gemma4_text",
         "glm4_moe_lite",
         "granite_swa",
         "granitemoe_swa",

@@ -26,7 +26,7 @@ from converters.to_onnx.profiles._shared import (
     Rotating,
     rotary_attributes,
 )
-from ropeconv.arch.blocks.norm import BareLayerNorm, HeadLayerNorms, LayerNorm, RmsNorm
+from ropeconv.arch.blocks.norm import BareLayerNorm, BareRmsNorm, HeadLayerNorms, LayerNorm, RmsNorm
 from ropeconv.arch.stack import Stack
 from ropeconv.errors import CannotExpress
 
@@ -45,10 +45,12 @@ class NormOperators:
 
 
 _LAYER_NORM = NormOperators("LayerNormalization", "SkipLayerNormalization")
+_RMS_NORM = NormOperators(
+    "SimplifiedLayerNormalization", "SkipSimplifiedLayerNormalization", {"stash_type": 1}
+)
 NORMS: dict[type, NormOperators] = {
-    RmsNorm: NormOperators(
-        "SimplifiedLayerNormalization", "SkipSimplifiedLayerNormalization", {"stash_type": 1}
-    ),
+    RmsNorm: _RMS_NORM,
+    BareRmsNorm: _RMS_NORM,
     LayerNorm: _LAYER_NORM,
     BareLayerNorm: _LAYER_NORM,
     HeadLayerNorms: _LAYER_NORM,

@@ -25,7 +25,7 @@ from converters.to_onnx.profiles._shared import (
     rotary_attributes,
 )
 from converters.to_onnx.profiles._sinks import SinkColumns
-from ropeconv.arch.blocks.norm import BareLayerNorm, HeadLayerNorms, LayerNorm, RmsNorm
+from ropeconv.arch.blocks.norm import BareLayerNorm, BareRmsNorm, HeadLayerNorms, LayerNorm, RmsNorm
 from ropeconv.arch.stack import Stack
 from ropeconv.errors import CannotExpress
 
@@ -33,6 +33,7 @@ NORMS: dict[type, str] = {
     RmsNorm: "RMSNormalization",
     LayerNorm: "LayerNormalization",
     BareLayerNorm: "LayerNormalization",
+    BareRmsNorm: "RMSNormalization",
     HeadLayerNorms: "LayerNormalization",
 }
 

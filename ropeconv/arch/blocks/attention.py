@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from ropeconv.arch.blocks.keys import Key, Sizes, even_share, heads, whole
-from ropeconv.arch.blocks.norm import HeadLayerNorms, Norm
+from ropeconv.arch.blocks.norm import BareRmsNorm, HeadLayerNorms, Norm
 from ropeconv.arch.blocks.traits import Trait
 from ropeconv.arch.blocks.weight import Linear, Role, Weight, linear
 
@@ -58,6 +58,22 @@ class Fused:
 
 
 @dataclass(frozen=True)
+class KeysAsValues:
+    """q (h*d, e) and k (k*d, e), whose heads before norm and rotation are those of v too."""
+
+    q: Linear
+    k: Linear
+
+    @property
+    def weights(self) -> tuple[Weight, ...]:
+        """Its tensors."""
+        return self.q.weights + self.k.weights
+
+
+Projections = Separate | Fused | KeysAsValues
+
+
+@dataclass(frozen=True)
 class Temperature:
     """Queries times 1 + beta * ln(1 + floor(position / length))."""
 
@@ -74,13 +90,13 @@ class Attention:
     scores become cap * tanh(scores / cap). clamp: q, k and v are held within plus and minus it,
     before the norms. temperature: see there. sinks: (h,) scores of a token without a value. gated:
     q's rows are (2*h*d, e), head by head those of q and those of a gate, whose sigmoid multiplies
-    what the head gives.
+    what the head gives. v_norm: over each head of v.
     """
 
     num_heads: int
     num_kv_heads: int
     head_dim: int
-    projections: Separate | Fused
+    projections: Projections
     output: Linear
     scale: float
     pairing: Pairing = Pairing.HALVES
@@ -93,6 +109,7 @@ class Attention:
     temperature: Temperature | None = None
     sinks: Weight | None = None
     gated: bool = False
+    v_norm: BareRmsNorm | None = None
 
     @property
     def weights(self) -> tuple[Weight, ...]:
@@ -112,6 +129,8 @@ class Attention:
             Trait.QUERY_TEMPERATURE: self.temperature is not None,
             Trait.SINKS: self.sinks is not None,
             Trait.GATED_HEADS: self.gated,
+            Trait.VALUE_NORMS: self.v_norm is not None,
+            Trait.KEYS_AS_VALUES: isinstance(rows, KeysAsValues),
             Trait.NORMS_AFTER_ROTATION: self.norms_after_rotation,
             Trait.GROUPED_ROWS: isinstance(rows, Fused) and rows.order is Order.GROUPED,
         }
@@ -121,7 +140,8 @@ class Attention:
     @property
     def norms(self) -> tuple[Norm, ...]:
         """The norms inside of it."""
-        return tuple(norm for norm in (self.q_norm, self.k_norm) if norm is not None)
+        norms = (self.q_norm, self.k_norm, self.v_norm)
+        return tuple(norm for norm in norms if norm is not None)
 
     @property
     def rotary_size(self) -> int:
@@ -181,7 +201,7 @@ def output(s: Sizes, name: str, *, bias: bool = False) -> Linear:
 
 def attention(
     s: Sizes,
-    projections: Separate | Fused,
+    projections: Projections,
     output: Linear,
     *,
     scale_dim: float | None = None,

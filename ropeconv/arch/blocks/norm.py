@@ -78,6 +78,25 @@ class BareLayerNorm:
 
 
 @dataclass(frozen=True)
+class BareRmsNorm:
+    """x / sqrt(mean(x^2) + eps): no tensor. size: of what it norms."""
+
+    role: Role
+    size: int
+    eps: float
+
+    @property
+    def weights(self) -> tuple[Weight, ...]:
+        """None."""
+        return ()
+
+    @property
+    def traits(self) -> frozenset[Trait]:
+        """What it computes beyond its plain form."""
+        return frozenset({Trait.NORM_WITHOUT_WEIGHT})
+
+
+@dataclass(frozen=True)
 class HeadLayerNorms:
     """A LayerNorm without bias for every head, each a tensor of its own (d,)."""
 
@@ -95,7 +114,7 @@ class HeadLayerNorms:
         return frozenset({Trait.OWN_HEAD_NORMS, Trait.LAYER_NORM_WITHOUT_BIAS})
 
 
-Norm = RmsNorm | LayerNorm | BareLayerNorm | HeadLayerNorms
+Norm = RmsNorm | LayerNorm | BareLayerNorm | BareRmsNorm | HeadLayerNorms
 
 KEYS = {"norm_eps": Key(("rms_norm_eps",), check=epsilon)}
 

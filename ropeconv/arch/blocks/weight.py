@@ -23,6 +23,7 @@ class Role(Enum):
     QKV = "qkv"
     Q_NORM = "q_norm"
     K_NORM = "k_norm"
+    V_NORM = "v_norm"
     SINKS = "sinks"
     CONV = "conv"  # taps of a convolution, each channel by itself
     STATE_QKV = "state_qkv"
@@ -53,6 +54,7 @@ class Role(Enum):
     GATE_UP = "gate_up"
     DOWN = "down"
     ACTIVATION = "activation"
+    LAYER_SCALE = "layer_scale"  # multiplies what a layer gives
     ROUTER = "router"
     ROUTER_BIAS = "router_bias"  # added to scores when experts are chosen, not to their weights
     EXPERT_GATE = "expert_gate"

@@ -17,6 +17,7 @@ def apply_head(model: Any, hidden: Any) -> Any:
     from transformers.modeling_outputs import MoeModelOutputWithPast
 
     ends = MoeModelOutputWithPast(last_hidden_state=hidden[None])
+    ends.shared_kv_states = None  # which Gemma 4's class hands on
     unused = torch.zeros(1, len(hidden), dtype=torch.long, device=hidden.device)
     with replaced({model.base_model: lambda *_, **__: ends}):
         return model(input_ids=unused, use_cache=False).logits[0]

@@ -75,7 +75,8 @@ def transformers_config(config: Mapping[str, Any]) -> Any:
         raise CheckpointError(
             f"transformers does not take the config ({first_line(error)})"
         ) from error
-    if getattr(made, "head_dim", 0) is None:  # which rope functions of 5.23 multiply
+    # asked of its values: a class whose layers differ in it gives none away
+    if vars(made).get("head_dim", 0) is None:  # which rope functions of 5.23 multiply
         made.head_dim = made.hidden_size // made.num_attention_heads
     return made
 

@@ -22,7 +22,14 @@ from converters.to_onnx.structure.terms import (
     Term,
 )
 from converters.to_onnx.weights import JOINT
-from ropeconv.arch.blocks.attention import Attention, Fused, Order, Pairing, Separate
+from ropeconv.arch.blocks.attention import (
+    Attention,
+    Fused,
+    KeysAsValues,
+    Order,
+    Pairing,
+    Separate,
+)
 from ropeconv.arch.blocks.norm import HeadLayerNorms, Norm
 from ropeconv.arch.stack import Layer
 
@@ -61,6 +68,8 @@ def attended(
     q, k, v = (_clamped(wanted, n, block, y) for y in parts)
     q = _turned(wanted, n, kind, block, "q", q)
     k = _turned(wanted, n, kind, block, "k", k)
+    if block.v_norm is not None:
+        v = wanted.norm(v, block.v_norm, n, size=block.head_dim)
     if block.temperature is not None:
         by = temperature_name(block.temperature)
         q = wanted.terms.make(TEMPERED, {"x": q}, by=by, where=place_of(n, "temperature of q"))
@@ -118,6 +127,13 @@ def _separate(wanted: Wanted, n: int, block: Attention, x: Term) -> list[Term]:
     return [wanted.linear(x, part, n) for part in (rows.q, rows.k, rows.v)]
 
 
+def _keys_as_values(wanted: Wanted, n: int, block: Attention, x: Term) -> list[Term]:
+    rows = block.projections
+    assert isinstance(rows, KeysAsValues)
+    q, k = (wanted.linear(x, part, n) for part in (rows.q, rows.k))
+    return [q, k, k]
+
+
 def _fused(wanted: Wanted, n: int, block: Attention, x: Term) -> list[Term]:
     rows = block.projections
     assert isinstance(rows, Fused)
@@ -139,6 +155,7 @@ def _fused(wanted: Wanted, n: int, block: Attention, x: Term) -> list[Term]:
 
 PROJECTIONS: dict[type, Callable[[Wanted, int, Attention, Term], list[Term]]] = {
     Separate: _separate,
+    KeysAsValues: _keys_as_values,
     Fused: _fused,
 }
 # (h, k, d) -> (rows of q, of k, of v, in each so many; None, or as many as there are: in all)

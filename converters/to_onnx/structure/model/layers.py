@@ -11,8 +11,8 @@ from converters.to_onnx.structure.model.delta_net import delta_net
 from converters.to_onnx.structure.model.latent import latent_attention
 from converters.to_onnx.structure.model.mlp import FEEDS
 from converters.to_onnx.structure.model.short_conv import short_conv
-from converters.to_onnx.structure.model.wanted import Wanted, place_of
-from converters.to_onnx.structure.terms import Term
+from converters.to_onnx.structure.model.wanted import Wanted, name_of, place_of
+from converters.to_onnx.structure.terms import BY_WEIGHT, Term
 from ropeconv.arch.blocks.attention import Attention
 from ropeconv.arch.blocks.delta_net import GatedDeltaNet
 from ropeconv.arch.blocks.mla import LatentAttention
@@ -47,6 +47,10 @@ def layer_terms(wanted: Wanted, n: int, layer: Layer, x: Term) -> tuple[Handed, 
         return find(FEEDS, layer.mlp)(wanted, n, layer.mlp, y)
 
     after = find(RESIDUALS, layer.residual)(wanted, n, layer.residual, x, mix, feed)
+    if layer.scale is not None:
+        name = name_of(layer.scale, n)
+        fields: dict[str, Any] = {"weight": name, "of": layer.scale.shape}
+        after = wanted.terms.make(BY_WEIGHT, {"x": after}, where=name, **fields)
     return handed, after
 
 

@@ -9,7 +9,14 @@ import numpy as np
 from converters.to_onnx.blocks import find
 from converters.to_onnx.structure.graph.rotations import Rotations
 from converters.to_onnx.structure.terms import NORM, PRODUCT, SCALED, Term, Terms
-from ropeconv.arch.blocks.norm import BareLayerNorm, HeadLayerNorms, LayerNorm, Norm, RmsNorm
+from ropeconv.arch.blocks.norm import (
+    BareLayerNorm,
+    BareRmsNorm,
+    HeadLayerNorms,
+    LayerNorm,
+    Norm,
+    RmsNorm,
+)
 from ropeconv.arch.blocks.weight import Linear, Weight
 from ropeconv.model import Model
 
@@ -61,6 +68,7 @@ FORMS: dict[type, str] = {
     RmsNorm: "rms",
     LayerNorm: "mean",
     BareLayerNorm: "mean",
+    BareRmsNorm: "rms",
     HeadLayerNorms: "mean",
 }
 

@@ -1,0 +1,209 @@
+"""Gemma 4 text: windows in five of six layers, heads of another size in the others, whose slowest
+pairs stand still; norms over every head of q, k and v, and around both blocks; a number by which
+each layer's output is multiplied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from ropeconv.arch import layers
+from ropeconv.arch.blocks import attention as attn
+from ropeconv.arch.blocks.attention import Attention, KeysAsValues
+from ropeconv.arch.blocks.embedding import embedding
+from ropeconv.arch.blocks.head import head
+from ropeconv.arch.blocks.keys import Check, Key, Sizes, cap, fixed, flag, optional, switch, whole
+from ropeconv.arch.blocks.norm import BareRmsNorm, rms_norm
+from ropeconv.arch.blocks.residual import Sandwich
+from ropeconv.arch.blocks.weight import Role, Weight
+from ropeconv.arch.families._standard import (
+    LAYER,
+    gated,
+    self_attention,
+    window,
+    with_defaults,
+    with_head_norms,
+)
+from ropeconv.arch.family import Architecture, RopeSpelling
+from ropeconv.arch.stack import Layer
+from ropeconv.errors import ConfigError
+
+PER_LAYER = "per_layer_config"
+OVERRIDDEN = {"head_dim": "global_head_dim", "num_key_value_heads": "num_global_key_value_heads"}
+
+
+def _none_of(what: str) -> Check:
+    """Nothing of what there are no blocks for."""
+    return lambda value: (
+        f"is {value!r}: {what}, for which ropeconv has no blocks; take another checkpoint"
+        if value
+        else None
+    )
+
+
+KEYS: Mapping[str, Key] = {
+    **with_defaults(
+        hidden_size=2304,
+        num_layers=30,
+        vocab_size=262_144,
+        tied=True,
+        num_heads=8,
+        num_kv_heads=4,
+        head_dim=256,
+        intermediate_size=9216,
+        norm_eps=1e-6,
+    ),
+    "activation": Key(("hidden_activation",), "gelu_pytorch_tanh", covers=("gelu_pytorch_tanh",)),
+    "sliding_window": Key(("sliding_window",), 512),
+    "global_head_dim": Key(("global_head_dim",), 512, check=whole),
+    "keys_as_values": switch("attention_k_eq_v", default=False),
+    "global_kv_heads": Key(("num_global_key_value_heads",), None, check=optional),
+    "final_logit_softcap": Key(("final_logit_softcapping",), None, check=cap),
+    "attention_bias": switch("attention_bias", default=False),
+    # images alone see both ways
+    "bidirectional": fixed("use_bidirectional_attention", None, "vision"),
+    "layer_inputs": Key(
+        ("hidden_size_per_layer_input",),
+        256,
+        check=_none_of("an embedding of its own for every layer"),
+    ),
+    "shared_layers": Key(
+        ("num_kv_shared_layers",),
+        0,
+        check=_none_of("keys and values that later layers share"),
+    ),
+    "experts": Key(("enable_moe_block",), default=False, check=_none_of("experts beside the MLP")),
+    "wide": Key(("use_double_wide_mlp",), default=False, check=flag),
+    # what older families say of their rotary embedding, and this class does not read
+    "scaling": fixed("rope_scaling", None),
+    "theta": fixed("rope_theta", None),
+}
+# of layers' own embeddings and of experts, where there are none
+UNREAD = frozenset(
+    {"vocab_size_per_layer_input", "num_experts", "top_k_experts", "moe_intermediate_size"}
+)
+
+
+def _kinds(config: Mapping[str, Any], sizes: Sizes) -> tuple[str, ...]:
+    kinds = layers.full_at(lambda n: (n + 1) % 6 == 0).kinds(config, sizes)
+    if config.get("layer_types") is None:
+        return (*kinds[:-1], layers.FULL)
+    if kinds[-1] != layers.FULL:
+        raise ConfigError(
+            f"config.json: layer_types ends with {kinds[-1]}, which transformers makes "
+            f"{layers.FULL}; write that"
+        )
+    return kinds
+
+
+LAYERS = layers.LayerRule(frozenset({"sliding_window"}), _kinds)
+
+
+def plain_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """`per_layer_config`, which transformers saves from 5.20 on, in the keys that published
+    checkpoints have; ConfigError where those cannot say it.
+    """
+    stated = config.get(PER_LAYER)
+    if stated is None:
+        return dict(config)
+    own = _overrides(config, stated)
+    plain = {key: value for key, value in config.items() if key != PER_LAYER}
+    plain["global_head_dim"] = own.get("head_dim", config.get("head_dim", 256))
+    heads = own.get("num_key_value_heads")
+    if heads is not None and not config.get("attention_k_eq_v"):
+        raise ConfigError(
+            f"config.json: {PER_LAYER} gives layers with full attention {heads} key/value heads, "
+            f"which only a model with attention_k_eq_v has; mend the config"
+        )
+    plain["num_global_key_value_heads"] = heads
+    return plain
+
+
+def _overrides(config: Mapping[str, Any], stated: Any) -> Mapping[str, Any]:
+    """What every layer with full attention has in place of the common sizes, and no other layer
+    has.
+    """
+    kinds = config.get("layer_types")
+    if not isinstance(stated, Mapping) or not isinstance(kinds, list):
+        raise ConfigError(f"config.json: {PER_LAYER} must be an object, beside layer_types")
+    by_layer = {str(number).lstrip("0") or "0": values for number, values in stated.items()}
+    full = [by_layer.pop(str(n), {}) for n, kind in enumerate(kinds) if kind == layers.FULL]
+    first = full[0] if full else {}
+    alike = isinstance(first, Mapping) and all(values == first for values in full)
+    if by_layer or not alike or not first.keys() <= OVERRIDDEN.keys():
+        raise ConfigError(
+            f"config.json: {PER_LAYER} must give the same {' and '.join(OVERRIDDEN)} to every "
+            f"layer with {layers.FULL} and nothing to others"
+        )
+    return first
+
+
+def _attention(s: Sizes, kind: str) -> Attention:
+    own = _sizes_of(s, kind)
+    block = self_attention(
+        own, bias=s.attention_bias, output_bias=s.attention_bias, window=window(s, kind)
+    )
+    rows = block.projections
+    if kind == layers.FULL and s.keys_as_values and isinstance(rows, attn.Separate):
+        block = replace(block, projections=KeysAsValues(rows.q, rows.k))
+    norm = BareRmsNorm(Role.V_NORM, own.head_dim, s.norm_eps)
+    return with_head_norms(replace(block, scale=1.0, v_norm=norm), own)
+
+
+def _sizes_of(s: Sizes, kind: str) -> Sizes:
+    """The sizes of the heads of a layer of this kind."""
+    if kind != layers.FULL:
+        return s
+    heads = s.global_kv_heads if s.keys_as_values and s.global_kv_heads else s.num_kv_heads
+    if s.num_heads % heads:
+        raise ConfigError(
+            f"config.json: {s.num_heads} heads are not a multiple of num_global_key_value_heads "
+            f"{heads}"
+        )
+    return Sizes({**s.values(), "head_dim": s.global_head_dim, "num_kv_heads": heads})
+
+
+def _residual(s: Sizes) -> Sandwich:
+    return Sandwich(
+        rms_norm(Role.ATTN_NORM, f"{LAYER}.input_layernorm", s),
+        rms_norm(Role.ATTN_POST_NORM, f"{LAYER}.post_attention_layernorm", s),
+        rms_norm(Role.FFN_NORM, f"{LAYER}.pre_feedforward_layernorm", s),
+        rms_norm(Role.FFN_POST_NORM, f"{LAYER}.post_feedforward_layernorm", s),
+    )
+
+
+def _layer(s: Sizes, kind: str, _: int) -> Layer:
+    scale = Weight(Role.LAYER_SCALE, f"{LAYER}.layer_scalar", (1,))
+    return Layer(kind, _residual(s), _attention(s, kind), gated(s), scale)
+
+
+ARCH = Architecture(
+    name="gemma4_text",
+    classes=("Gemma4ForCausalLM",),
+    keys=KEYS,
+    embedding=lambda s: embedding(s, scale=s.hidden_size**0.5),
+    layers=LAYERS,
+    layer=_layer,
+    head=lambda s: head(s, softcap=s.final_logit_softcap),
+    rope=RopeSpelling(
+        default_theta={layers.FULL: 1_000_000.0, layers.SLIDING: 10_000.0},
+        nested=True,
+        unstated={
+            layers.FULL: {
+                "rope_type": "proportional",
+                "partial_rotary_factor": 0.25,
+                "rope_theta": 1_000_000.0,
+            },
+            layers.SLIDING: {"rope_type": "default", "rope_theta": 10_000.0},
+        },
+        # its configs give no head size, by which transformers 5.23 judges LongRoPE's divisors
+        rope_types=("default", "linear", "dynamic", "yarn", "llama3", "proportional"),
+        runs_in_4=(),
+        default_context=131_072,
+    ),
+    ignores=UNREAD,
+    plain=plain_config,
+    source="transformers models/gemma4/modeling_gemma4.py",
+)
