@@ -101,8 +101,9 @@ class Artefact:
     in the same runtime, which costs more than the file itself and runs only when it is asked for;
     judged by `Gates.exact`; OutputError at once where the copy has no room. as_run: the user's
     settings -> logits under them; ConfigError, in one line and before anything runs, for a setting
-    that the runtime has not. These three: None where there is no such thing. notes: what whoever
-    runs it should know, one line each; no verdict hangs on it.
+    that the runtime has not. These three: None where there is no such thing. weighed: whether
+    its blocks were rounded by an importance matrix. notes: what whoever runs it should know, one
+    line each; no verdict hangs on it.
     """
 
     path: Path
@@ -128,6 +129,7 @@ class Artefact:
     precise: Run | None = None
     twin: Callable[[], Run] | None = None
     as_run: Callable[[RunSettings], Run] | None = None
+    weighed: bool = False
     notes: Sequence[str] = ()
 
 

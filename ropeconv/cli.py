@@ -7,7 +7,7 @@ import os
 import pkgutil
 import signal
 import sys
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -15,16 +15,20 @@ from ropeconv import commands, registry
 from ropeconv.errors import shown
 from ropeconv.kit.replacing import interrupts
 
+if TYPE_CHECKING:
+    from ropeconv.target import ImportanceFiles
+
 
 class Commands(click.Group):
-    """The modules of `commands/`, and one command for each target.
+    """The modules of `commands/`, and for each target its command and that of its importance
+    matrices.
 
     A module is loaded when its command is named: `--help` imports none of their rooms.
     """
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         """Names of all of them."""
-        return sorted({*_modules(), *registry.targets()})
+        return sorted({*_modules(), *registry.targets(), *_importance_files()})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         """The command `cmd_name`, or None."""
@@ -32,6 +36,11 @@ class Commands(click.Group):
             module = importlib.import_module(f"ropeconv.commands.{cmd_name}")
             own: click.Command = module.command
             return own
+        files = _importance_files().get(cmd_name)
+        if files is not None:
+            from ropeconv.commands._importance import make_importance_command
+
+            return make_importance_command(files)
         target = registry.targets().get(cmd_name)
         if target is None:
             return None
@@ -43,6 +52,12 @@ class Commands(click.Group):
 def _modules() -> list[str]:
     names = (module.name for module in pkgutil.iter_modules(commands.__path__))
     return [name for name in names if not name.startswith("_")]
+
+
+def _importance_files() -> dict[str, ImportanceFiles]:
+    """By the name of the command."""
+    found = (target.importance for target in registry.targets().values())
+    return {files.command: files for files in found if files is not None}
 
 
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}

@@ -45,7 +45,8 @@ class BlockLimits:
     numbers q against the source's w is moved by a wrong scale as much as that is wrong. projected:
     every scale is the best in least squares for its codes, which makes the slope 1 - rms^2; the
     interval is of what is left of it, whatever the block size. steps: None where a type's blocks
-    are too coarse to tell one that is lost.
+    are too coarse to tell one that is lost. weighed: the limits where columns were weighed, and
+    those that matter less lie further off; None where these hold then too.
     """
 
     rms: float
@@ -55,6 +56,7 @@ class BlockLimits:
     block: int = 32
     projected: bool = False
     steps: Steps | None = None
+    weighed: BlockLimits | None = None
 
 
 # of codes that are the source's own

@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # `--help` asks every target for its words, and for nothing t
     from ropeconv.doctor.case import Case
     from ropeconv.finding import Finding
     from ropeconv.gates import BlockLimits, Gates
+    from ropeconv.importance.sums import Importance
     from ropeconv.model import Checkpoint, Model
 
 Progress = Callable[[int, int], None]
@@ -144,6 +145,33 @@ class FolderWriter(Protocol):
         """Write the folder. origin: whether it names its source, to be compared with."""
 
 
+class ImportanceFiles(Protocol):
+    """What a target has beside whose quantiser weighs the columns of matrices: the form in which
+    it is told how.
+    """
+
+    @property
+    def command(self) -> str:
+        """What the command that makes one is called."""
+
+    @property
+    def manual(self) -> Manual:
+        """The words of that command."""
+
+    def check(self, model: Model, out: Path) -> None:
+        """CannotExpress for a model that has no names there, OutputError for no place for a
+        file.
+        """
+
+    def read(self, paths: Sequence[Path], model: Model) -> Importance:
+        """Files of one model, added up, by its checkpoint's names; CheckpointError for what is no
+        such file, or another model's.
+        """
+
+    def write(self, importance: Importance, model: Model, out: Path) -> None:
+        """Write, or replace, the file, sums by the checkpoint's names."""
+
+
 class Target(Protocol):
     """An output format."""
 
@@ -182,6 +210,10 @@ class Target(Protocol):
     @property
     def write_folder(self) -> FolderWriter | None:
         """What writes a checkpoint that transformers loads, where that is its output."""
+
+    @property
+    def importance(self) -> ImportanceFiles | None:
+        """Its files of importance matrices, where its quantiser takes any."""
 
     def recognizes(self, path: Path) -> bool:
         """Whether `path` is one of its artefacts."""

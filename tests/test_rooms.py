@@ -27,6 +27,7 @@ DECLARED = {
     "ropeconv.artefact",
     "ropeconv.finding",
     "ropeconv.gates",
+    "ropeconv.importance",
     "ropeconv.kit",
     "ropeconv.target",
 }
@@ -44,6 +45,7 @@ ALLOWED: dict[str, set[str]] = {
     "ropeconv.artefact": GROUND,
     "ropeconv.finding": set(),
     "ropeconv.gates": {"ropeconv.arch"},
+    "ropeconv.importance": {"ropeconv.errors"},
     "ropeconv.target": GROUND | DECLARED | {"ropeconv.doctor"},
     "ropeconv.provenance": GROUND | DECLARED | {"ropeconv", "ropeconv.config"},
     "ropeconv.card": GROUND | DECLARED | {"ropeconv", "ropeconv.config", "ropeconv.sources"},
@@ -69,6 +71,7 @@ ALLOWED: dict[str, set[str]] = {
         "ropeconv.kit",
         "ropeconv.registry",
         "ropeconv.commands",
+        "ropeconv.target",
     },
     "ropeconv.__main__": {"ropeconv.cli", "ropeconv.kit"},
     "ropeconv": {"ropeconv.api", "ropeconv.errors", "ropeconv.extend", "ropeconv.longctx"},

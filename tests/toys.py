@@ -126,6 +126,7 @@ class Toy:
     block_limits = {}
     reader = None
     write_folder = None
+    importance = None
 
     def recognizes(self, path):
         return Path(path).suffix == ".toy"

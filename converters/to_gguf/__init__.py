@@ -1,8 +1,9 @@
 """GGUF for llama.cpp.
 
 what is known of each architecture: archs/ · rotary embedding: carry.py, rope/ · why a model cannot
-be one: obstacles.py · tensor types: quant/ · what goes where: plan.py · keys and bytes: write.py,
-file/, tokenizer/ · reading: read/ · running: run.py, llama/ · limits: gates.py · traps: traps.py
+be one: obstacles.py · tensor types: quant/ · importance: matrix/ · what goes where: plan.py · keys
+and bytes: write.py, file/, tokenizer/ · reading: read/ · running: run.py, llama/ · limits: gates.py
+· traps: traps.py
 """
 
 from __future__ import annotations
@@ -14,7 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 from converters.to_gguf.options import Options
 from ropeconv import target
-from ropeconv.target import Carried, Emitted, FileReader, FolderWriter, Manual, Progress, Target
+from ropeconv.target import (
+    Carried,
+    Emitted,
+    FileReader,
+    FolderWriter,
+    ImportanceFiles,
+    Manual,
+    Progress,
+    Target,
+)
 
 if TYPE_CHECKING:
     from ropeconv.arch.stack import Stack
@@ -70,6 +80,13 @@ class Gguf:
     def reader(self) -> FileReader:
         """Itself: GGUF is a source too."""
         return self
+
+    @property
+    def importance(self) -> ImportanceFiles:
+        """See `Target`."""
+        from converters.to_gguf.matrix.importance import GgufImportance
+
+        return GgufImportance()
 
     def recognizes(self, path: Path) -> bool:
         """See `Target`."""

@@ -32,8 +32,39 @@ _WHOLE: Mapping[str, BlockLimits] = {
     "Q4_0": BlockLimits(0.20, -0.010, 0.001, 0.45),
     "Q3_K": BlockLimits(0.30, -0.0125, -0.001, 0.5, 256),
     "Q2_K": BlockLimits(0.50, -0.026, -0.004, 0.9, 256),
+    "MXFP4": BlockLimits(0.21, -0.075, 0.05, 0.34, 256),
+    # Types of an importance matrix, with one and, where ggml makes them so, without: the same
+    # noise, weights of columns up to e^2 and e^4 times others'. Each sees a tensor that is lost.
+    "IQ3_S": BlockLimits(0.6, -0.3, 0.07, 0.95, 256),
+    "IQ3_XXS": BlockLimits(0.62, -0.3, 0.09, 0.95, 256),
+    "IQ2_S": BlockLimits(0.9, -0.5, 0.13, 0.98, 256),
+    "IQ2_XS": BlockLimits(0.9, -0.45, 0.06, 0.98, 256),
+    "IQ1_M": BlockLimits(0.85, -0.4, 0.19, 0.98, 256),
+    "IQ1_S": BlockLimits(0.95, -0.45, 0.1, 0.98, 256),
+    # outliers take the whole scale of a block: one that is lost is no further off than it may be
+    "IQ2_XXS": BlockLimits(1.0, -0.6, 0.02, 1.1, 256),
+    "TQ2_0": BlockLimits(1.0, -0.65, 0.16, 1.1, 256),
+    "TQ1_0": BlockLimits(1.0, -0.65, 0.16, 1.1, 256),
 }
-BLOCK_LIMITS = {kind: replace(limit, steps=STEPS.get(kind)) for kind, limit in _WHOLE.items()}
+# The same with an importance matrix: what a column that matters little loses is no fault, so that
+# single blocks have no steps here.
+_WEIGHED: Mapping[str, BlockLimits] = {
+    "Q6_K": BlockLimits(0.09, -0.03, 0.001, 0.3, 256),
+    "Q5_K": BlockLimits(0.08, -0.011, 0.0015, 0.13, 256),
+    "Q5_1": BlockLimits(0.09, -0.007, 0.025, 0.16, 256),
+    "Q5_0": BlockLimits(0.12, -0.016, 0.003, 0.4, 256),
+    "Q4_K": BlockLimits(0.15, -0.022, 0.002, 0.32, 256),
+    "IQ4_NL": BlockLimits(0.17, -0.04, 0.002, 0.65, 256),
+    "IQ4_XS": BlockLimits(0.17, -0.03, 0.002, 0.6, 256),
+    "Q4_1": BlockLimits(0.17, -0.018, 0.005, 0.45, 256),
+    "Q4_0": BlockLimits(0.21, -0.045, 0.001, 0.45, 256),
+    "Q3_K": BlockLimits(0.32, -0.09, 0.001, 0.55, 256),
+    "Q2_K": BlockLimits(0.52, -0.17, 0.002, 0.9, 256),
+}
+BLOCK_LIMITS = {
+    kind: replace(limit, steps=STEPS.get(kind), weighed=_WEIGHED.get(kind))
+    for kind, limit in _WHOLE.items()
+}
 BLOCK_LIMITS |= {kept_name(kind): EXACT for kind in FILES}
 
 # Measured on SmolLM2-135M (weights on a 4-bit grid), PI x 4, 2048 tokens of pydoc_data.topics,
@@ -51,7 +82,6 @@ LOGITS: Mapping[str, Gates] = {
     "F16": Gates(4e-5, 1e-4, 0.96, 8e-3),  # 4.0e-6   1.5e-6   0.998   1.3e-4
     "BF16": Gates(3e-3, 8e-3, 0.87, 0.06),  # 2.3e-4   9.2e-5   0.988   1.7e-3
     "Q8_0": Gates(2e-2, 2e-2, 0.85, 0.06),  # 5.1e-3   5.1e-3   0.928   0.016
-    "MXFP4_MOE": Gates(2e-2, 2e-2, 0.85, 0.06),  # codes of the source: as Q8_0, activations alone
     "Q6_K": Gates(4e-2, 4e-2, 0.84, 0.1),  # 9.6e-3   1.1e-2   0.918   0.031
     "Q5_K_M": Gates(1.0, 0.4, 0.6, 0.3),  # 0.28     0.091    0.795   0.066
     "Q5_K_S": Gates(1.0, 0.4, 0.6, 0.3),  # 0.16     0.099    0.772   0.051
@@ -68,6 +98,20 @@ LOGITS: Mapping[str, Gates] = {
     "Q3_K_M": Gates(1.5, 0.6, 0.5, 0.6),  # 0.31     0.117    0.762   0.141
     "Q3_K_S": Gates(4.0, 2.0, 0.15, 2.0),  # 1.32     0.713    0.291   0.777
     "Q2_K": Gates(4.0, 2.0, 0.15, 2.0),  # 1.32     0.713    0.291   0.777
+    "MXFP4_MOE": Gates(2.0, 1.0, 0.4, 1.2),
+    "IQ3_M": Gates(4.0, 2.0, 0.15, 2.0),
+    "IQ3_S": Gates(4.0, 2.0, 0.15, 2.0),
+    "IQ3_XS": Gates(4.0, 2.0, 0.15, 2.0),
+    "IQ3_XXS": Gates(4.0, 2.0, 0.15, 2.0),
+    "Q2_K_S": Gates(4.0, 2.0, 0.15, 2.0),
+    "IQ2_M": Gates(8.0, 8.0, 0.0, 8.0),
+    "IQ2_S": Gates(8.0, 8.0, 0.0, 8.0),
+    "IQ2_XS": Gates(8.0, 8.0, 0.0, 8.0),
+    "IQ2_XXS": Gates(8.0, 8.0, 0.0, 8.0),
+    "IQ1_M": Gates(8.0, 8.0, 0.0, 8.0),
+    "IQ1_S": Gates(8.0, 8.0, 0.0, 8.0),
+    "TQ2_0": Gates(8.0, 8.0, 0.0, 8.0),
+    "TQ1_0": Gates(8.0, 8.0, 0.0, 8.0),
 }
 # Against the file's own weights, dequantised: llama.cpp rounds the activations of each product to
 # 8 bits, whatever the type. Random models of two layers measure up to 6.3e-3, 1.7e-2, 0.812, 0.052

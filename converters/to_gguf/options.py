@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from ropeconv import target
 from ropeconv.kit.options import option
@@ -20,6 +22,25 @@ class Options(target.Options):
         metavar="TYPE",
         help="F32, F16, BF16, Q8_0, Q4_K_M, ..., or keep: the codes of a quantised source, bit for "
         "bit. Default: F16, or a GGUF source's own.",
+    )
+    imatrix: Sequence[Path] = option(
+        (),
+        kind="file",
+        metavar="FILE",
+        help="Importance matrix by which --type rounds, of `ropeconv imatrix` or llama-imatrix. "
+        "Repeatable: they are added up.",
+    )
+    tensor_type: Sequence[str] = option(
+        (),
+        metavar="PATTERN=TYPE",
+        help="Type of the tensors in whose names the regular expression is found, as "
+        "llama-quantize takes it. Repeatable.",
+    )
+    output_tensor_type: str | None = option(
+        None, metavar="TYPE", help="Type of output.weight (of the embedding where they are one)."
+    )
+    token_embedding_type: str | None = option(
+        None, metavar="TYPE", help="Type of token_embd.weight."
     )
     pre: str | None = option(
         None,

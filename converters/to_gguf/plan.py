@@ -16,6 +16,7 @@ from converters.to_gguf.carry import Encoding
 from converters.to_gguf.file.absorbed import latent_apart
 from converters.to_gguf.file.by_head import apart_by_head
 from converters.to_gguf.file.louder import louder, loudness
+from converters.to_gguf.quant.chosen import NOTHING_CHOSEN, Chosen
 from converters.to_gguf.quant.keep import kept_types
 from converters.to_gguf.quant.mix import choose_types
 from converters.to_gguf.quant.types import FILE_TYPES, PLAIN, FileType
@@ -25,6 +26,7 @@ from ropeconv.arch.blocks.mla import LatentAttention
 from ropeconv.arch.blocks.moe import MixtureOfExperts
 from ropeconv.arch.blocks.weight import Role, Weight
 from ropeconv.arch.stack import Layer, Mixer, Place, Stack
+from ropeconv.importance.sums import Means
 from ropeconv.kit import transforms
 from ropeconv.kit.transforms import Keep, Shift, Transform
 from ropeconv.kit.views import TableTensor
@@ -199,13 +201,15 @@ def _by_part(mixer: Attention) -> Transform:
 class Plan:
     """One tensor to write: its name, numbers and type in the file.
 
-    sources: what the user knows it by; several where it is a stack of them.
+    sources: what the user knows it by; several where it is a stack of them. weights: (n, c), how
+    much the columns of its matrices matter, where there is an importance matrix.
     """
 
     name: str
     sources: tuple[str, ...]
     tensor: Tensor
     type: str
+    weights: Means | None = None
 
     @property
     def verbatim(self) -> bool:
@@ -214,17 +218,24 @@ class Plan:
 
 
 def plan(
-    model: Model, encoding: Encoding, file_type: FileType | None, *, keep: bool = False
+    model: Model,
+    encoding: Encoding,
+    file_type: FileType | None,
+    *,
+    keep: bool = False,
+    weighed: bool = False,
+    chosen: Chosen = NOTHING_CHOSEN,
 ) -> list[Plan]:
     """Every tensor of the file, in file order. file_type None: as a GGUF source stores them. keep:
-    matrices as they are stored, of a source that is no GGUF.
+    matrices as they are stored, of a source that is no GGUF. weighed, chosen: see `choose_types`.
     """
     arch = encoding.arch
     rotary_dim = 2 * len(model.main_frequencies.inv_freq)
     table = rows(model.stack, arch, rotary_dim=rotary_dim)
     placed = [made for row in table for made in _place(model, row)]
     if file_type is not None:
-        types = _types(model, arch, placed, FILE_TYPES["F16"] if keep else file_type)
+        kind = FILE_TYPES["F16"] if keep else file_type
+        types = _types(model, arch, placed, kind, weighed=weighed, chosen=chosen)
         types = kept_types({p.name: p.tensor for p in placed}, types) if keep else types
         placed = [Plan(p.name, p.sources, p.tensor, types[p.name]) for p in placed]
     tables = [
@@ -242,7 +253,15 @@ def _place(model: Model, row: Row) -> list[Plan]:
     ]
 
 
-def _types(model: Model, arch: Arch, placed: list[Plan], file_type: FileType) -> dict[str, str]:
+def _types(
+    model: Model,
+    arch: Arch,
+    placed: list[Plan],
+    file_type: FileType,
+    *,
+    weighed: bool,
+    chosen: Chosen,
+) -> dict[str, str]:
     attention = model.stack.attention
     # llama.cpp reads the first layer's
     stack = model.stack
@@ -256,6 +275,8 @@ def _types(model: Model, arch: Arch, placed: list[Plan], file_type: FileType) ->
         n_head=attention.num_heads,
         n_head_kv=first.num_kv_heads,
         n_expert=_experts(model.stack),
+        weighed=weighed,
+        chosen=chosen,
     )
 
 

@@ -23,16 +23,18 @@ from converters.to_gguf.file.modelfile import modelfile, modelfile_path
 from converters.to_gguf.file.naming import Naming, describe
 from converters.to_gguf.file.parts import Part, lay_out, write
 from converters.to_gguf.file.splits import SPLIT_NAME, check_outputs, read_headers
+from converters.to_gguf.matrix.apply import read_weighing, refuse_unweighed
 from converters.to_gguf.options import Options
 from converters.to_gguf.plan import plan
 from converters.to_gguf.quant.again import describe_again, refuse_again
+from converters.to_gguf.quant.chosen import NOTHING_CHOSEN, Chosen, read_chosen
 from converters.to_gguf.quant.keep import KEEP, kept, words
-from converters.to_gguf.quant.types import READ_TYPES, FileType, file_type
+from converters.to_gguf.quant.types import FILE_TYPES, FileType, file_type
 from converters.to_gguf.read.tensors import raw_keys
 from converters.to_gguf.rope.loader import TABLES
 from converters.to_gguf.tokenizer.keys import convert_tokenizer
 from ropeconv.card.text import Written, card_path, make_card
-from ropeconv.errors import OutputError
+from ropeconv.errors import ConfigError, OutputError
 from ropeconv.kit.replacing.file_set import is_unfinished
 from ropeconv.model import Model
 from ropeconv.target import Emitted, Progress
@@ -57,13 +59,19 @@ def emit(
     keep = _keeps_codes(model, options)
     model, kind = kept(model) if keep else (model, _file_type(model, options))
     naming, general = describe(model, name=options.name)
-    tensors = plan(model, encoding, kind, keep=keep)
+    weighing = read_weighing(options.imatrix, None if keep else kind)
+    chosen = _chosen(options, None if keep else kind)
+    tensors = plan(model, encoding, kind, keep=keep, weighed=weighing is not None, chosen=chosen)
+    if weighing is not None:
+        tensors = weighing.weigh(tensors)
+    refuse_unweighed(tensors, kind, weighing)
     changes = [(tensor.tensor.dtype, tensor.type) for tensor in tensors]
     if kind is not None:
         refuse_again(changes, kind, allowed=options.allow_requantize)
     type_name = _source_type(model) if kind is None else kind.name
     path = _resolve(out, naming, type_name)
-    keys, limits = _keys(model, encoding, [*general, *_type_keys(model, kind)], options)
+    stated = [*general, *_type_keys(model, kind), *(weighing.keys if weighing else [])]
+    keys, limits = _keys(model, encoding, stated, options)
     keys.append(provenance_key(model, path, kept=keep))
     parts = lay_out(path, keys, tensors, split=options.split)
     names = [part.path for part in parts]
@@ -94,6 +102,7 @@ def emit(
             "tokenizer_limits": limits,
             "requantised": describe_again(changes),
             "kept": told,
+            "weighed": "" if weighing is None else weighing.words(tensors),
         },
     )
 
@@ -102,6 +111,18 @@ def _file_type(model: Model, options: Options) -> FileType | None:
     """None where a GGUF source's own types stay."""
     wanted = options.type or (KEEP if model.checkpoint.metadata else "F16")
     return None if wanted.lower() == KEEP else file_type(wanted)
+
+
+def _chosen(options: Options, kind: FileType | None) -> Chosen:
+    """The user's types of single tensors; ConfigError where nothing is rounded to blocks."""
+    output, embedding = options.output_tensor_type, options.token_embedding_type
+    chosen = read_chosen(options.tensor_type, output=output, embedding=embedding)
+    if chosen != NOTHING_CHOSEN and (kind is None or not kind.quantised):
+        raise ConfigError(
+            "--tensor-type, --output-tensor-type and --token-embedding-type choose other types "
+            "than that of a file in blocks; give a --type like Q4_K_M too"
+        )
+    return chosen
 
 
 def _keeps_codes(model: Model, options: Options) -> bool:
@@ -121,7 +142,7 @@ def _type_keys(model: Model, kind: FileType | None) -> list[KeyValue]:
 
 def _source_type(model: Model) -> str:
     number = model.checkpoint.metadata.get("general.file_type")
-    return next((row.name for row in READ_TYPES.values() if row.number == number), "as-is")
+    return next((row.name for row in FILE_TYPES.values() if row.number == number), "as-is")
 
 
 def _resolve(out: Path | None, naming: Naming, type_name: str) -> Path:

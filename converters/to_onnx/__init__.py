@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING
 from converters.to_onnx.client.names import RUNTIMES
 from converters.to_onnx.options import MANUAL, Options
 from ropeconv import target
-from ropeconv.target import Carried, Emitted, FileReader, FolderWriter, Manual, Progress, Target
+from ropeconv.target import (
+    Carried,
+    Emitted,
+    FileReader,
+    FolderWriter,
+    ImportanceFiles,
+    Manual,
+    Progress,
+    Target,
+)
 
 if TYPE_CHECKING:
     from ropeconv.arch.stack import Stack
@@ -37,6 +46,7 @@ class Onnx:
     cures: frozenset[str] = frozenset(f"D{number}" for number in (*range(1, 11), *range(20, 28)))
     reader: FileReader | None = None
     write_folder: FolderWriter | None = None
+    importance: ImportanceFiles | None = None
 
     @property
     def block_limits(self) -> Mapping[str, BlockLimits]:

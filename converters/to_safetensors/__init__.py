@@ -34,6 +34,7 @@ class Safetensors:
     cures = frozenset({"K1", "K4"})
     block_limits: Mapping[str, BlockLimits] = {}
     reader = None
+    importance = None
 
     def recognizes(self, path: Path) -> bool:
         """See Target."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from ropeconv.artefact import Artefact
 from ropeconv.errors import CheckpointError
-from ropeconv.gates import Gates
+from ropeconv.gates import BlockLimits, Gates
 from ropeconv.proof.compare import Band
 from ropeconv.proof.frequencies import compare_frequencies
 from ropeconv.proof.probes import compare_probes
@@ -91,7 +91,7 @@ def weight_rung(
         artefact.checkpoint.tensors,
         source,
         weights,
-        limits=target.block_limits,
+        limits=_block_limits(target, artefact),
         progress=report,
     )
     blocks = "".join(
@@ -100,6 +100,13 @@ def weight_rung(
     return make_rung(
         "weights", result.findings, f"{result.tensors} tensors, {result.exact} exact{blocks}"
     )
+
+
+def _block_limits(target: Target, artefact: Artefact) -> Mapping[str, BlockLimits]:
+    limits = target.block_limits
+    if not artefact.weighed:
+        return limits
+    return {kind: limit.weighed or limit for kind, limit in limits.items()}
 
 
 def probe_rung(

@@ -45,8 +45,14 @@ def weight_findings(mine: Rows, theirs: Rows, weight: Weight = MATRIX) -> list[s
     return compare_weights({"w": mine}, {"w": theirs}, {"w": Place(weight)}, limits=LIMITS).findings
 
 
-def quantize(values: np.ndarray, kind: str) -> np.ndarray:
-    """Rows as ggml quantises them, through llama_cpp's own copy of the library."""
+# ggml makes them with an importance matrix alone
+WEIGHED = frozenset({"IQ1_S", "IQ2_XXS", "IQ2_XS"})
+
+
+def quantize(values: np.ndarray, kind: str, weights: np.ndarray | None = None) -> np.ndarray:
+    """Rows as ggml quantises them, through llama_cpp's own copy of the library. weights: of the
+    columns; alike where a type needs any.
+    """
     import ctypes
 
     import llama_cpp
@@ -69,17 +75,26 @@ def quantize(values: np.ndarray, kind: str) -> np.ndarray:
     out = np.empty((len(values), values.shape[1] // block * size), np.uint8)
     values = np.ascontiguousarray(values, np.float32)
     library.ggml_quantize_init(number)
+    if weights is None and kind in WEIGHED:
+        weights = np.ones(values.shape[1])
+    weights = None if weights is None else np.ascontiguousarray(weights, np.float32)
     assert (
         library.ggml_quantize_chunk(
-            number, values.ctypes.data, out.ctypes.data, 0, *values.shape, None
+            number,
+            values.ctypes.data,
+            out.ctypes.data,
+            0,
+            *values.shape,
+            None if weights is None else weights.ctypes.data,
         )
         == out.nbytes
     )
     return out
 
 
-def in_ggml(values: np.ndarray, kind: str) -> np.ndarray:
+def in_ggml(values: np.ndarray, kind: str, weights: np.ndarray | None = None) -> np.ndarray:
     """(n, c) numbers as a ggml type holds them."""
     from gguf import GGMLQuantizationType, quants
 
-    return np.array(quants.dequantize(quantize(values, kind), GGMLQuantizationType[kind]))
+    blocks = quantize(values, kind, weights)
+    return np.array(quants.dequantize(blocks, GGMLQuantizationType[kind]))

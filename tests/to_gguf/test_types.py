@@ -49,10 +49,8 @@ def test_names_in_any_case_and_aliases(given: str, name: str) -> None:
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ("iq2_xs", "GGUF type IQ2_XS needs an importance matrix"),
-        ("Q2_K_S", "needs an importance matrix"),
-        ("IQ3_M", "is made for an importance matrix"),
-        ("TQ1_0", "trained in that very format"),
+        ("q1_0", "GGUF type Q1_0 is for weights trained in that very format"),
+        ("NVFP4", "trained in that very format"),
     ],
 )
 def test_types_that_are_not_written_say_why(given: str, says: str) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 from converters.to_gguf.archs._arch import Arch, Stated
 from converters.to_gguf.archs._keys import shown
 from converters.to_gguf.quant.exceptions import Exceptions
-from converters.to_gguf.quant.mix import MIX as COMMON
 from converters.to_gguf.quant.places import Lines, anywhere, first_part, outer_and_every_third
+from converters.to_gguf.quant.tables import LOWEST
+from converters.to_gguf.quant.tables import MIX as COMMON
 from ropeconv.arch.blocks.attention import Attention
 from ropeconv.arch.blocks.embedding import Embedding
 from ropeconv.arch.blocks.head import Head
@@ -45,7 +46,10 @@ MIX: Mapping[str, Mapping[str, Lines]] = {
         "Q4_K_S": (),
         "Q4_K_M": ((first_part(16), "Q6_K"), (outer_and_every_third, "Q5_K")),
     },
-    "attn_output": {"Q3_K_L": ((anywhere, "Q4_K"),)},
+    "attn_output": {
+        **{name: lines for name, lines in COMMON["attn_output"].items() if name in LOWEST},
+        "Q3_K_L": ((anywhere, "Q4_K"),),
+    },
 }
 
 ARCH = Arch(

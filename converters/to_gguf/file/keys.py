@@ -56,3 +56,8 @@ def floats(key: str, values: Sequence[float]) -> KeyValue:
 def string(key: str, value: str) -> KeyValue:
     """A text."""
     return KeyValue(key, value, STRING)
+
+
+def strings(key: str, values: Sequence[str]) -> KeyValue:
+    """An array of STRING."""
+    return KeyValue(key, list(values), ARRAY, STRING)

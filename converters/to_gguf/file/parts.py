@@ -24,6 +24,7 @@ from converters.to_gguf.plan import Plan
 from converters.to_gguf.quant.ggml import dequantize_rows, quantize_rows, row_bytes
 from converters.to_gguf.quant.types import PLAIN
 from ropeconv.errors import CannotExpress
+from ropeconv.importance.sums import Means
 from ropeconv.kit.casts import PEEK, BadValueError, cast_rows
 from ropeconv.kit.output import Slab, created, write_slabs
 from ropeconv.kit.replacing.file_set import replacing_files
@@ -51,13 +52,14 @@ class Part:
 class Piece:
     """A tensor that is read and converted by its own rows: all of a plan, or one tensor of a stack.
 
-    source: what the user knows it by.
+    source: what the user knows it by. weights: (n, c) of its matrices, where they are weighed.
     """
 
     source: str
     tensor: Tensor
     type: str
     verbatim: bool
+    weights: Means | None = None
 
     @property
     def nbytes(self) -> int:
@@ -165,8 +167,11 @@ def _slabs(part: Part) -> Iterator[Slab]:
 def _pieces(plan: Plan) -> Iterator[Piece]:
     """What is converted on its own: of a stack one tensor after the other."""
     parts = plan.tensor.parts if isinstance(plan.tensor, Stacked) else (plan.tensor,)
-    for source, tensor in zip(plan.sources, parts, strict=False):
-        yield Piece(source, tensor, plan.type, plan.verbatim)
+    alone = len(parts) > 1
+    for number, (source, tensor) in enumerate(zip(plan.sources, parts, strict=False)):
+        own = plan.weights
+        own = own[number : number + 1] if own is not None and alone else own
+        yield Piece(source, tensor, plan.type, plan.verbatim, own)
 
 
 def convert(piece: Piece, start: int, stop: int) -> NDArray[np.uint8]:
@@ -182,7 +187,7 @@ def convert(piece: Piece, start: int, stop: int) -> NDArray[np.uint8]:
         if piece.type in PLAIN:
             return as_bytes(cast_rows(rows, piece.type))
         numbers = cast_rows(rows, "F32").reshape(-1, rows.shape[-1])
-        data = quantize_rows(numbers, piece.type)
+        data = _quantise(numbers, piece, start, stop)
     except BadValueError as error:
         raise place_error(error, piece.source, start=start) from error
     if _is_tiny(numbers) and numbers.any() and not dequantize_rows(data, piece.type).any():
@@ -190,6 +195,20 @@ def convert(piece: Piece, start: int, stop: int) -> NDArray[np.uint8]:
             f"tensor {piece.source}: its values are too small for {piece.type}; take BF16 or F32"
         )
     return data.reshape(stop - start, -1)
+
+
+def _quantise(
+    numbers: NDArray[np.float32], piece: Piece, start: int, stop: int
+) -> NDArray[np.uint8]:
+    """(n, bytes) of numbers (n, c), which are rows start to stop of the piece."""
+    if piece.weights is None:
+        return quantize_rows(numbers, piece.type)
+    if len(piece.weights) == 1:
+        return quantize_rows(numbers, piece.type, piece.weights[0])
+    matrices = np.split(numbers, stop - start)
+    weights = piece.weights[start:stop]
+    pairs = zip(matrices, weights, strict=True)
+    return np.concatenate([quantize_rows(matrix, piece.type, own) for matrix, own in pairs])
 
 
 def _is_tiny(numbers: NDArray[np.float32]) -> bool:

@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from converters.to_gguf.quant.types import FILE_TYPES
+from converters.to_gguf.quant.types import GGML_TYPES, MUST_BE_WEIGHED
 from ropeconv.errors import CannotExpress, RopeconvError, unknown_name
 from ropeconv.kit.casts import all_finite, bad_value
 
 Array = np.ndarray[Any, Any]
 
-WRITTEN = frozenset(row.base for row in FILE_TYPES.values())
+IMATRIX = "give --imatrix FILE, which `ropeconv imatrix` makes"
 _ADVICE = "install ropeconv[llama], or take F32, F16 or BF16"
 _LIBRARY_NAMES = ("libggml-base.so", "libggml-base.dylib", "ggml-base.dll", "libggml-base.dll")
 _int, _i64, _size, _ptr = ctypes.c_int, ctypes.c_int64, ctypes.c_size_t, ctypes.c_void_p
@@ -60,21 +60,27 @@ def row_bytes(type_name: str, cols: int) -> int:
     return cols // values * size
 
 
-def quantize_rows(rows: Array, type_name: str) -> Array:
+def quantize_rows(rows: Array, type_name: str, weights: Array | None = None) -> Array:
     """float32 (n, c) -> uint8 (n, row_bytes), byte for byte what llama-quantize writes.
 
-    Rows are independent, so slabs of rows may be quantised apart and joined. Raises BadValueError
-    for a value that is not finite, RopeconvError when ggml rejects its own result (a scale past
-    float16), CannotExpress without ggml, for a type that ropeconv does not write and for rows that
-    do not fill blocks.
+    weights: (c,) float32, how much each column matters. Rows are independent, so slabs of rows may
+    be quantised apart and joined. Raises BadValueError for a value that is not finite,
+    RopeconvError when ggml rejects its own result (a scale past float16), CannotExpress without
+    ggml, without weights that the type needs, for a type that ropeconv does not write and for rows
+    that do not fill blocks.
     """
     if rows.dtype != np.float32 or rows.ndim != 2:
         raise TypeError(
             f"quantize_rows takes float32 rows of two axes, not {rows.dtype} of shape {rows.shape}"
         )
-    # ggml ends the process when a type wants an importance matrix and gets none
-    if type_name not in WRITTEN:
-        raise CannotExpress(unknown_name("ggml type to quantise to", type_name, WRITTEN))
+    if type_name not in GGML_TYPES:
+        raise CannotExpress(unknown_name("ggml type to quantise to", type_name, GGML_TYPES))
+    if weights is None and type_name in MUST_BE_WEIGHED:
+        raise CannotExpress(f"{type_name} cannot be made without an importance matrix: {IMATRIX}")
+    if weights is not None:
+        weights = np.require(weights, np.float32, ["C", "A"])
+        if weights.shape != rows.shape[1:]:
+            raise TypeError(f"weights of shape {weights.shape} for rows of {rows.shape[1]} values")
     out = np.empty((rows.shape[0], row_bytes(type_name, rows.shape[1])), np.uint8)
     # a tensor of a mapped file may start at any byte
     rows = np.require(rows, requirements=["C", "A"])
@@ -82,7 +88,12 @@ def quantize_rows(rows: Array, type_name: str) -> Array:
         raise bad_value(rows, type_name)
     lib, number = _prepare(type_name)
     written = lib.ggml_quantize_chunk(
-        number, rows.ctypes.data, out.ctypes.data, 0, *rows.shape, None
+        number,
+        rows.ctypes.data,
+        out.ctypes.data,
+        0,
+        *rows.shape,
+        None if weights is None else weights.ctypes.data,
     )
     if written != out.nbytes:
         raise RopeconvError(

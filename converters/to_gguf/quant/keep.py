@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from converters.to_gguf.quant.ggml import dequantize_rows
-from converters.to_gguf.quant.types import FILE_TYPES, KEPT_TYPE, PLAIN, FileType
+from converters.to_gguf.quant.types import FILE_TYPES, PLAIN, FileType
 from ropeconv.errors import CannotExpress, CheckpointError
 from ropeconv.kit.slabs import cut
 from ropeconv.model import Checkpoint, Model, Rows, Tensor
@@ -28,7 +28,7 @@ KEEP = "keep"
 BLOCK = 32
 LARGEST = 252  # exponent, plus 127, with which every code is a float32
 INTEGERS = {4: "Q4_0", 8: "Q8_0"}  # bits -> type
-FILES = {"MXFP4": KEPT_TYPE, "Q4_0": FILE_TYPES["Q4_0"], "Q8_0": FILE_TYPES["Q8_0"]}
+FILES = {"MXFP4": FILE_TYPES["MXFP4_MOE"], "Q4_0": FILE_TYPES["Q4_0"], "Q8_0": FILE_TYPES["Q8_0"]}
 ELSEWHERE = "take Q4_K_M, Q8_0 or another type"
 Bytes = NDArray[np.uint8]
 

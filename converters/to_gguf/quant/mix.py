@@ -1,9 +1,7 @@
 """Which ggml type each tensor of a GGUF file gets.
 
-The rules are those of llama.cpp's `src/llama-quant.cpp` for models quantised without an importance
-matrix, so a file written here has tensor by tensor the types of a file that `llama-quantize` makes
-of the F32 GGUF. They are data: a role (`attn_v`), a file type (`Q4_K_M`) and lines of "where in the
-model -> this type", of which the first that holds is taken; no line, no change.
+The rules are those of llama.cpp's `src/llama-quant.cpp`, so a file written here has tensor by
+tensor the types of a file that `llama-quantize` makes of the F32 GGUF. They are data (tables.py).
 """
 
 from __future__ import annotations
@@ -13,18 +11,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from converters.to_gguf.quant.chosen import EMBEDDING, NOTHING_CHOSEN, Chosen
+from converters.to_gguf.quant.chosen import OUTPUT as OUTPUT_NAME
 from converters.to_gguf.quant.exceptions import Exceptions
 from converters.to_gguf.quant.ggml import fits_blocks
-from converters.to_gguf.quant.places import (
-    Lines,
-    Place,
-    anywhere,
-    first,
-    first_part,
-    outer_and_every_third,
-    shared_by_4,
-)
-from converters.to_gguf.quant.types import FILE_TYPES, FileType
+from converters.to_gguf.quant.places import Lines, Place
+from converters.to_gguf.quant.tables import LOWEST, MIX, MIX_OF_EIGHT, MIX_WEIGHED, OUTPUT
+from converters.to_gguf.quant.types import FileType
 from ropeconv.errors import CannotExpress, CheckpointError
 
 
@@ -40,46 +33,11 @@ class Named(Protocol):
         """Where other rules hold for it."""
 
 
-MIX: dict[str, Mapping[str, Lines]] = {
-    "attn_v": {
-        "Q2_K": ((shared_by_4, "Q4_K"), (anywhere, "Q3_K")),
-        "Q3_K_M": ((first(2), "Q5_K"), (anywhere, "Q4_K")),
-        "Q3_K_L": ((anywhere, "Q5_K"),),
-        "IQ4_NL": ((shared_by_4, "Q5_K"),),
-        "IQ4_XS": ((shared_by_4, "Q5_K"),),
-        "Q4_K_S": ((first(4), "Q5_K"),),
-        "Q4_K_M": ((outer_and_every_third, "Q6_K"),),
-        "Q5_K_M": ((outer_and_every_third, "Q6_K"),),
-    },
-    "attn_output": {
-        "Q2_K": ((anywhere, "Q3_K"),),
-        "Q3_K_M": ((anywhere, "Q4_K"),),
-        "Q3_K_L": ((anywhere, "Q5_K"),),
-    },
-    "ffn_down": {
-        "Q2_K": ((anywhere, "Q3_K"),),
-        "Q3_K_M": ((first_part(16), "Q5_K"), (anywhere, "Q4_K")),
-        "Q3_K_L": ((anywhere, "Q5_K"),),
-        "IQ4_NL": ((first_part(8), "Q5_K"),),
-        "IQ4_XS": ((first_part(8), "Q5_K"),),
-        "Q4_K_S": ((first_part(8), "Q5_K"),),
-        "Q4_K_M": ((outer_and_every_third, "Q6_K"),),
-        "Q5_K_M": ((outer_and_every_third, "Q6_K"),),
-    },
-}
+BY_LAYER = ("ffn_gate", "ffn_up", "ffn_down")  # counted by the layers of the model
+EXPERTS_ALONE = "MXFP4_MOE"  # stacks of matrices in its type, everything else in Q8_0
+EIGHT = 8  # experts of a layer, for which MIX_OF_EIGHT is
 
-# In place of the table above for exactly eight experts: attention is a small part of their weights.
-EIGHT = 8
-RAISED = [row.name for row in FILE_TYPES.values() if row.quantised and row.base != "Q8_0"]
-MIX_OF_EIGHT: dict[str, Mapping[str, Lines]] = {
-    "attn_k": dict.fromkeys(RAISED, ((anywhere, "Q8_0"),)),
-    "attn_v": dict.fromkeys(RAISED, ((anywhere, "Q8_0"),)),
-    "attn_output": dict.fromkeys(
-        ("Q2_K", "Q3_K_S", "Q3_K_M", "IQ4_NL", "IQ4_XS", "Q4_K_S", "Q4_K_M"), ((anywhere, "Q5_K"),)
-    ),
-}
-
-# name in the file -> role in the tables above; a role without lines there keeps the base type
+# name in the file -> role in tables.py; a role without lines there keeps the base type
 DENSE = (
     "token_embd",
     "output",
@@ -109,12 +67,13 @@ ROLES |= {"attn_qkv": "attn_v", "attn_kv_b": "attn_v"}
 # no role of llama.cpp's: they keep the base type
 OTHERS = (
     *("attn_q_a", "attn_q_b", "attn_kv_a_mqa"),
+    *("per_layer_token_embd", "inp_gate", "proj"),
     *("shortconv.in_proj", "shortconv.out_proj"),
     *("attn_gate", "ssm_alpha", "ssm_beta", "ssm_ba", "ssm_out"),
 )
 ROLES |= {name: name for name in OTHERS}
 # the router and the taps of convolutions: F32 whatever the file type
-KEPT = frozenset({"ffn_gate_inp", "shortconv.conv", "ssm_conv1d"})
+KEPT = frozenset({"per_layer_model_proj", "ffn_gate_inp", "shortconv.conv", "ssm_conv1d"})
 
 # What the value projection of a model that llama.cpp takes for "70B" gets in place of what it
 # would: it is small there. Which models those are, an architecture says (`Exceptions`).
@@ -122,12 +81,12 @@ SEVENTY_B_RAISES = {"Q3_K": "Q5_K", "Q4_K": "Q5_K"}
 
 # a row that is no whole number of 256-value blocks takes the nearest type with 32-value blocks
 NARROWER = {
-    "Q2_K": "Q4_0",
-    "Q3_K": "Q4_0",
+    **dict.fromkeys(("Q2_K", "Q3_K", "TQ1_0", "TQ2_0"), "Q4_0"),
     "Q4_K": "Q5_0",
     "Q5_K": "Q5_1",
     "Q6_K": "Q8_0",
-    "IQ4_XS": "IQ4_NL",
+    **dict.fromkeys(("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S"), "IQ4_NL"),
+    **dict.fromkeys(("IQ3_XXS", "IQ3_S", "IQ4_XS"), "IQ4_NL"),
 }
 
 _NAME = re.compile(r"(?:blk\.(?P<layer>\d+)\.)?(?P<stem>.+?)\.(?P<kind>weight|bias)")
@@ -142,13 +101,16 @@ def choose_types(
     n_head: int,
     n_head_kv: int,
     n_expert: int = 0,
+    weighed: bool = False,
+    chosen: Chosen = NOTHING_CHOSEN,
 ) -> dict[str, str]:
     """The ggml type of every tensor, by name.
 
     `tensors` are GGUF names with NumPy shapes (a matrix is rows, row length; those of experts are
     expert, rows, row length), in any order: llama.cpp counts a role's tensors by layer, and so
     does this. `n_layer` is `{arch}.block_count`, `n_expert` is `{arch}.expert_count` or 0; `n_head`
-    and `n_head_kv` are those of layer 0. Vectors, norms and routers are F32 always.
+    and `n_head_kv` are those of layer 0. Vectors, norms and routers are F32 always. weighed:
+    whether there is an importance matrix. chosen: the user's own types.
 
     Raises CannotExpress for a tensor or architecture that these rules do not cover, CheckpointError
     for a name twice.
@@ -169,29 +131,60 @@ def choose_types(
         grouped = n_head != n_head_kv
         raised = SEVENTY_B_RAISES if _is_seventy_b(arch.mix, n_layer, grouped=grouped) else {}
         sharing = n_head // n_head_kv if n_head_kv else 0
-        places = _places(roles, n_layer=n_layer, sharing=sharing, n_expert=n_expert)
+        own = chosen.types(name for name, role in roles.items() if role)
+        types |= {name: _chosen(name, kind, shapes[name][-1]) for name, kind in own.items()}
+        ruled = {name: None if name in own else role for name, role in roles.items()}
+        places = _places(roles, ruled, n_layer=n_layer, sharing=sharing, n_expert=n_expert)
         for name, place in places.items():
             cols = shapes[name][-1]
-            types[name] = _pick(place, file_type, cols=cols, raised=raised, own=arch.mix)
+            if place.role == "output" and chosen.output is not None:
+                types[name] = _fit(chosen.output, cols)
+            elif file_type.name == EXPERTS_ALONE:
+                stacked = len(shapes[name]) == 3 and place.role != "output"
+                types[name] = _fit(file_type.base if stacked else "Q8_0", cols)
+            else:
+                lines = _lines(place, file_type, arch.mix, weighed=weighed)
+                types[name] = _pick(
+                    place, file_type, cols=cols, raised=raised, own=arch.mix, lines=lines
+                )
     return types
 
 
+def _chosen(name: str, kind: str, cols: int) -> str:
+    """The user's type: what a pattern says is narrowed, an embedding's own is not."""
+    if name in (EMBEDDING, OUTPUT_NAME) and not fits_blocks(kind, cols):
+        raise CannotExpress(
+            f"{name} has rows of {cols} values, no whole number of {kind} blocks; choose another "
+            f"type for it"
+        )
+    return _fit(kind, cols)
+
+
 def _places(
-    roles: Mapping[str, str | None], *, n_layer: int, sharing: int, n_expert: int
+    roles: Mapping[str, str | None],
+    ruled: Mapping[str, str | None],
+    *,
+    n_layer: int,
+    sharing: int,
+    n_expert: int,
 ) -> dict[str, Place]:
-    """Where each matrix stands among those of its role, counted in llama.cpp's order."""
+    """Where each matrix stands among those of its role, counted in llama.cpp's order.
+
+    ruled: the roles but of those whose type the user chose, which llama.cpp does not count.
+    """
     totals = Counter(role for role in roles.values() if role)
-    totals["ffn_down"] = n_layer  # llama.cpp takes the layer count here, not the tensor count
+    # llama.cpp takes the layer count here, not the tensor count
+    totals.update({role: n_layer - totals[role] for role in BY_LAYER})
     tied = "output" not in totals
     places: dict[str, Place] = {}
     seen: Counter[str] = Counter()
-    for name in sorted(roles, key=_llama_order):
-        role = roles[name]
+    for name in sorted(ruled, key=_llama_order):
+        role = ruled[name]
         if role:
             acts_as = "output" if tied and role == "token_embd" else role
-            by_layer = n_expert > 1 and role == "ffn_down"
+            by_layer = n_expert > 1 and role in BY_LAYER
             index = _llama_order(name)[0] if by_layer else seen[role]
-            places[name] = Place(acts_as, index, totals[role], sharing, n_expert)
+            places[name] = Place(acts_as, index, totals[role], sharing, n_expert, seen[role])
             seen[role] += 1
     return places
 
@@ -215,19 +208,31 @@ def _role(name: str, shape: tuple[int, ...]) -> str | None:
     return ROLES[stem]
 
 
+def _lines(place: Place, file_type: FileType, own: Exceptions, *, weighed: bool) -> Lines:
+    """The lines of the mix for a place's role."""
+    if weighed and file_type.name in MIX_WEIGHED.get(place.role, {}):
+        return MIX_WEIGHED[place.role][file_type.name]
+    mix = MIX | (MIX_OF_EIGHT if place.n_expert == EIGHT else {}) | dict(own.mix)
+    return mix.get(place.role, {}).get(file_type.name, ())
+
+
 def _pick(
-    place: Place, file_type: FileType, *, cols: int, raised: Mapping[str, str], own: Exceptions
+    place: Place,
+    file_type: FileType,
+    *,
+    cols: int,
+    raised: Mapping[str, str],
+    own: Exceptions,
+    lines: Lines,
 ) -> str:
-    """The first line of the mix that holds for `place`, in a type that `cols` values can have."""
+    """The first of the lines that holds for `place`, in a type that `cols` values can have."""
     if place.role == "output":
         if own.output is not None:
             return _fit(own.output, cols)
         keep = file_type.base == "Q8_0" or not fits_blocks(file_type.base, cols)
-        return _fit("Q8_0" if keep else "Q6_K", cols)
-    mix = MIX | (MIX_OF_EIGHT if place.n_expert == EIGHT else {}) | dict(own.mix)
-    lines: Lines = mix.get(place.role, {}).get(file_type.name, ())
+        return _fit("Q8_0" if keep else OUTPUT.get(file_type.name, "Q6_K"), cols)
     picked = next((wanted for where, wanted in lines if where(place)), file_type.base)
-    if place.role == "attn_v":
+    if place.role == "attn_v" and file_type.name not in LOWEST:
         picked = raised.get(picked, picked)
     return _fit(picked, cols)
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 class Place:
     """What a rule may look at: the tensor is the `index`-th of `total` that play its role.
 
-    Down projections of a model with experts are counted by layer, however many of them a layer has.
+    MLPs of a model with experts are counted by layer, however many of a role a layer has; one after
+    the other in `order`.
     """
 
     role: str
@@ -18,6 +19,7 @@ class Place:
     total: int
     queries_per_key: int  # attention heads that share one key-value head
     n_expert: int = 0  # experts of a layer, 0 in a dense model
+    order: int = 0
 
 
 Where = Callable[[Place], bool]
@@ -49,3 +51,23 @@ def first(count: int) -> Where:
 def first_part(parts: int) -> Where:
     """The first `1 / parts` of the tensors of the role, rounded down."""
     return lambda place: place.index < place.total // parts
+
+
+def shared_or_mixed(place: Place) -> bool:
+    """Values that few matrices hold: grouped-query attention as above, or four experts or more."""
+    return shared_by_4(place) or place.n_expert >= 4
+
+
+def first_eighth_in_order(place: Place) -> bool:
+    """The first eighth of the tensors of the role, each counted, whatever its layer."""
+    return place.order < place.total // 8
+
+
+def inner(place: Place) -> bool:
+    """Neither the first eighth nor the last."""
+    return place.total // 8 <= place.index < 7 * place.total // 8
+
+
+def outer_and_every_third_of_eight(place: Place) -> bool:
+    """`outer_and_every_third` of a model of eight experts a layer."""
+    return place.n_expert == 8 and outer_and_every_third(place)

@@ -56,44 +56,36 @@ FILE_TYPES = {
         FileType("Q3_K_L", 13, "Q3_K", 3.4375),
         FileType("Q3_K_M", 12, "Q3_K", 3.4375),
         FileType("Q3_K_S", 11, "Q3_K", 3.4375),
+        FileType("IQ3_M", 27, "IQ3_S", 3.4375),
+        FileType("IQ3_S", 26, "IQ3_S", 3.4375),
+        FileType("IQ3_XS", 22, "IQ3_S", 3.4375),
+        FileType("IQ3_XXS", 23, "IQ3_XXS", 3.0625),
         FileType("Q2_K", 10, "Q2_K", 2.625),
+        FileType("Q2_K_S", 21, "Q2_K", 2.625),
+        FileType("IQ2_M", 29, "IQ2_S", 2.5625),
+        FileType("IQ2_S", 28, "IQ2_XS", 2.3125),
+        FileType("IQ2_XS", 20, "IQ2_XS", 2.3125),
+        FileType("IQ2_XXS", 19, "IQ2_XXS", 2.0625),
+        FileType("IQ1_M", 31, "IQ1_M", 1.75),
+        FileType("IQ1_S", 24, "IQ1_S", 1.5625),
+        FileType("TQ2_0", 37, "TQ2_0", 2.0625),
+        FileType("TQ1_0", 36, "TQ1_0", 1.6875),
+        FileType("MXFP4_MOE", 38, "MXFP4", 4.25),
     )
 }
-
-# of files whose codes are the source's own
-KEPT_TYPE = FileType("MXFP4_MOE", 38, "MXFP4", 4.25)
-READ_TYPES = {**FILE_TYPES, KEPT_TYPE.name: KEPT_TYPE}
+GGML_TYPES = frozenset(row.base for row in FILE_TYPES.values())
 
 ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
 
-# llama-quantize stops on these without an importance matrix
-NEEDS_IMATRIX = (
-    "IQ1_S",
-    "IQ1_M",
-    "IQ2_XXS",
-    "IQ2_XS",
-    "IQ2_S",
-    "IQ2_M",
-    "IQ3_XXS",
-    "IQ3_XS",
-    "Q2_K_S",
-)
-# llama-quantize goes on with these, but their quality rests on one
-MADE_FOR_IMATRIX = ("IQ3_S", "IQ3_M")
-MADE_FOR_TRAINED = ("TQ1_0", "TQ2_0", "Q1_0", "Q2_0", "MXFP4_MOE", "NVFP4")
+# ggml's own quantiser ends the process without an importance matrix
+MUST_BE_WEIGHED = frozenset({"IQ1_S", "IQ2_XXS", "IQ2_XS"})
+# llama-quantize stops without one
+NEEDS_WEIGHTS = MUST_BE_WEIGHED | {"IQ1_M", "IQ2_S", "IQ3_XXS"}
+WHOLE_FILES = frozenset({"Q2_K_S"})  # for every block type in them
 
-NOT_WRITTEN = (
-    dict.fromkeys(
-        NEEDS_IMATRIX,
-        "needs an importance matrix, which ropeconv does not make; take Q2_K or IQ4_XS",
-    )
-    | dict.fromkeys(
-        MADE_FOR_IMATRIX,
-        "is made for an importance matrix, which ropeconv does not make; take Q3_K_M",
-    )
-    | dict.fromkeys(
-        MADE_FOR_TRAINED, "is for weights trained in that very format; take Q2_K, Q4_0 or Q4_K_M"
-    )
+NOT_WRITTEN = dict.fromkeys(
+    ("Q1_0", "Q2_0", "NVFP4"),
+    "is for weights trained in that very format; take Q2_K, Q4_0 or Q4_K_M",
 )
 
 

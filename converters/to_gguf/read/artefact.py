@@ -12,7 +12,7 @@ from converters.to_gguf.archs import find_arch
 from converters.to_gguf.archs._arch import Stated
 from converters.to_gguf.file.metadata import read_provenance, says_kept
 from converters.to_gguf.quant.keep import judged_as_kept
-from converters.to_gguf.quant.types import PLAIN, READ_TYPES
+from converters.to_gguf.quant.types import FILE_TYPES, PLAIN
 from converters.to_gguf.read.accounts import unexpected
 from converters.to_gguf.read.as_run import logits_as_run, text_logits
 from converters.to_gguf.read.checkpoint import open_checkpoint
@@ -38,6 +38,7 @@ from ropeconv.artefact import Artefact, Raw
 from ropeconv.model import Checkpoint, Model
 from ropeconv.rope.spec import Frequencies
 
+WEIGHED = "quantize.imatrix."
 MERGES = "tokenizer.ggml.merges"
 KINDS = {
     NORMAL: "normal",
@@ -85,6 +86,7 @@ def open_artefact(path: Path) -> Artefact:
         merges=partial(list, metadata[MERGES]) if MERGES in metadata else None,
         unexpected=partial(_unexpected, metadata),
         twin=Twin(path) if blocks else None,
+        weighed=any(key.startswith(WEIGHED) for key in metadata),
         as_run=partial(logits_as_run, path, metadata),
     )
 
@@ -124,7 +126,7 @@ def _switch(solved: Mapping[str, Frequencies | None]) -> int | None:
 
 def _type_name(metadata: Mapping[str, Any]) -> str:
     number = metadata.get("general.file_type")
-    known = (row.name for row in READ_TYPES.values() if row.number == number)
+    known = (row.name for row in FILE_TYPES.values() if row.number == number)
     return next(known, f"file type {number}")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from converters.to_gguf.archs import find_arch
 from converters.to_gguf.quant.ggml import fits_blocks
 from converters.to_gguf.quant.mix import NARROWER
-from converters.to_gguf.quant.types import PLAIN, READ_TYPES
+from converters.to_gguf.quant.types import FILE_TYPES, PLAIN
 from converters.to_gguf.rope.loader import TABLES
 from ropeconv.arch.blocks.moe import MixtureOfExperts
 from ropeconv.model import Tensor
@@ -52,7 +52,7 @@ def _type_problems(metadata: Mapping[str, Any], tensors: Mapping[str, Tensor]) -
     its blocks.
     """
     number = metadata.get("general.file_type")
-    claimed = next((row for row in READ_TYPES.values() if row.number == number), None)
+    claimed = next((row for row in FILE_TYPES.values() if row.number == number), None)
     stored = sorted({tensor.dtype for tensor in tensors.values() if len(tensor.shape) > 1})
     if claimed is None or not stored:
         return []

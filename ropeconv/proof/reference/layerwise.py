@@ -7,6 +7,7 @@ embedding and head whole and goes through the model once a text.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from ropeconv.proof.reference.rotary import Rotary, find_rotary, read_rotary
 ROWS = 512  # rows of vocabulary-sized logits held at a time
 LAYER_KINDS = (FULL, SLIDING)
 Progress = Callable[[int, int], None]
+Watch = Callable[[int, Mapping[str, Any]], AbstractContextManager[Any]]
 Scattered = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
 """ids, positions and mask, each (b, s); the mask is 0 for padding."""
 
@@ -71,28 +73,49 @@ class LayerwiseReference:
         device = self.network.device
         return Call(*(None if a is None else torch.from_numpy(a).to(device) for a in arrays))
 
-    def hidden(self, calls: Sequence[Call], progress: Progress | None = None) -> list[Any]:
+    def hidden(
+        self,
+        calls: Sequence[Call],
+        progress: Progress | None = None,
+        watch: Watch | None = None,
+    ) -> list[Any]:
         """(b, s, e) torch tensors as the head takes them, one a call; every layer is read once.
 
-        progress: (done, total) in tokens of all calls, after every layer.
+        progress: (done, total) in tokens of all calls, after every layer. watch: (number of a
+        layer, its weights) -> a context in which it runs.
         """
+        tokens, count = sum(call.ids.numel() for call in calls), len(self.network.layers)
+        outputs: list[Any] = []
+        for done, outputs in enumerate(self.layers(calls, watch), 1):
+            if progress is not None:
+                progress(tokens * done // count, tokens)
+        return self.ends(calls, outputs)
+
+    def layers(self, calls: Sequence[Call], watch: Watch | None = None) -> Iterator[list[Any]]:
+        """What each layer in turn returns, one a call; see `hidden`."""
         import torch
 
-        network, tokens = self.network, sum(call.ids.numel() for call in calls)
+        network = self.network
         with torch.no_grad():
             begun = [network.begin(call) for call in calls]
-            outputs = [hidden for hidden, _ in begun]
-            weights: dict[str, Any] = {}
-            for number in range(len(network.layers)):
+        outputs = [hidden for hidden, _ in begun]
+        weights: dict[str, Any] = {}
+        for number in range(len(network.layers)):
+            with torch.no_grad():
                 weights = network.read_layer(number, weights)
-                for place, (_, steps) in enumerate(begun):
-                    hidden = _first(outputs[place])
-                    outputs[place] = network.run_layer(number, weights, hidden, steps[number])
-                if progress is not None:
-                    progress(tokens * (number + 1) // len(network.layers), tokens)
-            weights.clear()
-            ends = zip(calls, outputs, strict=True)
-            return [network.finish(call, output) for call, output in ends]
+                with nullcontext() if watch is None else watch(number, weights):
+                    for place, (_, steps) in enumerate(begun):
+                        hidden = _first(outputs[place])
+                        outputs[place] = network.run_layer(number, weights, hidden, steps[number])
+            yield outputs
+
+    def ends(self, calls: Sequence[Call], outputs: Sequence[Any]) -> list[Any]:
+        """(b, s, e) hidden states as the head takes them. outputs: what the last layer returned."""
+        import torch
+
+        with torch.no_grad():
+            pairs = zip(calls, outputs, strict=True)
+            return [self.network.finish(call, output) for call, output in pairs]
 
     def head(self, hidden: Any) -> Iterator[NDArray[np.float32]]:
         """(n, vocab) float32 blocks, n <= 512, of one text's hidden states (1, s, e)."""

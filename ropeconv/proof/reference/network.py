@@ -77,6 +77,15 @@ class Network:
         self._ends: Any = None
         self._take_the_rest()
 
+    @property
+    def head_name(self) -> str:
+        """The parameter of the head's matrix."""
+        return f"{self._names[self._head]}.weight"
+
+    def layer_prefix(self, number: int) -> str:
+        """What the names of a layer's parameters begin with."""
+        return f"{self._names[self.layers[number]]}."
+
     def _take_the_rest(self) -> None:
         """What is neither a layer nor as long as the vocabulary stays in memory."""
         import torch
@@ -122,7 +131,7 @@ class Network:
 
         storage: what another layer was read into, used again; what does not fit is dropped.
         """
-        prefix = f"{self._names[self.layers[number]]}."
+        prefix = self.layer_prefix(number)
 
         def room(name: str, meta: Any) -> Any:
             kept = storage.get(name.removeprefix(prefix))
@@ -160,7 +169,7 @@ class Network:
 
         def record(layer: Any, hidden: Any, *args: Any, **options: Any) -> Any:
             first.append(hidden)
-            if hidden is not first[0] or layer is not self.layers[len(steps)]:
+            if not _same(hidden, first[0]) or layer is not self.layers[len(steps)]:
                 raise _NotHandedOnError
             steps.append(Step(args, options))
             return (hidden,) if wrapped else hidden
@@ -220,6 +229,11 @@ class Network:
         with replaced(around):
             unused = torch.zeros(block.shape[:-1], dtype=torch.long, device=self.device)
             return self.model(input_ids=unused, use_cache=False).logits.float()
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether they are the same numbers in the same place: some models hand on a view of all."""
+    return one is other or (one.shape == other.shape and one.data_ptr() == other.data_ptr())
 
 
 def even_parts(count: int, *, at_most: int) -> Iterator[tuple[int, int]]:

@@ -28,6 +28,9 @@ class Recipe(Protocol):
     def fill(self, parameters: Mapping[str, Any]) -> None:
         """Write the numbers into `parameters`: name in the model -> torch tensor."""
 
+    def made_of(self) -> list[list[Tensor]]:
+        """The tensors: of each entry of the first axis where entries are apart, else of all."""
+
 
 @dataclass(frozen=True)
 class Copied:
@@ -40,6 +43,10 @@ class Copied:
         for parameter in parameters.values():
             rows = row_count(self.tensor.shape)
             fill_rows(parameter.view(rows, *parameter.shape[1:]), self.tensor, 0, rows)
+
+    def made_of(self) -> list[list[Tensor]]:
+        """The one tensor."""
+        return [[self.tensor]]
 
 
 @dataclass(frozen=True)
@@ -68,6 +75,12 @@ class Converted:
             return
         for name, made in self._convert(self.sources).items():
             _assign(parameters[name], made)
+
+    def made_of(self) -> list[list[Tensor]]:
+        """Those of each expert where they are stacked."""
+        if not self._stacks():
+            return [[tensor for tensors in self.sources.values() for tensor in tensors]]
+        return [list(own) for own in zip(*self.sources.values(), strict=True)]
 
     def _stacks(self) -> bool:
         """Whether the first thing done is to put whole tensors one behind the other."""
@@ -116,6 +129,10 @@ class Weights:
         recipe = self._recipes[name]
         assert isinstance(recipe, Copied), f"{name} is made of several tensors"
         return recipe.tensor
+
+    def made_of(self, name: str) -> list[list[Tensor]]:
+        """See `Recipe`."""
+        return self._recipes[name].made_of()
 
     def read(self, names: Iterable[str], storage: Callable[[str, Any], Any]) -> dict[str, Any]:
         """Name -> torch tensor with its numbers.
