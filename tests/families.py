@@ -273,6 +273,29 @@ TINY |= {
         partial=0.25,
     ),
 }
+TINY |= {
+    "falcon_h1": Tiny(
+        LLAMA
+        | HEADS
+        | {
+            "mamba_d_ssm": 64,
+            "mamba_n_heads": 4,
+            "mamba_n_groups": 2,
+            "mamba_d_state": 16,
+            "mamba_rms_norm": True,
+            "mamba_norm_before_gate": False,
+            "embedding_multiplier": 0.7,
+            "lm_head_multiplier": 1.5,
+            "attention_in_multiplier": 1.2,
+            "attention_out_multiplier": 0.9,
+            "key_multiplier": 0.8,
+            "ssm_in_multiplier": 1.1,
+            "ssm_out_multiplier": 0.6,
+            "ssm_multipliers": [0.5, 1.3, 0.9, 1.4, 0.8],
+            "mlp_multipliers": [0.9, 1.6],
+        }
+    ),
+}
 LATENT = {  # attention with 16 values of a head that rotate
     "hidden_size": 64,
     "intermediate_size": 96,

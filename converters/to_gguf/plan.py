@@ -12,18 +12,20 @@ from math import prod
 
 from converters.to_gguf.archs._arch import Arch
 from converters.to_gguf.archs._delta import delta_order
+from converters.to_gguf.archs._recurrent import MinusExp, in_file
 from converters.to_gguf.carry import Encoding
 from converters.to_gguf.file.absorbed import latent_apart
 from converters.to_gguf.file.by_head import apart_by_head
+from converters.to_gguf.file.folded import fold
 from converters.to_gguf.file.louder import louder, loudness
 from converters.to_gguf.quant.chosen import NOTHING_CHOSEN, Chosen
 from converters.to_gguf.quant.keep import kept_types
 from converters.to_gguf.quant.mix import choose_types
 from converters.to_gguf.quant.types import FILE_TYPES, PLAIN, FileType
 from ropeconv.arch.blocks.attention import Attention, Fused, Order, Pairing
-from ropeconv.arch.blocks.delta_net import GatedDeltaNet
 from ropeconv.arch.blocks.mla import LatentAttention
 from ropeconv.arch.blocks.moe import MixtureOfExperts
+from ropeconv.arch.blocks.states.delta_net import GatedDeltaNet
 from ropeconv.arch.blocks.weight import Role, Weight
 from ropeconv.arch.stack import Layer, Mixer, Place, Stack
 from ropeconv.importance.sums import Means
@@ -111,7 +113,8 @@ def _row(
     place = parts[0][1]
     weight, layer = place.weight, None if place.layer is None else stack.layers[place.layer]
     own = _transform(weight, layer, arch, rotary_dim)
-    count, shape = weight.shape[0], _in_file(weight)
+    own = transforms.chain(own, fold(weight, layer, stack, arch))
+    count, shape = weight.shape[0], in_file(weight, layer)
     if len(parts) > 1 and len({part.weight.role for _, part in parts}) == 1:  # experts, heads
         stacked = transforms.chain(own, transforms.Stack(len(parts)))
         return Row(names, ((len(parts), *shape),), sources, stacked)
@@ -151,21 +154,16 @@ def _transform(weight: Weight, layer: Layer | None, arch: Arch, rotary_dim: int)
     shift = Shift(weight.offset)  # its norms multiply by the weight itself
     if layer is None:
         return shift if weight.offset else Keep()
-    flat: Transform = Keep()
-    if weight.role is Role.CONV:
-        flat = transforms.Reshape(weight.shape, _in_file(weight))
+    shape = in_file(weight, layer)
+    flat = Keep() if shape == weight.shape else transforms.Reshape(weight.shape, shape)
     if isinstance(layer.mixer, GatedDeltaNet):
         return transforms.chain(shift, delta_order(weight.role, layer.mixer, arch), flat)
+    if weight.role is Role.DECAY:
+        return transforms.chain(MinusExp(), flat)
     if flat != Keep():
         return flat
     order = _order(weight, layer.mixer, arch, rotary_dim)
     return transforms.chain(shift, order)
-
-
-def _in_file(weight: Weight) -> tuple[int, ...]:
-    """A tensor's shape: taps of a convolution (channels, 1, taps) without the axis of length 1."""
-    shape = weight.shape
-    return (shape[0], *shape[2:]) if weight.role is Role.CONV else shape
 
 
 def _order(weight: Weight, mixer: Mixer, arch: Arch, rotary_dim: int) -> Transform:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ropeconv.arch.blocks.attention import Attention
-from ropeconv.arch.blocks.delta_net import GatedDeltaNet
 from ropeconv.arch.blocks.embedding import Embedding
 from ropeconv.arch.blocks.head import Head
 from ropeconv.arch.blocks.mla import LatentAttention
@@ -15,7 +14,8 @@ from ropeconv.arch.blocks.mlp import Mlp
 from ropeconv.arch.blocks.moe import MixtureOfExperts
 from ropeconv.arch.blocks.norm import Norm
 from ropeconv.arch.blocks.residual import Residual, norms_of
-from ropeconv.arch.blocks.short_conv import ShortConv
+from ropeconv.arch.blocks.states.delta_net import GatedDeltaNet
+from ropeconv.arch.blocks.states.short_conv import ShortConv
 from ropeconv.arch.blocks.traits import Trait
 from ropeconv.arch.blocks.weight import Bundle, Weight
 from ropeconv.arch.layers import FULL, NO_ROPE

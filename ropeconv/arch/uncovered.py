@@ -34,13 +34,8 @@ UNREACHABLE: Mapping[str, str] = {
     "nemotron_h_moe": _UNROTATED,
     "gptj": "its rotation table is fixed in the code, and RoPE keys in its config are never read",
 }
-_FALCON_H1 = (
-    "a Mamba2 mixer stands beside the attention of every layer, for which ropeconv has no block"
-)
 # These no target computes as transformers does, and why.
 UNCOMPUTED: Mapping[str, str] = {
-    "falcon_h1": _FALCON_H1,
-    "falcon-h1": _FALCON_H1,
     "bitnet": (
         "it has norms inside of its attention and MLP, for which ropeconv has no blocks, and "
         "llama.cpp gates it with SiLU where the model squares a ReLU"

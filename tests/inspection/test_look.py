@@ -168,7 +168,6 @@ REFUSED = {
     **dict.fromkeys(("afmoe", "exaone_moe"), SLIDING),
     **dict.fromkeys(("jamba", "kimi_linear", "nemotron_h"), UNROTATED),
     "bitnet": "SiLU where the model squares a ReLU; it is not converted",
-    "falcon_h1": "a Mamba2 mixer stands beside the attention of every layer",
     "phimoe": "transformers never uses its long_factor; it is not converted",
 }
 

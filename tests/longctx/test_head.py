@@ -11,6 +11,7 @@ pytestmark = pytest.mark.torch
 ROPE = {"rope_type": "default", "rope_theta": 10000.0}
 SCALED = {
     "cohere",
+    "falcon_h1",
     "gemma2",
     "gemma4_text",
     "granite",

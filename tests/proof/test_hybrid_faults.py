@@ -32,6 +32,7 @@ def one_row_on(rows: np.ndarray) -> np.ndarray:
 
 # family -> a tensor, and what becomes of it
 FAULTS: dict[str, tuple[str, Change]] = {
+    "falcon_h1": ("blk.0.ssm_d", np.negative),
     "lfm2": ("blk.0.shortconv.conv.weight", one_tap_on),
     "qwen3_5_text": ("blk.0.ssm_a", np.negative),
     "qwen3_next": ("blk.0.ssm_ba.weight", one_row_on),

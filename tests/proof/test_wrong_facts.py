@@ -14,9 +14,9 @@ import pytest
 from ropeconv import registry
 from ropeconv.api import convert, verify
 from ropeconv.arch.blocks.attention import Attention, Order, Pairing
-from ropeconv.arch.blocks.delta_net import GatedDeltaNet
 from ropeconv.arch.blocks.mla import LatentAttention
 from ropeconv.arch.blocks.moe import MixtureOfExperts, Routing
+from ropeconv.arch.blocks.states.delta_net import GatedDeltaNet
 from ropeconv.arch.family import Architecture
 from ropeconv.arch.layers import FULL
 from ropeconv.arch.stack import Layer, Stack
@@ -80,6 +80,7 @@ EMBEDDING = scaled("embedding")
 WINDOW = attention(window=lambda window: window and window - 1)
 ORDER = attention(projections=lambda rows: replace(rows, order=Order.STACKED))
 TEMPERATURE = attention(temperature=lambda own: replace(own, beta=1.1 * own.beta))
+LEAVING = attention(output=lambda own: replace(own, factor=1.01 * own.factor))
 EVERYWHERE = in_layers(lambda layer: replace(layer, kind=FULL))
 
 
@@ -149,6 +150,7 @@ FACTS: dict[str, Mistake] = dict.fromkeys(FAMILIES, PAIRS) | {
     "cwm": WINDOW,
     "exaone4": POST_OFFSET,
     "falcon": ORDER,
+    "falcon_h1": LEAVING,
     "gemma": OFFSET,
     "gemma2": WINDOW,
     "gemma3_text": OFFSET,

@@ -77,6 +77,7 @@ REFUSED: dict[str, set[str]] = {
     "qwen3_5_text": {"proportional"} | NO_TABLE,
     "qwen3_5_moe_text": {"proportional"} | NO_TABLE,
     "qwen3_next": {"proportional"} | NO_TABLE,
+    "falcon_h1": NO_TABLE,  # its graph does not use the one that its loader takes
     "lfm2_moe": NO_TABLE,
     "solar_open": NO_TABLE,
     # their sliding layers would take the magnitude too

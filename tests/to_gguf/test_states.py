@@ -30,6 +30,8 @@ SPOILED: dict[str, tuple[str, str, Any, str]] = {
         [True],
         "tell 1 layers apart, it has 3",
     ),
+    "three groups": ("falcon_h1", "falcon-h1.ssm.group_count", 3, "not a multiple of 3 groups"),
+    "three heads": ("falcon_h1", "falcon-h1.ssm.time_step_rank", 3, "state_head_dim must be"),
     "three key heads": ("qwen3_5_text", "qwen35.ssm.group_count", 3, "not a multiple of 3 key"),
 }
 
@@ -37,7 +39,7 @@ SPOILED: dict[str, tuple[str, str, Any, str]] = {
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root, found = tmp_path_factory.mktemp("states"), {}
-    for family in ("lfm2", "qwen3_5_text"):
+    for family in ("falcon_h1", "lfm2", "qwen3_5_text"):
         source = save_checkpoint(root / family, family, context=L, **extra(family))
         out = root / f"{family}.gguf"
         found[family] = converting.convert(source, out, None, type="F32").files[0]

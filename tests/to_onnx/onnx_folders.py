@@ -19,7 +19,7 @@ from tests.families import nmse, random_ids
 PI = ScalingRequest(kind="linear", factor=4)
 
 # ai.onnx has no operator for their layers that onnxruntime runs: test_delta_onnx.py
-ORT_ALONE = {"qwen3_5_moe_text", "qwen3_5_text", "qwen3_next"}
+ORT_ALONE = {"falcon_h1", "qwen3_5_moe_text", "qwen3_5_text", "qwen3_next"}
 
 
 def convert(

@@ -145,7 +145,8 @@ class Arch:
     roles whose bias its loader has a place for; needs_bias: without which it does not load. square:
     heads x head_dim must equal hidden_size. untied: `output.weight` must be in the file; a tied
     model's embedding is written twice. tied: it cannot be. tiled: the value heads of delta nets
-    come by turns of the key heads, not all of one key head's in a row. keys: keys of its own.
+    come by turns of the key heads, not all of one key head's in a row. folds: numbers that a model
+    multiplies by, and its graph does not, stand in the matrices (file/folded.py). keys: its own.
     learned: part of an activation's weight -> the key, by its full name, that holds its numbers,
     one a layer. constants: stack -> tensors that its loader needs and no family has.
     spare_layers: stack -> layers that `block_count` counts beside the model's, as multi-token
@@ -171,6 +172,7 @@ class Arch:
     untied: bool = False
     tied: bool = False
     tiled: bool = False
+    folds: bool = False
     keys: tuple[OwnKeys, ...] = ()
     learned: Mapping[str, str] = field(default_factory=dict)
     constants: Callable[[Stack], Constants] = lambda _: ()

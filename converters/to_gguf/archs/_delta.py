@@ -13,7 +13,7 @@ from converters.to_gguf.archs._arch import Arch, OwnKeys, Stated
 from converters.to_gguf.archs._recurrent import Columns, MinusExp, Tiles
 from converters.to_gguf.file.keys import KeyValue, booleans, uint32, whole_numbers
 from converters.to_gguf.rope.settings import RECURRENT
-from ropeconv.arch.blocks.delta_net import GatedDeltaNet
+from ropeconv.arch.blocks.states.delta_net import GatedDeltaNet
 from ropeconv.arch.blocks.weight import Role
 from ropeconv.kit.transforms import Keep, Transform, chain
 from ropeconv.model import Model

@@ -11,10 +11,28 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ropeconv.arch.blocks.attention import Attention
+from ropeconv.arch.blocks.weight import Role, Weight
+from ropeconv.arch.stack import Layer
 from ropeconv.kit.float_types import FLOATS
 from ropeconv.kit.transforms import reordered
 from ropeconv.kit.views import Order, RowRule, as_bytes
 from ropeconv.model import Rows, Tensor
+
+
+def in_file(weight: Weight, layer: Layer | None) -> tuple[int, ...]:
+    """A tensor's shape: taps of a convolution (channels, 1, taps) without the axis of length 1,
+    Mamba2's numbers of heads with one, its norm group by group.
+    """
+    shape = weight.shape
+    beside = layer.mixer.beside if layer and isinstance(layer.mixer, Attention) else None
+    if weight.role is Role.CONV:
+        return (shape[0], *shape[2:])
+    if beside is not None and weight.role in (Role.DECAY, Role.STATE_SKIP):
+        return (beside.heads, 1)
+    if beside is not None and weight.role is Role.STATE_NORM:
+        return (beside.groups, beside.inner // beside.groups)
+    return shape
 
 
 class VectorRule(Protocol):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from converters.to_gguf.archs._arch import LLAMA_BLOCKS, QKV, Arch, OwnKeys
 from converters.to_gguf.file.keys import KeyValue, uint32
 from converters.to_gguf.rope.loader import Loader
-from ropeconv.arch.blocks.short_conv import ShortConv
+from ropeconv.arch.blocks.states.short_conv import ShortConv
 from ropeconv.arch.blocks.traits import Trait
 from ropeconv.arch.blocks.weight import Role
 from ropeconv.arch.layers import CONV

@@ -20,7 +20,7 @@ from converters.to_gguf.archs.lfm2 import NAMES, TAPS, never_still
 from converters.to_gguf.file.keys import KeyValue, uint32
 from converters.to_gguf.rope.loader import Loader
 from ropeconv.arch.blocks.moe import MixtureOfExperts, Scores
-from ropeconv.arch.blocks.short_conv import ShortConv
+from ropeconv.arch.blocks.states.short_conv import ShortConv
 from ropeconv.arch.blocks.traits import Trait
 from ropeconv.arch.blocks.weight import Role
 from ropeconv.arch.layers import CONV

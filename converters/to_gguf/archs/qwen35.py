@@ -3,7 +3,7 @@
 from converters.to_gguf.archs._arch import LLAMA_BLOCKS, QKV, Arch
 from converters.to_gguf.archs._delta import DELTA_NET, NAMES, SECTIONS
 from converters.to_gguf.rope.loader import Loader
-from ropeconv.arch.blocks.delta_net import GatedDeltaNet
+from ropeconv.arch.blocks.states.delta_net import GatedDeltaNet
 from ropeconv.arch.blocks.traits import Trait
 from ropeconv.arch.blocks.weight import Role
 from ropeconv.arch.layers import LINEAR

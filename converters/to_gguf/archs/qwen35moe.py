@@ -10,9 +10,9 @@ from converters.to_gguf.archs._delta import DELTA_NET, NAMES, SECTIONS
 from converters.to_gguf.archs._experts import EXPERTS, normed, shared, unscaled
 from converters.to_gguf.rope.loader import Loader
 from ropeconv.arch.blocks.attention import Attention
-from ropeconv.arch.blocks.delta_net import GatedDeltaNet
 from ropeconv.arch.blocks.moe import MixtureOfExperts
 from ropeconv.arch.blocks.residual import PreNorm
+from ropeconv.arch.blocks.states.delta_net import GatedDeltaNet
 from ropeconv.arch.blocks.traits import Trait
 from ropeconv.arch.blocks.weight import Role
 from ropeconv.arch.layers import LINEAR

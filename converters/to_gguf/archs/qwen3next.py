@@ -11,9 +11,9 @@ from converters.to_gguf.archs._experts import EXPERTS, dense_among, normed, shar
 from converters.to_gguf.archs.qwen35moe import read_shared
 from converters.to_gguf.rope.loader import Loader
 from ropeconv.arch.blocks.attention import Attention
-from ropeconv.arch.blocks.delta_net import GatedDeltaNet
 from ropeconv.arch.blocks.moe import MixtureOfExperts
 from ropeconv.arch.blocks.residual import PreNorm
+from ropeconv.arch.blocks.states.delta_net import GatedDeltaNet
 from ropeconv.arch.blocks.traits import Trait
 from ropeconv.arch.blocks.weight import Role
 from ropeconv.arch.layers import LINEAR

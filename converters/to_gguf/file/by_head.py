@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from ropeconv.arch.blocks.delta_net import ByHead, GatedDeltaNet
+from ropeconv.arch.blocks.states.delta_net import ByHead, GatedDeltaNet
 from ropeconv.arch.stack import Layer
 from ropeconv.kit.transforms import ByPart, Cut, chain
 from ropeconv.kit.views import Joined, Reordered

@@ -69,7 +69,7 @@ OTHERS = (
     *("attn_q_a", "attn_q_b", "attn_kv_a_mqa"),
     *("per_layer_token_embd", "inp_gate", "proj"),
     *("shortconv.in_proj", "shortconv.out_proj"),
-    *("attn_gate", "ssm_alpha", "ssm_beta", "ssm_ba", "ssm_out"),
+    *("attn_gate", "ssm_alpha", "ssm_beta", "ssm_ba", "ssm_in", "ssm_out"),
 )
 ROLES |= {name: name for name in OTHERS}
 # the router and the taps of convolutions: F32 whatever the file type
@@ -191,6 +191,8 @@ def _places(
 
 def _role(name: str, shape: tuple[int, ...]) -> str | None:
     """The role of a matrix that a file type shrinks; None for what stays F32."""
+    if not name.endswith((".weight", ".bias")):
+        return None  # llama.cpp shrinks what ends in `weight` alone
     axes = list(shape)
     while axes and axes[0] == 1:  # ggml does not count outer axes of length 1
         axes.pop(0)

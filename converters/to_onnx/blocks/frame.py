@@ -63,12 +63,14 @@ class Decoder:
         biases = [name_of(linear.bias, layer) for linear in linears if linear.bias is not None]
         roles = "_".join(linear.weight.role.value for linear in linears)
         to = f"layer_{layer}_{roles}"
-        return self.store.linear(x, names, biases=biases, to=to, floats=floats)
+        y = self.store.linear(x, names, biases=biases, to=to, floats=floats)
+        (factor,) = {linear.factor for linear in linears}
+        return self.scaled(y, factor, constant="factor", name=f"{to}_scaled")
 
     def split(self, x: Value, layer: int, *linears: Linear) -> list[Value]:
         """x by each of several matrices, in one product."""
         matrices = [name_of(linear.weight, layer) for linear in linears]
-        one = len({linear.bias is None for linear in linears}) == 1
+        one = len({(linear.bias is None, linear.factor) for linear in linears}) == 1
         if not one or not self.store.choice.alike(matrices):
             return [self.linear(x, layer, linear) for linear in linears]
         rows = [linear.weight.shape[0] for linear in linears]

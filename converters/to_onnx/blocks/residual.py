@@ -15,8 +15,10 @@ from converters.to_onnx.blocks.mixers.latent import LATENT
 from converters.to_onnx.blocks.mlp import DENSE
 from converters.to_onnx.blocks.moe import MIXTURES
 from converters.to_onnx.blocks.states.delta_net import DELTA_NETS
+from converters.to_onnx.blocks.states.mamba2 import add_mamba2
 from converters.to_onnx.blocks.states.short_conv import CONVOLUTIONS
 from converters.to_onnx.graph import Value
+from ropeconv.arch.blocks.attention import Attention
 from ropeconv.arch.blocks.norm import Norm
 from ropeconv.arch.blocks.residual import Parallel, PostNorm, PreNorm, Sandwich, SharedParallel
 from ropeconv.arch.stack import Layer
@@ -108,7 +110,12 @@ RESIDUALS: dict[type, Add] = {
 
 
 def _mix(decoder: Decoder, n: int, layer: Layer, x: Value) -> Value:
-    return find(MIXERS, layer.mixer)(decoder, n, layer, x)
+    y = find(MIXERS, layer.mixer)(decoder, n, layer, x)
+    beside = layer.mixer.beside if isinstance(layer.mixer, Attention) else None
+    if beside is None:
+        return y
+    z = add_mamba2(decoder, n, beside, x)
+    return decoder.graph.op("Add", z, y, name=f"layer_{n}_beside")
 
 
 def _feed(decoder: Decoder, n: int, layer: Layer, x: Value) -> Value:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from converters.to_onnx.client.states import state_layers
 from ropeconv.arch.stack import Stack
 from ropeconv.finding import NOTE, Finding
 
@@ -138,6 +139,8 @@ def _of_optimum(config: Mapping[str, Any], stack: Stack) -> str | None:
         return MISNAMED
     if len(stack.attentions) < len(stack.layers):
         return "gives no states to layers without attention"
+    if state_layers(stack):
+        return "gives no states to attention layers"
     if name not in OPTIMUM_COUNTS and block.num_kv_heads != block.num_heads:
         return "takes its heads for its key/value heads"
     size = stack.hidden_size // block.num_heads

@@ -19,7 +19,6 @@ from converters.to_onnx.graph import Graph, Value
 from converters.to_onnx.weights import Store
 from ropeconv.arch.blocks import norm as norms
 from ropeconv.arch.blocks.attention import Attention, Pairing, Temperature
-from ropeconv.arch.blocks.delta_net import GatedDeltaNet
 from ropeconv.arch.blocks.mla import LatentAttention
 from ropeconv.arch.stack import Stack
 
@@ -144,20 +143,26 @@ class Convolution:
 
 @dataclass(frozen=True)
 class Recurrence:
-    """float32 values of a layer: q and k (b, s, h*d_k), k of length 1 and q of the root of d_k; v
-    (b, s, v*d_v); decay, the log of what is left of the state, and share (b, s, v); the state
-    (b, v, d_k, d_v) of past calls and the name of the one for the next.
+    """float32 values of a layer: q and k (b, s, h*d_k), v (b, s, v*d_v); decay (b, s, v), the log
+    of what is left of the state; the state (b, v, d_k, d_v) of past calls and the name of the one
+    for the next.
+
+    what: the block, in words. heads: h; value_heads: v. scale: of what the state gives for q.
+    share: (b, s, v) how much of the error for k is corrected; None = v is added as it is.
     """
 
     layer: int
-    block: GatedDeltaNet
+    what: str
+    heads: int
+    value_heads: int
+    scale: float
     q: Value
     k: Value
     v: Value
     decay: Value
-    share: Value
     past: Value
     present: Value
+    share: Value | None = None
 
 
 class Profile(Protocol):

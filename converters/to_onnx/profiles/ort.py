@@ -150,18 +150,20 @@ class Ort:
 
     def recur(self, recurrence: Recurrence) -> Value:
         """See Profile."""
-        one, block = recurrence, recurrence.block
-        inputs = (one.q, one.k, one.v, one.past, one.decay, one.share)
+        one = recurrence
+        inputs = [one.q, one.k, one.v, one.past, one.decay]
+        if one.share is not None:
+            inputs.append(one.share)
         outputs = (f"layer_{one.layer}_state", one.present)
         return self.inputs.graph.ops(
             "LinearAttention",
             inputs,
             outputs,
             domain=MICROSOFT,
-            q_num_heads=block.key_heads,
-            kv_num_heads=block.value_heads,
-            update_rule="gated_delta",
-            scale=1.0 / block.key_dim,
+            q_num_heads=one.heads,
+            kv_num_heads=one.value_heads,
+            update_rule="gated" if one.share is None else "gated_delta",
+            scale=one.scale,
         )[0]
 
     def _lengths_and_bias(self) -> tuple[Value, Value, Value]:

@@ -122,7 +122,7 @@ class Standard:
     def recur(self, recurrence: Recurrence) -> Value:
         """None: see Profile."""
         raise CannotExpress(
-            f"layer {recurrence.layer} is a gated delta net, whose operator LinearAttention "
+            f"layer {recurrence.layer} has a {recurrence.what}, whose operator LinearAttention "
             f"ai.onnx has from opset 27 on and onnxruntime does not run there; take --profile ort"
         )
 

@@ -12,7 +12,7 @@ from converters.to_onnx.client._json import read
 from converters.to_onnx.client.crossing import genai_type
 from converters.to_onnx.client.genai import special_ids
 from converters.to_onnx.client.names import GRAPH
-from converters.to_onnx.client.states import genai_states
+from converters.to_onnx.client.states import genai_states, state_layers
 from converters.to_onnx.read.folder import Folder
 from ropeconv.arch.stack import Stack
 from ropeconv.errors import ConfigError
@@ -94,7 +94,7 @@ def _names(what: str, said: Values, there: set[str], stack: Stack) -> Iterator[s
     and values of attention layers, states of the others.
     """
     named = []
-    states = [n for n in range(len(stack.layers)) if n not in stack.attentions]
+    states = state_layers(stack)
     for role, name in said.items():
         layers = stack.attentions if role.endswith(("key_names", "value_names")) else states
         numbers = list(layers) if "%d" in str(name) else [None]

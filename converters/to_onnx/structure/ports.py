@@ -10,9 +10,10 @@ from converters.to_onnx.read.folder import Folder
 from converters.to_onnx.read.nodes import Nodes
 from converters.to_onnx.structure.graph.indices import INPUTS
 from ropeconv.arch.blocks.attention import Attention
-from ropeconv.arch.blocks.delta_net import GatedDeltaNet
 from ropeconv.arch.blocks.mla import LatentAttention
-from ropeconv.arch.blocks.short_conv import ShortConv
+from ropeconv.arch.blocks.states.delta_net import GatedDeltaNet
+from ropeconv.arch.blocks.states.mamba2 import Mamba2
+from ropeconv.arch.blocks.states.short_conv import ShortConv
 from ropeconv.model import Model
 
 BATCH = "batch_size"  # by this name transformers.js finds the size
@@ -42,7 +43,7 @@ def _caches(model: Model, dtype: str) -> Iterator[tuple[tuple[str, str], Port]]:
     for n, layer in enumerate(model.stack.layers):
         for name, sizes in find(KEPT, layer.mixer)(layer.mixer):
             past, present = (text.format(n=n) for text in name)
-            yield (past, present), ("float32" if name == STATE else dtype, sizes)
+            yield (past, present), ("float32" if name in STATES else dtype, sizes)
 
 
 Sizes = tuple[int | None, ...]
@@ -53,11 +54,19 @@ KEYS, VALUES = (
 
 def _of_attention(block: Attention | LatentAttention) -> list[tuple[tuple[str, str], Sizes]]:
     sizes = (None, block.num_kv_heads, None, block.head_dim)
-    return [(KEYS, sizes), (VALUES, sizes)]
+    beside = block.beside if isinstance(block, Attention) else None
+    return [(KEYS, sizes), (VALUES, sizes), *([] if beside is None else _of_mamba2(beside))]
+
+
+def _of_mamba2(block: Mamba2) -> list[tuple[tuple[str, str], Sizes]]:
+    state = (None, block.heads, block.state, block.head_dim)
+    return [(CONV, (None, block.channels, block.taps - 1)), (SSM, state)]
 
 
 CONV = ("past_conv.{n}", "present_conv.{n}")
 STATE = ("past_recurrent.{n}", "present_recurrent.{n}")
+SSM = ("past_ssm.{n}", "present_ssm.{n}")
+STATES = (STATE, SSM)  # float32 in every type
 
 
 def _of_short_conv(block: ShortConv) -> list[tuple[tuple[str, str], Sizes]]:

@@ -11,6 +11,7 @@ from enum import Enum
 
 from ropeconv.arch.blocks.keys import Key, Sizes, even_share, heads, whole
 from ropeconv.arch.blocks.norm import BareRmsNorm, HeadLayerNorms, Norm
+from ropeconv.arch.blocks.states.mamba2 import Mamba2
 from ropeconv.arch.blocks.traits import Trait
 from ropeconv.arch.blocks.weight import Linear, Role, Weight, linear
 
@@ -90,7 +91,8 @@ class Attention:
     scores become cap * tanh(scores / cap). clamp: q, k and v are held within plus and minus it,
     before the norms. temperature: see there. sinks: (h,) scores of a token without a value. gated:
     q's rows are (2*h*d, e), head by head those of q and those of a gate, whose sigmoid multiplies
-    what the head gives. v_norm: over each head of v.
+    what the head gives. v_norm: over each head of v. beside: a mixer of the same normed tokens,
+    whose output is added to its.
     """
 
     num_heads: int
@@ -110,13 +112,15 @@ class Attention:
     sinks: Weight | None = None
     gated: bool = False
     v_norm: BareRmsNorm | None = None
+    beside: Mamba2 | None = None
 
     @property
     def weights(self) -> tuple[Weight, ...]:
         """Its tensors in the order of a forward pass."""
         norms = [norm.weights for norm in self.norms]
         sinks = () if self.sinks is None else (self.sinks,)
-        return self.projections.weights + self.output.weights + sum(norms, ()) + sinks
+        beside = () if self.beside is None else self.beside.weights
+        return self.projections.weights + self.output.weights + sum(norms, ()) + sinks + beside
 
     @property
     def traits(self) -> frozenset[Trait]:
@@ -131,11 +135,14 @@ class Attention:
             Trait.GATED_HEADS: self.gated,
             Trait.VALUE_NORMS: self.v_norm is not None,
             Trait.KEYS_AS_VALUES: isinstance(rows, KeysAsValues),
+            Trait.SCALED_PRODUCTS: self.output.factor != 1.0,
+            Trait.STATE_BESIDE: self.beside is not None,
             Trait.NORMS_AFTER_ROTATION: self.norms_after_rotation,
             Trait.GROUPED_ROWS: isinstance(rows, Fused) and rows.order is Order.GROUPED,
         }
         own = frozenset(trait for trait, there in found.items() if there)
-        return own | _of_norms(self.q_norm, self.head_dim)
+        beside = frozenset() if self.beside is None else self.beside.traits
+        return own | _of_norms(self.q_norm, self.head_dim) | beside
 
     @property
     def norms(self) -> tuple[Norm, ...]:

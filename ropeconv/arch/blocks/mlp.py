@@ -30,7 +30,8 @@ class GatedMlp:
     @property
     def traits(self) -> frozenset[Trait]:
         """What it computes beyond its plain form."""
-        return frozenset()
+        scaled = {self.gate.factor, self.up.factor, self.down.factor} != {1.0}
+        return frozenset({Trait.SCALED_PRODUCTS} if scaled else ())
 
 
 @dataclass(frozen=True)

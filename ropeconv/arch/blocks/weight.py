@@ -32,6 +32,8 @@ class Role(Enum):
     STATE_B = "state_b"  # how much it corrects
     STATE_QKVZ = "state_qkvz"
     STATE_BA = "state_ba"
+    STATE_IN = "state_in"
+    STATE_SKIP = "state_skip"  # what passes a state by
     DECAY = "decay"
     TIME_STEP = "time_step"
     STATE_NORM = "state_norm"
@@ -91,10 +93,11 @@ class Weight:
 
 @dataclass(frozen=True)
 class Linear:
-    """y = x W^T + b: weight (rows, columns), bias (rows,) or None."""
+    """y = factor * (x W^T + b): weight (rows, columns), bias (rows,) or None."""
 
     weight: Weight
     bias: Weight | None = None
+    factor: float = 1.0
 
     @property
     def weights(self) -> tuple[Weight, ...]:

@@ -9,13 +9,14 @@ from dataclasses import replace
 from typing import Any
 
 from ropeconv.arch.blocks import attention as attn
-from ropeconv.arch.blocks import delta_net, moe
+from ropeconv.arch.blocks import moe
 from ropeconv.arch.blocks.attention import Attention, Separate
-from ropeconv.arch.blocks.delta_net import GatedDeltaNet
 from ropeconv.arch.blocks.head import Head, head
 from ropeconv.arch.blocks.keys import Key, Sizes, fixed, switch, whole
 from ropeconv.arch.blocks.moe import MixtureOfExperts
 from ropeconv.arch.blocks.norm import rms_norm
+from ropeconv.arch.blocks.states import delta_net
+from ropeconv.arch.blocks.states.delta_net import GatedDeltaNet
 from ropeconv.arch.blocks.weight import Role, linear
 from ropeconv.arch.families._standard import LAYER, with_defaults, with_head_norms
 from ropeconv.arch.family import RopeSpelling

@@ -8,13 +8,13 @@ from dataclasses import replace
 
 from ropeconv.arch.blocks import attention as attn
 from ropeconv.arch.blocks.attention import Attention
-from ropeconv.arch.blocks.delta_net import taps
 from ropeconv.arch.blocks.head import Head, head
 from ropeconv.arch.blocks.keys import Key, Sizes, epsilon, flag, number, switch, whole
 from ropeconv.arch.blocks.mlp import GatedMlp
 from ropeconv.arch.blocks.norm import rms_norm
 from ropeconv.arch.blocks.residual import PreNorm
-from ropeconv.arch.blocks.short_conv import ShortConv, short_conv
+from ropeconv.arch.blocks.states.delta_net import taps
+from ropeconv.arch.blocks.states.short_conv import ShortConv, short_conv
 from ropeconv.arch.blocks.weight import Role, linear
 from ropeconv.arch.families._standard import KEYS as STANDARD
 from ropeconv.arch.families._standard import LAYER

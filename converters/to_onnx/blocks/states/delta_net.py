@@ -12,7 +12,8 @@ from converters.to_onnx.blocks.frame import B, Decoder, name_of
 from converters.to_onnx.blocks.states.short_conv import convolved
 from converters.to_onnx.graph import Value
 from converters.to_onnx.profiles._shared import Recurrence
-from ropeconv.arch.blocks.delta_net import Apart, ByHead, GatedDeltaNet
+from ropeconv.arch.blocks.states.delta_net import Apart, ByHead, GatedDeltaNet
+from ropeconv.arch.blocks.states.mamba2 import Mamba2
 from ropeconv.arch.blocks.weight import Weight
 from ropeconv.arch.stack import Layer
 
@@ -86,13 +87,24 @@ def _state(
     shape: list[int | str] = [B, block.value_heads, block.key_dim, block.value_dim]
     past = graph.input(f"past_recurrent.{n}", SINGLE, shape)
     present = graph.declare(f"present_recurrent.{n}", SINGLE, shape)
-    q, k, v = (_single(decoder, each, f"layer_{n}_state_single") for each in qkv)
+    q, k, v = (single(decoder, each, f"layer_{n}_state_single") for each in qkv)
     q, k = (_unit(decoder, n, block, each, part) for each, part in zip((q, k), "qk", strict=True))
     k = graph.op("Mul", k, _number(decoder, block.key_dim**-0.5), name=f"layer_{n}_state_k_unit")
-    y = decoder.profile.recur(
-        Recurrence(n, block, q, k, v, _decay(decoder, n, block, a), _share(decoder, n, b),
-                   past, present)
-    )  # fmt: skip
+    made = Recurrence(
+        n,
+        "gated delta net",
+        block.key_heads,
+        block.value_heads,
+        1.0 / block.key_dim,
+        q,
+        k,
+        v,
+        _decay(decoder, n, block, a),
+        past,
+        present,
+        _share(decoder, n, b),
+    )
+    y = decoder.profile.recur(made)
     return y if dtype == SINGLE else graph.cast(y, dtype, name=f"layer_{n}_state_cast")
 
 
@@ -100,7 +112,8 @@ def _number(decoder: Decoder, value: float) -> Value:
     return decoder.graph.constant(value, SINGLE, name="state_scale")
 
 
-def _single(decoder: Decoder, x: Value, name: str) -> Value:
+def single(decoder: Decoder, x: Value, name: str) -> Value:
+    """x as float32."""
     same = decoder.store.kind.dtype == SINGLE
     return x if same else decoder.graph.cast(x, SINGLE, name=name)
 
@@ -116,21 +129,32 @@ def _unit(decoder: Decoder, n: int, block: GatedDeltaNet, x: Value, part: str) -
 
 def _decay(decoder: Decoder, n: int, block: GatedDeltaNet, a: Value) -> Value:
     """(b, s, v) the log of what is left of the state: -exp(decay) * softplus(a + dt)."""
+    return fading(decoder, n, block, step(decoder, n, block, a))
+
+
+def step(decoder: Decoder, n: int, block: GatedDeltaNet | Mamba2, dt: Value) -> Value:
+    """softplus(dt + its bias), float32."""
+    graph, name = decoder.graph, f"layer_{n}_decay_step"
+    dt = single(decoder, dt, f"layer_{n}_decay_single")
+    bias = vector(decoder, n, block.dt)
+    return graph.op("Softplus", graph.op("Add", dt, bias, name=name), name=name)
+
+
+def fading(decoder: Decoder, n: int, block: GatedDeltaNet | Mamba2, step: Value) -> Value:
+    """The log of what a step leaves of the state: -exp(decay) * step."""
     graph, name = decoder.graph, f"layer_{n}_decay"
-    a = _single(decoder, a, f"{name}_single")
-    dt, rate = (_vector(decoder, n, weight) for weight in (block.dt, block.decay))
-    step = graph.op("Softplus", graph.op("Add", a, dt, name=f"{name}_step"), name=f"{name}_step")
-    rate = graph.op("Exp", rate, name=f"{name}_rate")
+    rate = graph.op("Exp", vector(decoder, n, block.decay), name=f"{name}_rate")
     return graph.op("Neg", graph.op("Mul", step, rate, name=name), name=name)
 
 
-def _vector(decoder: Decoder, n: int, weight: Weight) -> Value:
+def vector(decoder: Decoder, n: int, weight: Weight) -> Value:
+    """A tensor's numbers, float32."""
     return decoder.store.vector(name_of(weight, n), dtype=SINGLE)
 
 
 def _share(decoder: Decoder, n: int, b: Value) -> Value:
     """(b, s, v) how much of the error is corrected."""
-    b = _single(decoder, b, f"layer_{n}_share_single")
+    b = single(decoder, b, f"layer_{n}_share_single")
     return decoder.graph.op("Sigmoid", b, name=f"layer_{n}_share")
 
 

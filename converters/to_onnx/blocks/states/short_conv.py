@@ -7,8 +7,9 @@ from collections.abc import Callable
 from converters.to_onnx.blocks.frame import B, Decoder, name_of
 from converters.to_onnx.graph import Value
 from converters.to_onnx.profiles._shared import Convolution
-from ropeconv.arch.blocks.delta_net import GatedDeltaNet
-from ropeconv.arch.blocks.short_conv import ShortConv
+from ropeconv.arch.blocks.states.delta_net import GatedDeltaNet
+from ropeconv.arch.blocks.states.mamba2 import Mamba2
+from ropeconv.arch.blocks.states.short_conv import ShortConv
 from ropeconv.arch.stack import Layer
 
 
@@ -31,7 +32,7 @@ def add_short_conv(decoder: Decoder, n: int, layer: Layer, x: Value) -> Value:
 def convolved(
     decoder: Decoder,
     n: int,
-    block: ShortConv | GatedDeltaNet,
+    block: ShortConv | GatedDeltaNet | Mamba2,
     x: Value,
     *,
     activation: str = "none",

@@ -21,7 +21,8 @@ from converters.to_onnx.structure.terms import (
     SCALED,
     Term,
 )
-from ropeconv.arch.blocks.delta_net import Apart, ByHead, GatedDeltaNet
+from ropeconv.arch.blocks.states.delta_net import Apart, ByHead, GatedDeltaNet
+from ropeconv.arch.blocks.states.mamba2 import Mamba2
 from ropeconv.arch.stack import Layer
 
 EPSILON = 1e-6
@@ -44,7 +45,7 @@ def delta_net(wanted: Wanted, n: int, layer: Layer, x: Term) -> tuple[Term, Mapp
         "k": k,
         "v": v,
         "past": terms.make("input", name=f"past_recurrent.{n}"),
-        "decay": _decay(wanted, n, block, a),
+        "decay": fading(wanted, n, block, terms.operator("Softplus", a)),
         "share": terms.operator("Sigmoid", b),
     }
     fields = {
@@ -81,10 +82,11 @@ def _unit(wanted: Wanted, n: int, block: GatedDeltaNet, y: Term) -> Term:
     )
 
 
-def _decay(wanted: Wanted, n: int, block: GatedDeltaNet, a: Term) -> Term:
+def fading(wanted: Wanted, n: int, block: GatedDeltaNet | Mamba2, step: Term) -> Term:
+    """The log of what a step leaves of the state."""
     terms = wanted.terms
     rate = terms.operator("Exp", terms.make("weight", name=name_of(block.decay, n)))
-    return terms.operator("Neg", terms.times(terms.operator("Softplus", a), rate))
+    return terms.operator("Neg", terms.times(step, rate))
 
 
 def _apart(wanted: Wanted, n: int, block: GatedDeltaNet, x: Term) -> list[Term]:
@@ -105,8 +107,13 @@ def _by_head(wanted: Wanted, n: int, block: GatedDeltaNet, x: Term) -> list[Term
     b, a = _of_heads(wanted, n, wanted.linear(x, rows.ba, n), "ba", (each, each))
     inputs = {str(place): part for place, part in enumerate(qkv)}
     behind = terms.make(BEHIND, inputs, where=place_of(n, "q, k and v"))
-    step: dict[str, Any] = {"weight": name_of(block.dt, n), "of": block.dt.shape}
-    return [behind, z, b, terms.make(PLUS_WEIGHT, {"x": a}, where=step["weight"], **step)]
+    return [behind, z, b, with_bias(wanted, n, block, a)]
+
+
+def with_bias(wanted: Wanted, n: int, block: GatedDeltaNet | Mamba2, a: Term) -> Term:
+    """What a time step is made of, with its bias on it."""
+    own: dict[str, Any] = {"weight": name_of(block.dt, n), "of": block.dt.shape}
+    return wanted.terms.make(PLUS_WEIGHT, {"x": a}, where=own["weight"], **own)
 
 
 def _of_heads(wanted: Wanted, n: int, rows: Term, parts: str, sizes: tuple[int, ...]) -> list[Term]:

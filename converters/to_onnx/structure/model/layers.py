@@ -9,16 +9,17 @@ from converters.to_onnx.blocks import find
 from converters.to_onnx.structure.model.attention import attention
 from converters.to_onnx.structure.model.delta_net import delta_net
 from converters.to_onnx.structure.model.latent import latent_attention
+from converters.to_onnx.structure.model.mamba2 import mamba2
 from converters.to_onnx.structure.model.mlp import FEEDS
 from converters.to_onnx.structure.model.short_conv import short_conv
 from converters.to_onnx.structure.model.wanted import Wanted, name_of, place_of
 from converters.to_onnx.structure.terms import BY_WEIGHT, Term
 from ropeconv.arch.blocks.attention import Attention
-from ropeconv.arch.blocks.delta_net import GatedDeltaNet
 from ropeconv.arch.blocks.mla import LatentAttention
 from ropeconv.arch.blocks.norm import Norm
 from ropeconv.arch.blocks.residual import Parallel, PostNorm, PreNorm, Sandwich, SharedParallel
-from ropeconv.arch.blocks.short_conv import ShortConv
+from ropeconv.arch.blocks.states.delta_net import GatedDeltaNet
+from ropeconv.arch.blocks.states.short_conv import ShortConv
 from ropeconv.arch.stack import Layer
 
 Step = Callable[[Term], Term]
@@ -41,6 +42,10 @@ def layer_terms(wanted: Wanted, n: int, layer: Layer, x: Term) -> tuple[Handed, 
     def mix(y: Term) -> Term:
         term, own = find(MIXERS, layer.mixer)(wanted, n, layer, y)
         handed.update(own)
+        if isinstance(layer.mixer, Attention) and layer.mixer.beside is not None:
+            beside, own = mamba2(wanted, n, layer.mixer.beside, y)
+            handed.update(own)
+            term = wanted.terms.add(beside, term, where=place_of(n, "attention and what is beside"))
         return term
 
     def feed(y: Term) -> Term:

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 from converters.to_onnx.structure.model.wanted import Wanted, name_of, place_of
 from converters.to_onnx.structure.terms import CONVOLUTION, MASKED, PART, STATE, Term
-from ropeconv.arch.blocks.delta_net import GatedDeltaNet
-from ropeconv.arch.blocks.short_conv import ShortConv
+from ropeconv.arch.blocks.states.delta_net import GatedDeltaNet
+from ropeconv.arch.blocks.states.mamba2 import Mamba2
+from ropeconv.arch.blocks.states.short_conv import ShortConv
 from ropeconv.arch.stack import Layer
 
 
@@ -34,7 +35,7 @@ def short_conv(wanted: Wanted, n: int, layer: Layer, x: Term) -> tuple[Term, Map
 
 
 def convolution(
-    wanted: Wanted, n: int, block: ShortConv | GatedDeltaNet, x: Term
+    wanted: Wanted, n: int, block: ShortConv | GatedDeltaNet | Mamba2, x: Term
 ) -> tuple[Term, Mapping[str, Term]]:
     """(each channel over the tokens, what is handed on)."""
     terms = wanted.terms

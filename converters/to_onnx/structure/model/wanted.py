@@ -46,10 +46,11 @@ class Wanted:
         return self.terms.make(SCALED, {"x": x}, by=self.constant(by), where=where)
 
     def linear(self, x: Term, linear: Linear, layer: int | None) -> Term:
-        """x W^T + b."""
+        """x W^T + b, by its factor."""
         weight = name_of(linear.weight, layer)
         bias = None if linear.bias is None else name_of(linear.bias, layer)
-        return self.terms.make(PRODUCT, {"x": x}, weight=weight, bias=bias, where=weight)
+        y = self.terms.make(PRODUCT, {"x": x}, weight=weight, bias=bias, where=weight)
+        return self.scaled(y, linear.factor, where=f"factor of {weight}")
 
     def norm(
         self, x: Term, norm: Norm, layer: int | None, *, size: int, bare: bool = False

@@ -1,0 +1,1 @@
+"""What mixes tokens by a state in place of keys and values."""
