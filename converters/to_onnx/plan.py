@@ -76,7 +76,7 @@ def make_plan(model: Model, options: Options) -> Plan:
 
 def cache_bytes(model: Model, kind: WeightType) -> int:
     """Bytes of the keys and values of a whole context."""
-    blocks = model.stack.attentions.values()
+    blocks = model.stack.caching.values()
     numbers = sum(2 * block.num_kv_heads * block.head_dim for block in blocks)
     return numbers * model.main_rope.context * np.dtype(kind.dtype).itemsize
 

@@ -9,6 +9,7 @@ from typing import Any
 from ropeconv.arch.blocks.embedding import Embedding, embedding
 from ropeconv.arch.blocks.head import Head, head
 from ropeconv.arch.blocks.keys import Key, Sizes
+from ropeconv.arch.blocks.layer_input import LayerInputs
 from ropeconv.arch.layers import FULL, FULL_EVERYWHERE, LayerRule
 from ropeconv.arch.stack import Layer, Stack
 
@@ -72,6 +73,7 @@ class Architecture:
 
     name: Hugging Face model_type. classes: `architectures` entries of the causal language model.
     keys: size -> where a config says it. layer: (sizes, kind, number) -> the blocks of a layer.
+    inputs: what every layer is given beside the residual stream, if anything.
     ignores: config keys without bearing on logits, beside those that no family reads. drops: names
     of tensors ({n}: a layer) that are known and carry nothing. fixed_in_4: sizes that the class of
     transformers 4 does not read and has its defaults for. plain: a config in the keys of `keys`,
@@ -90,6 +92,7 @@ class Architecture:
     ignores: frozenset[str] = frozenset()
     drops: tuple[str, ...] = ()
     fixed_in_4: tuple[str, ...] = ()
+    inputs: Callable[[Sizes], LayerInputs | None] = lambda _: None
     plain: Callable[[Mapping[str, Any]], dict[str, Any]] = dict
 
     def stack(self, sizes: Sizes, kinds: tuple[str, ...]) -> Stack:
@@ -100,4 +103,5 @@ class Architecture:
             self.embedding(sizes),
             tuple(self.layer(sizes, kind, number) for number, kind in enumerate(kinds)),
             self.head(sizes),
+            self.inputs(sizes),
         )

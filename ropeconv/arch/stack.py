@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from ropeconv.arch.blocks.attention import Attention
+from ropeconv.arch.blocks.attention import Attention, Queries
 from ropeconv.arch.blocks.embedding import Embedding
 from ropeconv.arch.blocks.head import Head
+from ropeconv.arch.blocks.layer_input import LayerInput, LayerInputs
 from ropeconv.arch.blocks.mla import LatentAttention
 from ropeconv.arch.blocks.mlp import Mlp
 from ropeconv.arch.blocks.moe import MixtureOfExperts
@@ -23,13 +24,13 @@ from ropeconv.arch.layers import FULL, NO_ROPE
 Mixer = Attention | LatentAttention | ShortConv | GatedDeltaNet
 """What mixes tokens: one of the block types of a layer's first half."""
 FeedForward = Mlp | MixtureOfExperts
-Block = Embedding | Head | Norm | Mixer | FeedForward | Residual
+Block = Embedding | Head | Norm | Mixer | FeedForward | Residual | LayerInputs | LayerInput
 
 
 @dataclass(frozen=True)
 class Layer:
     """One layer: its kind (see layers.py) and its blocks. scale: (1,), by which all that it gives,
-    the residual stream with it, is multiplied.
+    the residual stream with it, is multiplied. input: what it does with an input of its own.
     """
 
     kind: str
@@ -37,18 +38,21 @@ class Layer:
     mixer: Mixer
     mlp: FeedForward
     scale: Weight | None = None
+    input: LayerInput | None = None
 
     @property
     def weights(self) -> tuple[Weight, ...]:
         """Its tensors."""
         norms = self.residual.placed
-        last = () if self.scale is None else (self.scale,)
+        last = () if self.input is None else self.input.weights
+        last += () if self.scale is None else (self.scale,)
         return norms.before + self.mixer.weights + norms.between + self.mlp.weights + last
 
     @property
     def blocks(self) -> tuple[Block, ...]:
         """Its blocks."""
-        return self.residual, self.mixer, self.mlp
+        found = self.residual, self.mixer, self.mlp
+        return found if self.input is None else (*found, self.input)
 
 
 @dataclass(frozen=True)
@@ -62,13 +66,16 @@ class Place:
 
 @dataclass(frozen=True)
 class Stack:
-    """A decoder. hidden_size e, vocab_size v."""
+    """A decoder. hidden_size e, vocab_size v. inputs: what every layer is given beside the residual
+    stream.
+    """
 
     hidden_size: int
     vocab_size: int
     embedding: Embedding
     layers: tuple[Layer, ...]
     head: Head
+    inputs: LayerInputs | None = None
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -100,6 +107,21 @@ class Stack:
         return {number: mixer for number, mixer in found if isinstance(mixer, kinds)}
 
     @property
+    def caching(self) -> dict[int, Attention | LatentAttention]:
+        """Layer -> its attention, of those that keep keys and values of their own."""
+        return {
+            number: block
+            for number, block in self.attentions.items()
+            if not (isinstance(block, Attention) and isinstance(block.projections, Queries))
+        }
+
+    def keys_of(self, number: int) -> int:
+        """The layer whose keys and values a layer attends to."""
+        kind = self.layers[number].kind
+        alike = (n for n in self.caching if n <= number and self.layers[n].kind == kind)
+        return max(alike)
+
+    @property
     def tied(self) -> bool:
         """Whether the head multiplies by the token embedding."""
         return self.head.tied
@@ -119,6 +141,7 @@ class Stack:
     def traits(self) -> frozenset[Trait]:
         """What its blocks compute beyond their plain forms."""
         ends = self.embedding.traits | self.head.traits | self.head.norm.traits
+        ends |= frozenset() if self.inputs is None else self.inputs.traits
         layers = [block.traits for layer in self.layers for block in layer.blocks]
         norms = [norm.traits for layer in self.layers for norm in norms_of(layer.residual)]
         found = {
@@ -134,6 +157,8 @@ class Stack:
         yield type(self.embedding)
         yield type(self.head)
         yield type(self.head.norm)
+        if self.inputs is not None:
+            yield type(self.inputs)
         for layer in self.by_kind.values():
             yield from map(type, layer.blocks)
             yield from map(type, norms_of(layer.residual))
@@ -146,7 +171,8 @@ class Stack:
 
         A row of the layers comes once for all of them: all first norms, then all second ones, ...
         """
-        ends = (*self.embedding.weights, *self.head.weights)
+        inputs = () if self.inputs is None else self.inputs.weights
+        ends = (*self.embedding.weights, *inputs, *self.head.weights)
         found = {weight.template: Place(weight) for weight in ends}
         rows: dict[Weight, list[int]] = {}
         for number, layer in enumerate(self.layers):

@@ -53,9 +53,20 @@ def write(source: Path, target: str, out: Path, scaling: ScalingRequest | None =
     return place
 
 
+# the large ones
+DENSE = {"hidden_size_per_layer_input": 0, "num_kv_shared_layers": 0}
+
+
 @pytest.mark.llama
 @pytest.mark.parametrize("target", TARGETS)
-def test_interpolation_is_exact_in_every_target(target: str, source: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", ["small", "large"])
+@pytest.mark.halved
+def test_interpolation_is_exact_in_every_target(
+    target: str, size: str, source: Path, tmp_path: Path
+) -> None:
+    if size == "large":
+        folder = tmp_path / "model"
+        source = save_checkpoint(folder, FAMILY, context=L, rope=PUBLISHED, **DENSE)
     report = verify(write(source, target, tmp_path), tokens=4 * L)
     assert report.ok, [(rung.name, rung.findings) for rung in report.rungs]
 
@@ -94,6 +105,11 @@ OF_FILES: dict[str, tuple[dict[str, Any], dict[str, Change], set[str]]] = {
     ),
     "the base of windows": ({"gemma4.rope.freq_base_swa": 2e4}, {}, {"frequencies", "logits"}),
     "heads of two": ({"gemma4.attention.head_count_kv": [2, 1, 2, 2]}, {}, {"structure"}),
+    "inputs of other tokens": (
+        {},
+        {"per_layer_token_embd.weight": lambda rows: np.roll(rows, 1, axis=0)},
+        {"weights", "logits"},
+    ),
 }
 
 
@@ -118,6 +134,11 @@ OF_GRAPHS = {
             ("Attention", "layer_1_k_rotated"),
         )
     ],
+    "values of another layer": [
+        trait_faults.reads("Attention", "layer_3_attention", 2, "layer_1_k_rotated"),
+    ],
+    "the input of a layer": [trait_faults.skips("Mul", "layer_2_input_gated")],
+    "what the inputs are made of": [trait_faults.skips("Add", "layer_inputs", 1)],
     "scores that are not scaled": [trait_faults.attribute("Attention", "scale", 0.25)],
 }
 
@@ -139,8 +160,8 @@ def test_a_part_that_a_graph_loses_is_seen(
 
 # config keys -> the words of the refusal
 UNCOVERED: dict[str, tuple[dict[str, Any], str]] = {
-    "inputs of layers": ({"hidden_size_per_layer_input": 8}, "for every layer"),
-    "shared keys and values": ({"num_kv_shared_layers": 2}, "that later layers share"),
+    "no layer with keys of its own": ({"num_kv_shared_layers": 4}, "of which there are none"),
+    "none of a kind with keys of its own": ({"num_kv_shared_layers": 3}, "of which there are none"),
     "experts": ({"enable_moe_block": True}, "experts beside the MLP"),
     "both directions": ({"use_bidirectional_attention": "all"}, "use_bidirectional_attention"),
     "an older rope": ({"rope_theta": 1e6}, "rope_theta"),
@@ -171,3 +192,15 @@ def test_sizes_that_no_kind_of_layer_has_alike_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match="must give the same head_dim"):
         prepare(with_config(source, tmp_path / "model", per_layer_config=layers), None)
+
+
+def test_keys_that_no_layer_reads_are_left_out(source: Path, tmp_path: Path) -> None:
+    """Published checkpoints hold keys for layers that take another's."""
+    from safetensors.numpy import load_file, save_file
+
+    model = with_config(source, tmp_path / "model")
+    tensors = load_file(model / "model.safetensors")
+    names = [f"model.layers.3.self_attn.{part}.weight" for part in ("k_proj", "v_proj", "k_norm")]
+    extra = {name: np.zeros((16, 64), np.float32) for name in names}
+    save_file(tensors | extra, model / "model.safetensors", metadata={"format": "pt"})
+    assert prepare(model, None).weights.keys().isdisjoint(names)

@@ -45,6 +45,10 @@ EXACT: dict[str, tuple[str, dict[str, Any]]] = {
         "gemma4_text",
         {"attention_k_eq_v": False, "final_logit_softcapping": None},
     ),
+    "gemma4, without inputs of layers": (
+        "gemma4_text",
+        {"hidden_size_per_layer_input": 0, "num_kv_shared_layers": 0},
+    ),
     "gemma4, heads of one size": ("gemma4_text", {"global_head_dim": 32}),
     "lfm2, a rounded width": (
         "lfm2",
@@ -88,6 +92,16 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
         "query_pre_attn_scalar 24",
     ),
     "gemma4, biases": ("gemma4_text", {"attention_bias": True}, "no place for a bias on k, o, q"),
+    "gemma4, another layer's keys": (
+        "gemma4_text",
+        {"layer_types": ["full_attention", "sliding_attention"] + ["full_attention"] * 2},
+        "in this model they are layer",
+    ),
+    "gemma4, more rows of inputs": (
+        "gemma4_text",
+        {"vocab_size_per_layer_input": 400},
+        "vocab_size_per_layer_input 400",
+    ),
     "gemma4, no sliding layer": (
         "gemma4_text",
         {"layer_types": ["full_attention"] * 4},

@@ -15,17 +15,21 @@ from converters.to_gguf.file.metadata import KEY_HEADS
 from converters.to_gguf.rope.loader import FREQS, OWN_BASE, Loader, with_every_type
 from converters.to_gguf.rope.settings import layer_kinds
 from ropeconv.arch.blocks.attention import Attention
+from ropeconv.arch.blocks.layer_input import LayerInput, LayerInputs
 from ropeconv.arch.blocks.mlp import GatedMlp
 from ropeconv.arch.blocks.norm import BareRmsNorm
 from ropeconv.arch.blocks.residual import Sandwich
 from ropeconv.arch.blocks.traits import Trait
 from ropeconv.arch.blocks.weight import Role
 from ropeconv.arch.layers import FULL, SLIDING
-from ropeconv.errors import CheckpointError
+from ropeconv.arch.stack import Stack
 from ropeconv.model import Model
 
+ELSEWHERE = "take `ropeconv onnx` or `ropeconv safetensors`"
 LOGIT_CAP, ASSUMED_CAP = "final_logit_softcapping", 30.0  # src/llama-hparams.h
 KEY, VALUE, TURNED = "attention.key_length", "attention.value_length", "rope.dimension_count_swa"
+INPUTS, SHARED = "embedding_length_per_layer_input", "attention.shared_kv_layers"
+WIDTH, TOKENS = "feed_forward_length", "tokenizer.ggml.tokens"
 
 
 def _heads(model: Model, kind: str) -> Attention:
@@ -43,15 +47,19 @@ def _write(model: Model) -> list[KeyValue]:
         *(uint32(key, size) for key, size in sizes.items()),
         uint32(TURNED, sliding),
         whole_numbers(KEY_HEADS, [layer.mixer.num_kv_heads for layer in layers]),
-        uint32("embedding_length_per_layer_input", 0),
+        uint32(INPUTS, model.sizes.layer_inputs),
+        uint32(SHARED, model.sizes.shared_layers),
+        *_widths(model),
     ]
 
 
+def _widths(model: Model) -> list[KeyValue]:
+    """Of MLPs, where they are not all as wide as the first."""
+    widths = [layer.mlp.weights[0].shape[0] for layer in model.stack.layers]
+    return [] if len(set(widths)) == 1 else [whole_numbers(WIDTH, widths)]
+
+
 def _read(stated: Stated) -> Mapping[str, Any]:
-    if stated.get("embedding_length_per_layer_input"):
-        raise _uncovered("an embedding of its own for every layer")
-    if stated.get("attention.shared_kv_layers"):
-        raise _uncovered("keys and values that later layers share")
     kinds = layer_kinds(stated.metadata)
     heads = stated.get(KEY_HEADS)
     by_layer = heads if isinstance(heads, list) else [heads] * len(kinds)
@@ -64,23 +72,49 @@ def _read(stated: Stated) -> Mapping[str, Any]:
         "num_kv_heads": found.get(SLIDING),
         "global_kv_heads": found.get(FULL) if shared else None,
         "keys_as_values": shared,
-        "layer_inputs": 0,
+        "layer_inputs": stated.get(INPUTS) or 0,
+        # the loader has one size for both tables
+        "table_rows": stated.get("vocab_size") or len(stated.metadata.get(TOKENS, ())),
+        "shared_layers": stated.get(SHARED) or 0,
+        **_widths_read(stated),
     }
 
 
-def _uncovered(what: str) -> CheckpointError:
-    return CheckpointError(
-        f"the GGUF file has {what}, for which ropeconv has no blocks; take another file"
-    )
+def _widths_read(stated: Stated) -> Mapping[str, Any]:
+    widths = stated.get(WIDTH)
+    if not isinstance(widths, list):
+        return {"wide": False}
+    return {"intermediate_size": widths[0], "wide": widths[-1] == 2 * widths[0]}
 
 
 def _obstacle(model: Model) -> str | None:
-    if {FULL, SLIDING} <= model.stack.by_kind.keys():
-        return None
+    stack, inputs = model.stack, model.stack.inputs
+    if inputs is not None and inputs.table.shape[0] != stack.vocab_size:
+        return (
+            f"llama.cpp's gemma4 has a row for each of {stack.vocab_size} tokens, config.json says "
+            f"vocab_size_per_layer_input {inputs.table.shape[0]}; {ELSEWHERE}"
+        )
+    if {FULL, SLIDING} <= stack.by_kind.keys():
+        return _other_owner(stack)
     return (
         "llama.cpp's gemma4 does not load without layers of both kinds, with a window and without; "
-        "take `ropeconv onnx` or `ropeconv safetensors`"
+        f"{ELSEWHERE}"
     )
+
+
+def _other_owner(stack: Stack) -> str | None:
+    """Layers without keys and values take those of the last layer that has some, and with a window
+    of the one before that.
+    """
+    last = len(stack.caching) - 1
+    for number in stack.attentions.keys() - stack.caching.keys():
+        owner = last - (stack.layers[number].kind == SLIDING)
+        if stack.keys_of(number) != owner:
+            return (
+                f"llama.cpp's gemma4 gives layer {number} the keys and values of layer {owner}, "
+                f"in this model they are layer {stack.keys_of(number)}'s; {ELSEWHERE}"
+            )
+    return None
 
 
 HEADS = OwnKeys(_write, _read)
@@ -92,12 +126,22 @@ CAP = OwnKeys(
 )
 """Where logits are capped: 0 = nowhere, and a file that does not say it is capped."""
 
+NAMES: Mapping[Role, str] = {
+    Role.LAYER_SCALE: "blk.{n}.layer_output_scale",
+    Role.LAYER_TABLE: "per_layer_token_embd",
+    Role.LAYER_PROJECTION: "per_layer_model_proj",
+    Role.LAYER_PROJECTION_NORM: "per_layer_proj_norm",
+    Role.INPUT_GATE: "blk.{n}.inp_gate",
+    Role.INPUT_OUT: "blk.{n}.proj",
+    Role.INPUT_NORM: "blk.{n}.post_norm",
+}
+
 ARCH = Arch(
     name="gemma4",
     families=("gemma4_text",),
-    runs=ENDS | {Sandwich, Attention, GatedMlp, BareRmsNorm},
+    runs=ENDS | {Sandwich, Attention, GatedMlp, BareRmsNorm, LayerInputs, LayerInput},
     biases=frozenset(),
-    names={Role.LAYER_SCALE: "blk.{n}.layer_output_scale"},
+    names=NAMES,
     # the embedding's scale, the norm of v and scores that are not scaled are built in
     traits=frozenset(
         {
@@ -108,6 +152,8 @@ ARCH = Arch(
             Trait.VALUE_NORMS,
             Trait.KEYS_AS_VALUES,
             Trait.HEAD_SIZES,
+            Trait.SHARED_KEYS,
+            Trait.LAYER_INPUTS,
             Trait.LAYER_SCALE,
         }
     ),

@@ -67,11 +67,13 @@ ROLES |= {"attn_qkv": "attn_v", "attn_kv_b": "attn_v"}
 # no role of llama.cpp's: they keep the base type
 OTHERS = (
     *("attn_q_a", "attn_q_b", "attn_kv_a_mqa"),
-    *("per_layer_token_embd", "inp_gate", "proj"),
+    *("inp_gate", "proj"),
     *("shortconv.in_proj", "shortconv.out_proj"),
     *("attn_gate", "ssm_alpha", "ssm_beta", "ssm_ba", "ssm_in", "ssm_out"),
 )
 ROLES |= {name: name for name in OTHERS}
+# rows of both tables are looked up
+ROLES |= {"per_layer_token_embd": "token_embd"}
 # the router and the taps of convolutions: F32 whatever the file type
 KEPT = frozenset({"per_layer_model_proj", "ffn_gate_inp", "shortconv.conv", "ssm_conv1d"})
 

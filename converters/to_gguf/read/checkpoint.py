@@ -129,7 +129,7 @@ def _tied(arch: Arch, native: Mapping[str, GgufTensor]) -> bool:
 
 def _common_sizes(stated: Stated, native: Mapping[str, Tensor]) -> dict[str, Any]:
     """What every decoder's file says, by the names of sizes."""
-    usable = [key for key in REQUIRED if isinstance(stated.get(key), int) and stated.get(key) > 0]
+    usable = [key for key in REQUIRED if _is_size(stated.get(key))]
     epsilon = _epsilon_key(stated.arch)
     missing = [key for key in REQUIRED if key not in usable]
     if not isinstance(stated.get(epsilon), float):
@@ -161,6 +161,12 @@ def _common_sizes(stated: Stated, native: Mapping[str, Tensor]) -> dict[str, Any
     if embedding is not None:
         sizes["vocab_size"] = embedding.shape[0]
     return {**sizes, "norm_eps": shortest(stated.get(epsilon))}
+
+
+def _is_size(value: Any) -> bool:
+    """Or sizes, one a layer."""
+    each = value if isinstance(value, list) and value else [value]
+    return all(isinstance(one, int) and one > 0 for one in each)
 
 
 def _epsilon_key(arch: Arch) -> str:

@@ -10,12 +10,13 @@ from converters.to_onnx.blocks import find
 from converters.to_onnx.blocks.frame import B, Decoder, P, T, name_of
 from converters.to_onnx.blocks.heads import Part, clamped, normed, whole
 from converters.to_onnx.graph import Value
-from converters.to_onnx.profiles._shared import Heads, Told
+from converters.to_onnx.profiles._shared import Heads, Keys, Told
 from ropeconv.arch.blocks.attention import (
     Attention,
     Fused,
     KeysAsValues,
     Order,
+    Queries,
     Separate,
     Temperature,
 )
@@ -29,14 +30,14 @@ def add_attention(decoder: Decoder, n: int, layer: Layer, x: Value) -> Value:
     block = layer.mixer
     assert isinstance(block, Attention)
     _check(block)
-    norms, v_norm = (block.q_norm, block.k_norm), block.v_norm
     late = block.norms_after_rotation
-    before, after = (NONE, norms) if late else (norms, NONE)
+    norms = (block.q_norm, block.k_norm, block.v_norm)
     parts, gate = _parts(decoder, n, block, x)
-    q, k, v = _normed(decoder, block, (*before, v_norm), parts)
-    q, k = (_rotated(decoder, layer.kind, block, part) for part in (q, k))
-    q, k = _normed(decoder, block, after, (q, k))
-    query = _tempered(decoder, n, block.temperature, q.value)
+    turned = [
+        _turned(decoder, layer.kind, block, part, norm, late=late)
+        for part, norm in zip(parts, norms, strict=False)
+    ]
+    query = _tempered(decoder, n, block.temperature, turned[0].value)
     told = Told(
         block.num_heads,
         block.num_kv_heads,
@@ -45,9 +46,9 @@ def add_attention(decoder: Decoder, n: int, layer: Layer, x: Value) -> Value:
         block.window,
         block.softcap,
     )
-    past, present = cache_of(decoder, n, told)
+    keys, present = _keys(decoder, n, told, turned[1:])
     sinks = None if block.sinks is None else decoder.store.vector(name_of(block.sinks, n))
-    y = decoder.profile.attend(Heads(n, told, query, k.value, v.value, past, present, sinks))
+    y = decoder.profile.attend(Heads(n, told, query, keys.k, keys.v, keys.past, present, sinks))
     if gate is not None:
         share = decoder.graph.op("Sigmoid", gate, name=f"layer_{n}_gate_share")
         y = decoder.graph.op("Mul", y, share, name=f"layer_{n}_attention_gated")
@@ -57,9 +58,6 @@ def add_attention(decoder: Decoder, n: int, layer: Layer, x: Value) -> Value:
 
 
 ATTENTION: dict[type, Callable[[Decoder, int, Layer, Value], Value]] = {Attention: add_attention}
-
-
-NONE: tuple[Norm | None, ...] = (None, None)
 
 
 def _check(block: Attention) -> None:
@@ -80,11 +78,11 @@ def _parts(decoder: Decoder, n: int, block: Attention, x: Value) -> tuple[list[P
     if block.gated:
         values[0], gate = _ungated(decoder, n, block, values[0])
     counts = (block.num_heads, block.num_kv_heads, block.num_kv_heads)
-    apart = isinstance(block.projections, Separate | KeysAsValues)
+    apart = isinstance(block.projections, Separate | KeysAsValues | Queries)
     is_whole = not decoder.store.flat and apart
     parts = [
         Part(n, letter, value, heads, is_whole)
-        for letter, value, heads in zip("qkv", values, counts, strict=True)
+        for letter, value, heads in zip("qkv", values, counts, strict=False)
     ]
     if gate is not None:
         parts[0] = replace(parts[0], whole=False)
@@ -101,14 +99,31 @@ def _ungated(decoder: Decoder, n: int, block: Attention, rows: Value) -> tuple[V
     return q, whole_gate
 
 
-def _normed(
-    decoder: Decoder, block: Attention, norms: Sequence[Norm | None], parts: Sequence[Part]
-) -> list[Part]:
-    """Each part by its norm, (b, s, heads*d)."""
-    return [
-        whole(decoder, normed(decoder, part, norm, block.head_dim))
-        for part, norm in zip(parts, norms, strict=True)
-    ]
+def _turned(
+    decoder: Decoder, kind: str, block: Attention, part: Part, norm: Norm | None, *, late: bool
+) -> Part:
+    """A part by its norm, rotated where it is no v: (b, s, heads*d). late: the norm comes last."""
+    steps = [lambda own: whole(decoder, normed(decoder, own, norm, block.head_dim))]
+    if part.letter != "v":
+        steps.append(lambda own: _rotated(decoder, kind, block, whole(decoder, own)))
+    for step in reversed(steps) if late else steps:
+        part = step(part)
+    return part
+
+
+def _keys(
+    decoder: Decoder, n: int, told: Told, own: Sequence[Part]
+) -> tuple[Keys, tuple[Value, Value]]:
+    """(the keys and values that a layer attends to, what it calls those of the next call): its own,
+    or another layer's.
+    """
+    kept = decoder.inputs.keys
+    if own:
+        past, present = cache_of(decoder, n, told)
+        kept[n] = Keys(own[0].value, own[1].value, past)
+        return kept[n], present
+    again = f"layer_{n}_keys_again", f"layer_{n}_values_again"
+    return kept[decoder.store.model.stack.keys_of(n)], again
 
 
 def _rotated(decoder: Decoder, kind: str, block: Attention, part: Part) -> Part:
@@ -153,6 +168,10 @@ def _keys_as_values(
     return [q, k, k]
 
 
+def _queries(decoder: Decoder, n: int, _block: Attention, rows: Queries, x: Value) -> list[Value]:
+    return [decoder.linear(x, n, rows.q)]
+
+
 def _fused(decoder: Decoder, n: int, block: Attention, rows: Fused, x: Value) -> list[Value]:
     """The same of one product; (b*s, k, heads a group * d) each where rows come group by group."""
     graph = decoder.graph
@@ -169,6 +188,7 @@ def _fused(decoder: Decoder, n: int, block: Attention, rows: Fused, x: Value) ->
 PROJECTIONS: dict[type, Callable[..., list[Value]]] = {
     Separate: _separate,
     KeysAsValues: _keys_as_values,
+    Queries: _queries,
     Fused: _fused,
 }
 """Projections -> q (..., h*d), k and v (..., k*d) of x."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from converters.to_onnx.blocks import find
 from converters.to_onnx.blocks.frame import B, Decoder, S, T, name_of
+from converters.to_onnx.blocks.inputs import add_input, add_inputs
 from converters.to_onnx.blocks.residual import RESIDUALS, Next, first_norm
 from converters.to_onnx.carry import Encoding
 from converters.to_onnx.graph import Value
@@ -36,6 +37,8 @@ TRAITS = frozenset(
         Trait.VALUE_NORMS,
         Trait.KEYS_AS_VALUES,
         Trait.HEAD_SIZES,
+        Trait.SHARED_KEYS,
+        Trait.LAYER_INPUTS,
         Trait.LAYER_SCALE,
         Trait.NO_ROPE_LAYERS,
         Trait.GROUPED_ROWS,
@@ -71,11 +74,13 @@ def add_decoder(store: Store, encoding: Encoding, kind: ProfileKind) -> None:
     tables = encoding.carried.how == "tables"
     inputs = Inputs(store, ids, mask, positions, encoding.rotations, tables)
     decoder = Decoder(kind.make(inputs), inputs)
-    x = _embed(decoder)
+    x, given = _embed(decoder)
     normed: Value | None = None
     for number, layer in enumerate(stack.layers):
         add = find(RESIDUALS, layer.residual)
         x, normed = add(decoder, number, layer, x, normed, _following(stack, number))
+        if layer.input is not None:
+            x = add_input(decoder, number, layer.input, x, given[number])
         if layer.scale is not None:
             own = store.vector(name_of(layer.scale, number))
             x = graph.op("Mul", x, own, name=f"layer_{number}_own_scale")
@@ -83,23 +88,27 @@ def add_decoder(store: Store, encoding: Encoding, kind: ProfileKind) -> None:
 
 
 def _following(stack: Stack, number: int) -> Next:
-    """The norm after a layer: the next one's first, or the head's; none where a number comes
+    """The norm after a layer: the next one's first, or the head's; none where something comes
     between.
     """
-    if stack.layers[number].scale is not None:
+    if stack.layers[number].scale is not None or stack.layers[number].input is not None:
         return None, None
     if number + 1 == len(stack.layers):
         return stack.head.norm, None
     return first_norm(stack.layers[number + 1]), number + 1
 
 
-def _embed(decoder: Decoder) -> Value:
-    graph, block = decoder.graph, decoder.store.model.stack.embedding
+def _embed(decoder: Decoder) -> tuple[Value, list[Value]]:
+    """(what goes into the first layer, what each is given beside it)."""
+    stack = decoder.store.model.stack
+    graph, block = decoder.graph, stack.embedding
     ids = decoder.inputs.ids
     if decoder.store.flat:
         ids = graph.op("Reshape", ids, graph.ints(-1), name="ids")
     x = decoder.store.embed(ids, name_of(block.weight, None))
-    return decoder.scaled(x, block.scale, constant="embedding_scale", name="embedding_scaled")
+    x = decoder.scaled(x, block.scale, constant="embedding_scale", name="embedding_scaled")
+    given = [] if stack.inputs is None else add_inputs(decoder, stack.inputs, ids, x)
+    return x, given
 
 
 def _head(decoder: Decoder, head: Head, x: Value, normed: Value | None) -> None:

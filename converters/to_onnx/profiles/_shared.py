@@ -34,6 +34,15 @@ class Norm:
 
 
 @dataclass(frozen=True)
+class Keys:
+    """Rotated keys and values of a layer's new tokens (b, s, k*d), and those of past calls."""
+
+    k: Value
+    v: Value
+    past: tuple[Value, Value]
+
+
+@dataclass(frozen=True)
 class Inputs:
     """Values that every layer reads. rotations: layer kind -> numbers."""
 
@@ -48,6 +57,11 @@ class Inputs:
     def graph(self) -> Graph:
         """The graph under construction."""
         return self.store.graph
+
+    @cached_property
+    def keys(self) -> dict[int, Keys]:
+        """Layer -> its keys and values, for those layers that share them."""
+        return {}
 
     @cached_property
     def shape(self) -> Value:

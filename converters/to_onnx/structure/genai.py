@@ -95,8 +95,9 @@ def _names(what: str, said: Values, there: set[str], stack: Stack) -> Iterator[s
     """
     named = []
     states = state_layers(stack)
+    keys = stack.caching
     for role, name in said.items():
-        layers = stack.attentions if role.endswith(("key_names", "value_names")) else states
+        layers = keys if role.endswith(("key_names", "value_names")) else states
         numbers = list(layers) if "%d" in str(name) else [None]
         each = [str(name) if n is None else str(name).replace("%d", str(n)) for n in numbers]
         named += each

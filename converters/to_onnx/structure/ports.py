@@ -40,7 +40,10 @@ def port_findings(folder: Folder, model: Model, dtype: str) -> list[str]:
 
 def _caches(model: Model, dtype: str) -> Iterator[tuple[tuple[str, str], Port]]:
     """((input, output), the port of both)."""
-    for n, layer in enumerate(model.stack.layers):
+    stack = model.stack
+    for n, layer in enumerate(stack.layers):
+        if n in stack.attentions and n not in stack.caching:
+            continue
         for name, sizes in find(KEPT, layer.mixer)(layer.mixer):
             past, present = (text.format(n=n) for text in name)
             yield (past, present), ("float32" if name in STATES else dtype, sizes)

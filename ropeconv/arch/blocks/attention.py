@@ -71,7 +71,21 @@ class KeysAsValues:
         return self.q.weights + self.k.weights
 
 
-Projections = Separate | Fused | KeysAsValues
+@dataclass(frozen=True)
+class Queries:
+    """q (h*d, e) alone: keys and values are those of the last layer before that is of the same kind
+    and has some.
+    """
+
+    q: Linear
+
+    @property
+    def weights(self) -> tuple[Weight, ...]:
+        """Its tensors."""
+        return self.q.weights
+
+
+Projections = Separate | Fused | KeysAsValues | Queries
 
 
 @dataclass(frozen=True)
@@ -135,6 +149,7 @@ class Attention:
             Trait.GATED_HEADS: self.gated,
             Trait.VALUE_NORMS: self.v_norm is not None,
             Trait.KEYS_AS_VALUES: isinstance(rows, KeysAsValues),
+            Trait.SHARED_KEYS: isinstance(rows, Queries),
             Trait.SCALED_PRODUCTS: self.output.factor != 1.0,
             Trait.STATE_BESIDE: self.beside is not None,
             Trait.NORMS_AFTER_ROTATION: self.norms_after_rotation,
@@ -162,6 +177,8 @@ class Attention:
 
     def cached(self, length: int) -> int:
         """Numbers that one sequence of `length` tokens keeps."""
+        if isinstance(self.projections, Queries):
+            return 0
         return 2 * self.num_kv_heads * self.head_dim * min(length, self.window or length)
 
 

@@ -30,6 +30,8 @@ class Trait(Enum):
     VALUE_NORMS = "norms over each head of v"
     KEYS_AS_VALUES = "values that are the keys before their norm"
     HEAD_SIZES = "heads of other sizes in layers with a window"
+    SHARED_KEYS = "keys and values that later layers share"
+    LAYER_INPUTS = "an input of its own for every layer"
     LAYER_SCALE = "a number that multiplies what a layer gives"
     NO_ROPE_LAYERS = "layers without a rotary embedding"
     GROUPED_ROWS = "q, k and v rows that come group by group"

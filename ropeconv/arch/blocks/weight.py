@@ -56,6 +56,12 @@ class Role(Enum):
     GATE_UP = "gate_up"
     DOWN = "down"
     ACTIVATION = "activation"
+    LAYER_TABLE = "layer_table"  # rows that every layer is given of a token
+    LAYER_PROJECTION = "layer_projection"
+    LAYER_PROJECTION_NORM = "layer_projection_norm"
+    INPUT_GATE = "input_gate"
+    INPUT_OUT = "input_out"
+    INPUT_NORM = "input_norm"
     LAYER_SCALE = "layer_scale"  # multiplies what a layer gives
     ROUTER = "router"
     ROUTER_BIAS = "router_bias"  # added to scores when experts are chosen, not to their weights

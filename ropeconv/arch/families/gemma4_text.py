@@ -11,13 +11,26 @@ from typing import Any
 
 from ropeconv.arch import layers
 from ropeconv.arch.blocks import attention as attn
-from ropeconv.arch.blocks.attention import Attention, KeysAsValues
+from ropeconv.arch.blocks.attention import Attention, KeysAsValues, Queries
 from ropeconv.arch.blocks.embedding import embedding
 from ropeconv.arch.blocks.head import head
-from ropeconv.arch.blocks.keys import Check, Key, Sizes, cap, fixed, flag, optional, switch, whole
+from ropeconv.arch.blocks.keys import (
+    Check,
+    Key,
+    Sizes,
+    cap,
+    count,
+    fixed,
+    flag,
+    optional,
+    switch,
+    whole,
+)
+from ropeconv.arch.blocks.layer_input import LayerInput, LayerInputs
+from ropeconv.arch.blocks.mlp import GatedMlp
 from ropeconv.arch.blocks.norm import BareRmsNorm, rms_norm
 from ropeconv.arch.blocks.residual import Sandwich
-from ropeconv.arch.blocks.weight import Role, Weight
+from ropeconv.arch.blocks.weight import Role, Weight, linear
 from ropeconv.arch.families._standard import (
     LAYER,
     gated,
@@ -64,30 +77,28 @@ KEYS: Mapping[str, Key] = {
     "attention_bias": switch("attention_bias", default=False),
     # images alone see both ways
     "bidirectional": fixed("use_bidirectional_attention", None, "vision"),
-    "layer_inputs": Key(
-        ("hidden_size_per_layer_input",),
-        256,
-        check=_none_of("an embedding of its own for every layer"),
-    ),
-    "shared_layers": Key(
-        ("num_kv_shared_layers",),
-        0,
-        check=_none_of("keys and values that later layers share"),
-    ),
+    "layer_inputs": Key(("hidden_size_per_layer_input",), 256, check=count),
+    "table_rows": Key(("vocab_size_per_layer_input",), 262_144, check=whole),
+    "shared_layers": Key(("num_kv_shared_layers",), 0, check=count),
     "experts": Key(("enable_moe_block",), default=False, check=_none_of("experts beside the MLP")),
-    "wide": Key(("use_double_wide_mlp",), default=False, check=flag),
+    # of layers without keys and values of their own, where there are some
+    "wide": Key(("use_double_wide_mlp",), default=False, check=flag, form=True),
     # what older families say of their rotary embedding, and this class does not read
     "scaling": fixed("rope_scaling", None),
     "theta": fixed("rope_theta", None),
 }
 # of layers' own embeddings and of experts, where there are none
-UNREAD = frozenset(
-    {"vocab_size_per_layer_input", "num_experts", "top_k_experts", "moe_intermediate_size"}
-)
+UNREAD = frozenset({"num_experts", "top_k_experts", "moe_intermediate_size"})
 
 
 def _kinds(config: Mapping[str, Any], sizes: Sizes) -> tuple[str, ...]:
     kinds = layers.full_at(lambda n: (n + 1) % 6 == 0).kinds(config, sizes)
+    own = len(kinds) - sizes.shared_layers
+    if own < 1 or set(kinds[own:]) - set(kinds[:own]):
+        raise ConfigError(
+            f"config.json: {sizes.shared_layers} of {len(kinds)} layers take the keys and values "
+            f"of others of their kind, of which there are none; mend num_kv_shared_layers"
+        )
     if config.get("layer_types") is None:
         return (*kinds[:-1], layers.FULL)
     if kinds[-1] != layers.FULL:
@@ -140,7 +151,12 @@ def _overrides(config: Mapping[str, Any], stated: Any) -> Mapping[str, Any]:
     return first
 
 
-def _attention(s: Sizes, kind: str) -> Attention:
+def _shares(s: Sizes, number: int) -> bool:
+    """Whether the layer has the keys and values of another."""
+    return bool(number >= s.num_layers - s.shared_layers)
+
+
+def _attention(s: Sizes, kind: str, number: int) -> Attention:
     own = _sizes_of(s, kind)
     block = self_attention(
         own, bias=s.attention_bias, output_bias=s.attention_bias, window=window(s, kind)
@@ -149,7 +165,10 @@ def _attention(s: Sizes, kind: str) -> Attention:
     if kind == layers.FULL and s.keys_as_values and isinstance(rows, attn.Separate):
         block = replace(block, projections=KeysAsValues(rows.q, rows.k))
     norm = BareRmsNorm(Role.V_NORM, own.head_dim, s.norm_eps)
-    return with_head_norms(replace(block, scale=1.0, v_norm=norm), own)
+    block = with_head_norms(replace(block, scale=1.0, v_norm=norm), own)
+    if not _shares(s, number) or isinstance(rows, attn.Fused):
+        return block
+    return replace(block, projections=Queries(rows.q), k_norm=None, v_norm=None)
 
 
 def _sizes_of(s: Sizes, kind: str) -> Sizes:
@@ -174,9 +193,42 @@ def _residual(s: Sizes) -> Sandwich:
     )
 
 
-def _layer(s: Sizes, kind: str, _: int) -> Layer:
+def _feed_forward(s: Sizes, number: int) -> GatedMlp:
+    """Twice as wide where the layer has no keys and values of its own, if the config says so."""
+    wide = s.wide and _shares(s, number)
+    return gated(Sizes({**s.values(), "intermediate_size": s.intermediate_size * (1 + wide)}))
+
+
+def _input(s: Sizes) -> LayerInput | None:
+    if not s.layer_inputs:
+        return None
+    return LayerInput(
+        linear(Role.INPUT_GATE, f"{LAYER}.per_layer_input_gate", s.layer_inputs, s.hidden_size),
+        linear(Role.INPUT_OUT, f"{LAYER}.per_layer_projection", s.hidden_size, s.layer_inputs),
+        rms_norm(Role.INPUT_NORM, f"{LAYER}.post_per_layer_input_norm", s),
+        s.activation,
+    )
+
+
+def _inputs(s: Sizes) -> LayerInputs | None:
+    if not s.layer_inputs:
+        return None
+    width, place = s.num_layers * s.layer_inputs, "model.per_layer"
+    table = Weight(Role.LAYER_TABLE, "model.embed_tokens_per_layer.weight", (s.table_rows, width))
+    return LayerInputs(
+        table,
+        s.layer_inputs**0.5,
+        linear(Role.LAYER_PROJECTION, f"{place}_model_projection", width, s.hidden_size),
+        s.hidden_size**-0.5,
+        rms_norm(Role.LAYER_PROJECTION_NORM, f"{place}_projection_norm", s, size=s.layer_inputs),
+        s.num_layers,
+    )
+
+
+def _layer(s: Sizes, kind: str, number: int) -> Layer:
     scale = Weight(Role.LAYER_SCALE, f"{LAYER}.layer_scalar", (1,))
-    return Layer(kind, _residual(s), _attention(s, kind), gated(s), scale)
+    block = _attention(s, kind, number)
+    return Layer(kind, _residual(s), block, _feed_forward(s, number), scale, _input(s))
 
 
 ARCH = Architecture(
@@ -186,6 +238,7 @@ ARCH = Architecture(
     embedding=lambda s: embedding(s, scale=s.hidden_size**0.5),
     layers=LAYERS,
     layer=_layer,
+    inputs=_inputs,
     head=lambda s: head(s, softcap=s.final_logit_softcap),
     rope=RopeSpelling(
         default_theta={layers.FULL: 1_000_000.0, layers.SLIDING: 10_000.0},
@@ -204,6 +257,10 @@ ARCH = Architecture(
         default_context=131_072,
     ),
     ignores=UNREAD,
+    # of layers that have the keys and values of others, saved and never read
+    drops=tuple(
+        f"{LAYER}.self_attn.{name}.weight" for name in ("k_proj", "v_proj", "k_norm", "v_norm")
+    ),
     plain=plain_config,
     source="transformers models/gemma4/modeling_gemma4.py",
 )

@@ -76,7 +76,9 @@ def _gather_quantised(reader: Reader, node: Node) -> Sequence[Value]:
         return reader.plain(node)
     rest = node.rest("bits", "block_size", gather_axis=0, quantize_axis=1)
     weight = packed(node, 0, 2, 3)
-    return [_embedding(reader, weight, ids, reader.model.stack.hidden_size, **rest)]
+    known = weight in reader.model.weights
+    width = reader.model.tensor(weight).shape[1] if known else None
+    return [_embedding(reader, weight, ids, width, **rest)]
 
 
 def _embedding(reader: Reader, weight: str, ids: Value, width: int | None, **rest: Any) -> Value:

@@ -28,6 +28,7 @@ from ropeconv.arch.blocks.attention import (
     KeysAsValues,
     Order,
     Pairing,
+    Queries,
     Separate,
 )
 from ropeconv.arch.blocks.norm import HeadLayerNorms, Norm
@@ -42,7 +43,8 @@ def attention(wanted: Wanted, n: int, layer: Layer, x: Term) -> tuple[Term, Mapp
     block = layer.mixer
     assert isinstance(block, Attention)
     term, gate = attended(wanted, n, layer.kind, block, x)
-    handed = handed_on(wanted, n, term)
+    shared = isinstance(block.projections, Queries)
+    handed = {} if shared else handed_on(wanted, n, term)
     if gate is not None:
         share = wanted.terms.operator("Sigmoid", gate)
         term = wanted.terms.times(term, share, where=place_of(n, "gate behind attention"))
@@ -65,34 +67,49 @@ def attended(
     parts, gate = find(PROJECTIONS, block.projections)(wanted, n, block, x), None
     if block.gated:
         parts[0], gate = _ungated(wanted, n, block.head_dim, parts[0])
-    q, k, v = (_clamped(wanted, n, block, y) for y in parts)
+    q, *own = (_clamped(wanted, n, block, y) for y in parts)
     q = _turned(wanted, n, kind, block, "q", q)
-    k = _turned(wanted, n, kind, block, "k", k)
-    if block.v_norm is not None:
-        v = wanted.norm(v, block.v_norm, n, size=block.head_dim)
+    owner = wanted.model.stack.keys_of(n)
+    if own:
+        k = _turned(wanted, n, kind, block, "k", own[0])
+        norm, v = block.v_norm, own[1]
+        v = v if norm is None else wanted.norm(v, norm, n, size=block.head_dim)
+        wanted.keys[n] = k, v
     if block.temperature is not None:
         by = temperature_name(block.temperature)
         q = wanted.terms.make(TEMPERED, {"x": q}, by=by, where=place_of(n, "temperature of q"))
     term = attending(
         wanted,
         n,
-        (q, k, v),
+        (q, *wanted.keys[owner]),
         block.num_heads,
         block.num_kv_heads,
         scale=block.scale,
         softcap=block.softcap,
         window=block.window,
         sinks=None if block.sinks is None else name_of(block.sinks, n),
+        owner=owner,
     )
     return term, gate
 
 
 def attending(
-    wanted: Wanted, n: int, qkv: tuple[Term, Term, Term], heads: int, kv_heads: int, **said: Any
+    wanted: Wanted,
+    n: int,
+    qkv: tuple[Term, Term, Term],
+    heads: int,
+    kv_heads: int,
+    *,
+    owner: int | None = None,
+    **said: Any,
 ) -> Term:
-    """What every token gathers from those before it."""
+    """What every token gathers from those before it. owner: the layer whose keys and values these
+    are, where they are another's.
+    """
+    number = n if owner is None else owner
     past = [
-        wanted.terms.make("input", name=f"past_key_values.{n}.{part}") for part in ("key", "value")
+        wanted.terms.make("input", name=f"past_key_values.{number}.{part}")
+        for part in ("key", "value")
     ]
     return wanted.terms.make(
         ATTENTION,
@@ -134,6 +151,12 @@ def _keys_as_values(wanted: Wanted, n: int, block: Attention, x: Term) -> list[T
     return [q, k, k]
 
 
+def _queries(wanted: Wanted, n: int, block: Attention, x: Term) -> list[Term]:
+    rows = block.projections
+    assert isinstance(rows, Queries)
+    return [wanted.linear(x, rows.q, n)]
+
+
 def _fused(wanted: Wanted, n: int, block: Attention, x: Term) -> list[Term]:
     rows = block.projections
     assert isinstance(rows, Fused)
@@ -156,6 +179,7 @@ def _fused(wanted: Wanted, n: int, block: Attention, x: Term) -> list[Term]:
 PROJECTIONS: dict[type, Callable[[Wanted, int, Attention, Term], list[Term]]] = {
     Separate: _separate,
     KeysAsValues: _keys_as_values,
+    Queries: _queries,
     Fused: _fused,
 }
 # (h, k, d) -> (rows of q, of k, of v, in each so many; None, or as many as there are: in all)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from converters.to_onnx.structure.model.inputs import inputs
 from converters.to_onnx.structure.model.layers import layer_terms
 from converters.to_onnx.structure.model.wanted import Wanted, name_of
 from converters.to_onnx.structure.terms import PRODUCT, SCALED, Term
@@ -17,8 +18,11 @@ def model_terms(wanted: Wanted) -> Mapping[str, Term]:
     x = terms.make("embedding", rows="token ids", weight=name, where="token embedding")
     x = wanted.scaled(x, stack.embedding.scale, where="embedding scale")
     outputs: dict[str, Term] = {}
+    given: Sequence[Term | None] = [None] * len(stack.layers)
+    if stack.inputs is not None:
+        given = inputs(wanted, stack.inputs, x)
     for n, layer in enumerate(stack.layers):
-        handed, x = layer_terms(wanted, n, layer, x)
+        handed, x = layer_terms(wanted, n, layer, x, given[n])
         outputs |= handed
     return {**outputs, "logits": _logits(wanted, stack.head, x)}
 

@@ -8,6 +8,7 @@ from typing import Any
 from converters.to_onnx.blocks import find
 from converters.to_onnx.structure.model.attention import attention
 from converters.to_onnx.structure.model.delta_net import delta_net
+from converters.to_onnx.structure.model.inputs import with_input
 from converters.to_onnx.structure.model.latent import latent_attention
 from converters.to_onnx.structure.model.mamba2 import mamba2
 from converters.to_onnx.structure.model.mlp import FEEDS
@@ -35,8 +36,10 @@ MIXERS: dict[type, Callable[[Wanted, int, Layer, Term], tuple[Term, Handed]]] = 
 }
 
 
-def layer_terms(wanted: Wanted, n: int, layer: Layer, x: Term) -> tuple[Handed, Term]:
-    """(what the layer hands on, the residual stream after it)."""
+def layer_terms(
+    wanted: Wanted, n: int, layer: Layer, x: Term, given: Term | None
+) -> tuple[Handed, Term]:
+    """(what the layer hands on, the residual stream after it). given: its own input, if any."""
     handed: dict[str, Term] = {}
 
     def mix(y: Term) -> Term:
@@ -52,6 +55,8 @@ def layer_terms(wanted: Wanted, n: int, layer: Layer, x: Term) -> tuple[Handed, 
         return find(FEEDS, layer.mlp)(wanted, n, layer.mlp, y)
 
     after = find(RESIDUALS, layer.residual)(wanted, n, layer.residual, x, mix, feed)
+    if layer.input is not None and given is not None:
+        after = with_input(wanted, n, layer.input, after, given)
     if layer.scale is not None:
         name = name_of(layer.scale, n)
         fields: dict[str, Any] = {"weight": name, "of": layer.scale.shape}

@@ -29,7 +29,8 @@ FORMS = {
 }
 
 
-def _active(wanted: Wanted, n: int, name: str, x: Term) -> Term:
+def active(wanted: Wanted, n: int, name: str, x: Term) -> Term:
+    """The activation of x."""
     if name in FORMS:
         where = place_of(n, "activation")
         return wanted.terms.make(ACTIVATION, {"x": x}, form=FORMS[name], where=where)
@@ -73,7 +74,7 @@ LEARNED: dict[str, Callable[[Wanted, int, Sequence[Weight], Term], Term]] = {"xi
 
 def _gated(wanted: Wanted, n: int, block: GatedMlp, x: Term) -> Term:
     gate, up = wanted.linear(x, block.gate, n), wanted.linear(x, block.up, n)
-    inner = wanted.terms.times(_active(wanted, n, block.activation, gate), up)
+    inner = wanted.terms.times(active(wanted, n, block.activation, gate), up)
     return wanted.linear(inner, block.down, n)
 
 
@@ -86,7 +87,7 @@ def _fused_gated(wanted: Wanted, n: int, block: FusedGatedMlp, x: Term) -> Term:
         )
         for part, start in (("gate", 0), ("up", half))
     )
-    inner = wanted.terms.times(_active(wanted, n, block.activation, gate), up)
+    inner = wanted.terms.times(active(wanted, n, block.activation, gate), up)
     return wanted.linear(inner, block.down, n)
 
 
@@ -95,7 +96,7 @@ def _plain(wanted: Wanted, n: int, block: PlainMlp, x: Term) -> Term:
     if block.learned:
         inner = _named(LEARNED, block.activation)(wanted, n, block.learned, inner)
     else:
-        inner = _active(wanted, n, block.activation, inner)
+        inner = active(wanted, n, block.activation, inner)
     return wanted.linear(inner, block.down, n)
 
 

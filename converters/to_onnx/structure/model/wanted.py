@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -23,12 +23,15 @@ from ropeconv.model import Model
 
 @dataclass(frozen=True)
 class Wanted:
-    """A model whose terms are made. dtype: of the graph's floats, in which its constants are."""
+    """A model whose terms are made. dtype: of the graph's floats, in which its constants are.
+    keys: layer -> the keys and values of its new tokens.
+    """
 
     model: Model
     terms: Terms
     rotations: Rotations
     dtype: str
+    keys: dict[int, tuple[Term, Term]] = field(default_factory=dict)
 
     @property
     def hidden(self) -> int:
