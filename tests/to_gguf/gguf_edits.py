@@ -15,8 +15,11 @@ def edit(
     keys: Mapping[str, Any] | None = None,
     *,
     tensors: Mapping[str, Callable[[np.ndarray], np.ndarray]] | None = None,
+    added: Mapping[str, np.ndarray] | None = None,
 ) -> Path:
-    """A copy. keys: with other values; None removes one. tensors: name -> what becomes of it."""
+    """A copy. keys: with other values; None removes one. tensors: name -> what becomes of it.
+    added: further ones.
+    """
     from gguf import GGUFReader, GGUFWriter
 
     reader, keys, tensors = GGUFReader(source), keys or {}, tensors or {}
@@ -39,6 +42,8 @@ def edit(
     for tensor in reader.tensors:
         change = tensors.get(tensor.name, lambda data: data)
         writer.add_tensor(tensor.name, change(tensor.data), raw_dtype=tensor.tensor_type)
+    for name, data in (added or {}).items():
+        writer.add_tensor(name, data)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -7,11 +7,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from converters.to_gguf.run import logits
 from ropeconv.api import convert as convert_source
 from ropeconv.api import verify
 from ropeconv.errors import CannotExpress
+from ropeconv.inspection.look import look
 from tests.checkpoints import save_checkpoint
 from tests.families import model_logits, nmse, random_ids
 from tests.to_gguf import converting
@@ -19,6 +22,7 @@ from tests.to_gguf.gguf_edits import edit
 
 pytestmark = pytest.mark.torch
 L, FAMILY = 64, "falcon_h1"
+IDS = random_ids(L)
 KEYS = (
     *("embedding_multiplier", "lm_head_multiplier", "key_multiplier"),
     *("attention_in_multiplier", "attention_out_multiplier"),
@@ -56,8 +60,7 @@ def test_a_file_that_does_not_say_them_is_that_of_a_model_without(
         for folder in (tmp_path / "out", source)
     )
     assert found.config.key_multiplier == 1.0 != wanted.config.key_multiplier
-    ids = random_ids(L)
-    assert nmse(model_logits(found, ids), model_logits(wanted, ids)) < 1e-10
+    assert nmse(model_logits(found, IDS), model_logits(wanted, IDS)) < 1e-10
 
 
 @pytest.mark.llama
@@ -70,6 +73,25 @@ def test_a_number_that_is_not_what_was_folded_is_seen(
     report = verify(bad, reference=source, tokens=L)
     failed = {rung.name for rung in report.rungs if rung.status == "fail"}
     assert {"structure", "weights"} <= failed
+
+
+@pytest.mark.llama
+def test_a_table_that_the_loader_takes_for_nothing_is_called_so(
+    made: tuple[Path, Path], tmp_path: Path
+) -> None:
+    source, sound = made
+    table = {"rope_freqs.weight": np.full(8, 4.0, np.float32)}
+    bad = edit(sound, tmp_path / "bad.gguf", added=table)
+    with_it, without = (np.concatenate(list(logits(p, IDS, L))) for p in (bad, sound))
+    assert np.array_equal(with_it, without)
+    found = {finding.name: finding for finding in look(bad).findings}
+    assert "never uses it" in str(found["G10"].effects)
+    assert "G8" not in found  # that llama.cpp refuses it
+    report = verify(bad, reference=source, tokens=L)
+    (rung,) = (rung for rung in report.rungs if rung.name == "structure")
+    assert list(rung.findings) == [
+        "rope_freqs.weight is loaded and never used: what it should scale runs unscaled"
+    ]
 
 
 @pytest.mark.parametrize("case", CANNOT)

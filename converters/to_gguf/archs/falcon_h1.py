@@ -10,6 +10,7 @@ from typing import Any
 
 from converters.to_gguf.archs._arch import LLAMA_BLOCKS, Arch, OwnKeys, Stated
 from converters.to_gguf.file.keys import KeyValue, float32, uint32
+from converters.to_gguf.rope.loader import FREQS, Loader
 from converters.to_gguf.rope.rope_parameters import shortest
 from ropeconv.arch.blocks.traits import Trait
 from ropeconv.arch.blocks.weight import Role
@@ -128,6 +129,7 @@ ARCH = Arch(
         }
     ),
     folds=True,
+    loader=Loader(unused=(FREQS,)),
     keys=(STATE, MULTIPLIERS),
     obstacle=_obstacle,
 )

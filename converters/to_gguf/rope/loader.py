@@ -36,7 +36,8 @@ class Loader:
     heads; or, where attention_every is not 0, those that a key of flags says, and without it all
     but every so many-th.
     scales_scores: its graph multiplies scores by a number that it makes of the scaling.
-    needs_table: it does not load without divisors, ones where they change nothing.
+    needs_table: it does not load without divisors, ones where they change nothing. unused: tables
+    that it takes and its graph never uses.
     """
 
     divisors: Divisors = field(default_factory=with_every_type)
@@ -50,6 +51,7 @@ class Loader:
     attention_every: int = 0
     scales_scores: bool = False
     needs_table: bool = False
+    unused: tuple[str, ...] = ()
 
     @property
     def heads_by_layer(self) -> bool:
@@ -70,4 +72,4 @@ class Loader:
     @property
     def lenient(self) -> Loader:
         """As if every table had a place: what the author of a file refused for one meant."""
-        return replace(self, divisors=with_every_type(*TABLES))
+        return replace(self, divisors=with_every_type(*TABLES), unused=())

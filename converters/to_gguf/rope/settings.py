@@ -270,7 +270,9 @@ def _table_problems(settings: Settings, tensors: Mapping[str, Table], loader: Lo
         problems.append(f"{FREQS} is missing; llama.cpp does not load the file")
     for name in (name for name in TABLES if name in tensors):
         tensor = tensors[name]
-        if not loader.takes(name, scaling=settings.kind):
+        if name in loader.unused:
+            problems.append(f"{name} is loaded and never used: what it should scale runs unscaled")
+        elif not loader.takes(name, scaling=settings.kind):
             problems.append(
                 f"{name} has no place with scaling type {settings.kind}; "
                 f"llama.cpp does not load the file"
