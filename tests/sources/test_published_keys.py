@@ -63,6 +63,24 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "use_qk_norm": True,
         "use_rotary_pos_emb": True,
     },
+    "qwen3_next": {
+        "decoder_sparse_step": 1,
+        "mlp_only_layers": [],
+        "output_router_logits": False,
+        "router_aux_loss_coef": 0.001,
+        "use_sliding_window": False,
+    },
+    "falcon_h1": {
+        "attn_layer_indices": None,
+        "mamba_chunk_size": 128,
+        "mamba_use_mlp": True,
+        "mlp_expansion_factor": 8,
+        "num_logits_to_keep": 1,
+        "time_step_floor": 0.0001,
+        "time_step_max": 0.1,
+        "time_step_min": 0.001,
+        "time_step_rank": "auto",
+    },
     "hyperclovax": {"end_token_id": 3, "is_training": True, "resid_pdrop": 0.0},
 }
 
