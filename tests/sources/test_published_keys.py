@@ -109,6 +109,9 @@ SAYING: dict[str, tuple[str, dict[str, Any], str]] = {
         {"shared_expert_intermediate_size": 64},
         "shared_expert_intermediate_size = 64",
     ),
+    "steps within limits": ("falcon_h1", {"time_step_limit": [0.0, 0.1]}, "time_step_limit = "),
+    "a multiplier beyond all floats": ("falcon_h1", {"key_multiplier": 1e300}, "float32 can hold"),
+    "four multipliers": ("falcon_h1", {"ssm_multipliers": [1.0] * 4}, "must be 5 numbers"),
     "a window by another name": (
         "mistral",
         {"sliding_window_size": 64},

@@ -25,6 +25,7 @@ from ropeconv.arch.family import Architecture, RopeSpelling
 from ropeconv.arch.stack import Layer
 from ropeconv.errors import ConfigError
 
+SMALLEST, LARGEST = 2.0**-126, 2.0**127
 UNLIMITED = {"__float__": "Infinity"}  # as transformers writes it
 # of how states are computed, of how training starts, and what says what the class always does
 UNREAD = frozenset(
@@ -35,6 +36,14 @@ UNREAD = frozenset(
 )
 
 
+def _multiplier(value: Any) -> str | None:
+    """A number other than 0 that float32 can hold."""
+    wrong = number(value)
+    if wrong is None and not SMALLEST <= abs(value) <= LARGEST:
+        return f"must be a number that float32 can hold, not {value!r}"
+    return wrong
+
+
 def _numbers(count: int) -> Check:
     """So many numbers other than 0, or nothing."""
 
@@ -42,7 +51,7 @@ def _numbers(count: int) -> Check:
         if value is None:
             return None
         good = isinstance(value, list | tuple) and len(value) == count
-        wrong = [each for each in value if number(each)] if good else [value]
+        wrong = [each for each in value if _multiplier(each)] if good else [value]
         return f"must be {count} numbers other than 0, not {value!r}" if wrong else None
 
     return check
@@ -64,7 +73,7 @@ def _state_head(s: Sizes) -> int:
 
 
 MULTIPLIERS: Mapping[str, Key] = {
-    name: Key((name,), 1.0, check=number)
+    name: Key((name,), 1.0, check=_multiplier)
     for name in (
         "embedding_multiplier",
         "lm_head_multiplier",
