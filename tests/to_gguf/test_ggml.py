@@ -14,7 +14,7 @@ import pytest
 
 from converters.to_gguf.quant import ggml
 from converters.to_gguf.quant.ggml import dequantize_rows, quantize_rows, row_bytes
-from converters.to_gguf.quant.types import FILE_TYPES
+from converters.to_gguf.quant.types import FILE_TYPES, MUST_BE_WEIGHED
 from ropeconv.errors import CannotExpress, RopeconvError
 from ropeconv.kit.casts import BadValueError
 
@@ -25,11 +25,17 @@ BF16 = np.dtype(ml_dtypes.bfloat16)
 BLOCK_TYPES = sorted({row.base for row in FILE_TYPES.values() if row.quantised})
 
 
+def quantize(rows: Array, type_name: str) -> Array:
+    """Columns alike where a type needs to be told."""
+    alike = np.ones(rows.shape[1], np.float32) if type_name in MUST_BE_WEIGHED else None
+    return quantize_rows(rows, type_name, alike)
+
+
 @pytest.mark.parametrize("type_name", BLOCK_TYPES)
 def test_dequantised_rows_are_ggmls(type_name: str) -> None:
     """llama_cpp's own view of the type: name, block and its `to_float`."""
     rows = np.random.default_rng(2).standard_normal((3, 512)).astype(np.float32)
-    data = quantize_rows(rows, type_name)
+    data = quantize(rows, type_name)
     ours, theirs = dequantize_rows(data, type_name), ggml_to_float(data, type_name, rows.shape)
     assert ours.tobytes() == theirs.tobytes()
     assert data.shape == (3, row_bytes(type_name, 512))
@@ -71,7 +77,7 @@ def test_quantising_a_value_that_is_not_finite_is_refused(type_name: str, bad: f
     rows = np.ones((2, 256), np.float32)
     rows[1, 200] = bad
     with pytest.raises(BadValueError, match="row 1, column 200 is not finite"):
-        quantize_rows(rows, type_name)
+        quantize(rows, type_name)
 
 
 def test_a_scale_past_float16_is_refused() -> None:
@@ -84,8 +90,12 @@ def test_rows_that_do_not_fill_blocks_and_unwritten_types_are_refused() -> None:
         CannotExpress, match="row of 288 values is no whole number of Q4_K blocks of 256"
     ):
         quantize_rows(np.ones((1, 288), np.float32), "Q4_K")
-    with pytest.raises(CannotExpress, match="no ggml type to quantise to 'IQ2_XXS'"):
+    with pytest.raises(CannotExpress, match="no ggml type to quantise to 'NVFP4'"):
+        quantize_rows(np.ones((1, 256), np.float32), "NVFP4")
+    with pytest.raises(CannotExpress, match="IQ2_XXS cannot be made without an importance matrix"):
         quantize_rows(np.ones((1, 256), np.float32), "IQ2_XXS")
+    with pytest.raises(TypeError, match=r"weights of shape \(255,\) for rows of 256 values"):
+        quantize_rows(np.ones((1, 256), np.float32), "Q4_K", np.ones(255, np.float32))
 
 
 @pytest.fixture

@@ -73,7 +73,13 @@ class Weighing:
                 f"{self._name}: {tensor.name} has {sums.squares.size} weights there, and "
                 f"{count * columns} columns here; it is of another model"
             )
-        return replace(tensor, weights=sums.means.reshape(count, columns))
+        weights = sums.means.reshape(count, columns)
+        if not weights.any(axis=1).all():
+            raise CheckpointError(
+                f"{self._name}: every input of {tensor.name} was zero, by which it would be "
+                f"rounded to zeros; make the matrix of more text"
+            )
+        return replace(tensor, weights=weights)
 
     def words(self, tensors: Sequence[Plan]) -> str:
         """Whose columns were weighed, for the report."""
