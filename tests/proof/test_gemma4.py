@@ -15,7 +15,7 @@ from converters.to_gguf.read.tensors import open_tensors
 from converters.to_onnx.read.folder import Folder
 from converters.to_onnx.structure.unexpected import graph_findings
 from ropeconv.api import convert, verify
-from ropeconv.errors import ConfigError, RopeConfigError
+from ropeconv.errors import CannotExpress, ConfigError, RopeConfigError
 from ropeconv.extend import ScalingRequest
 from ropeconv.prepare import prepare
 from tests.checkpoints import save_checkpoint, with_config
@@ -53,20 +53,27 @@ def write(source: Path, target: str, out: Path, scaling: ScalingRequest | None =
     return place
 
 
-# the large ones
-DENSE = {"hidden_size_per_layer_input": 0, "num_kv_shared_layers": 0}
+# what the large ones have otherwise
+LARGE: dict[str, Any] = {"hidden_size_per_layer_input": 0, "num_kv_shared_layers": 0}
+EXPERTS = LARGE | {
+    "enable_moe_block": True,
+    "num_experts": 4,
+    "top_k_experts": 2,
+    "moe_intermediate_size": 32,
+}
+SIZES: dict[str, dict[str, Any]] = {"small": {}, "large": LARGE, "experts": EXPERTS}
 
 
 @pytest.mark.llama
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("size", ["small", "large"])
+@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.halved
 def test_interpolation_is_exact_in_every_target(
     target: str, size: str, source: Path, tmp_path: Path
 ) -> None:
-    if size == "large":
+    if size != "small":
         folder = tmp_path / "model"
-        source = save_checkpoint(folder, FAMILY, context=L, rope=PUBLISHED, **DENSE)
+        source = save_checkpoint(folder, FAMILY, context=L, rope=PUBLISHED, **SIZES[size])
     report = verify(write(source, target, tmp_path), tokens=4 * L)
     assert report.ok, [(rung.name, rung.findings) for rung in report.rungs]
 
@@ -143,6 +150,50 @@ OF_GRAPHS = {
 }
 
 
+@pytest.fixture(scope="module")
+def mixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("gemma4") / "experts"
+    return save_checkpoint(folder, FAMILY, context=L, rope=PUBLISHED, **EXPERTS)
+
+
+@pytest.mark.llama
+def test_a_fault_in_an_expert_s_scale_is_seen(mixture: Path, tmp_path: Path) -> None:
+    tensors = {"blk.0.ffn_down_exps.scale": lambda scales: scales[::-1].copy()}
+    bad = edit(write(mixture, "gguf", tmp_path), tmp_path / "bad.gguf", tensors=tensors)
+    report = verify(bad, reference=mixture, tokens=2 * L)
+    assert {"weights", "logits"} <= {r.name for r in report.rungs if r.status == "fail"}
+
+
+OF_MIXTURES = {
+    "scales of experts": trait_faults.skips("Mul", "layer_1_router_scaled"),
+    "what the router reads": trait_faults.skips("Mul", "layer_0_router_input_scaled"),
+    "the norm behind the MLP": trait_faults.tensor(
+        "post_feedforward_layernorm_1.weight", lambda weight: weight[::-1]
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OF_MIXTURES)
+def test_a_part_of_a_mixture_that_a_graph_loses_is_seen(
+    name: str, mixture: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    to_onnx(mixture, out, None)
+    model, prepared = load(mixture), prepare(mixture, None)
+    assert differences(out, model) <= 1e-10
+    assert not graph_findings(Folder(out), prepared)
+    before = (out / "onnx" / "model.onnx").read_bytes()
+    OF_MIXTURES[name](out)
+    assert differences(out, model) > 1e-7
+    in_graph = (out / "onnx" / "model.onnx").read_bytes() != before
+    assert bool(graph_findings(Folder(out), prepared)) == in_graph
+
+
+def test_experts_of_four_bits_are_refused(mixture: Path, tmp_path: Path) -> None:
+    with pytest.raises(CannotExpress, match="have no ONNX form in 4 bits"):
+        to_onnx(mixture, tmp_path / "out", None, type="int4")
+
+
 @pytest.mark.parametrize("profile", ["ort", "standard"])
 @pytest.mark.parametrize("name", OF_GRAPHS)
 def test_a_part_that_a_graph_loses_is_seen(
@@ -162,7 +213,7 @@ def test_a_part_that_a_graph_loses_is_seen(
 UNCOVERED: dict[str, tuple[dict[str, Any], str]] = {
     "no layer with keys of its own": ({"num_kv_shared_layers": 4}, "of which there are none"),
     "none of a kind with keys of its own": ({"num_kv_shared_layers": 3}, "of which there are none"),
-    "experts": ({"enable_moe_block": True}, "experts beside the MLP"),
+    "experts of no number": ({"enable_moe_block": True}, "enable_moe_block needs num_experts"),
     "both directions": ({"use_bidirectional_attention": "all"}, "use_bidirectional_attention"),
     "an older rope": ({"rope_theta": 1e6}, "rope_theta"),
     "a last layer with a window": (

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from converters.to_gguf.archs._arch import ENDS, Arch, OwnKeys, Stated
+from converters.to_gguf.archs._experts import COUNT, EXPERTS
 from converters.to_gguf.archs._keys import WINDOWS
 from converters.to_gguf.archs.gemma3 import leaking
 from converters.to_gguf.file.keys import KeyValue, float32, uint32, whole_numbers
@@ -17,8 +18,9 @@ from converters.to_gguf.rope.settings import layer_kinds
 from ropeconv.arch.blocks.attention import Attention
 from ropeconv.arch.blocks.layer_input import LayerInput, LayerInputs
 from ropeconv.arch.blocks.mlp import GatedMlp
+from ropeconv.arch.blocks.moe import MixtureOfExperts
 from ropeconv.arch.blocks.norm import BareRmsNorm
-from ropeconv.arch.blocks.residual import Sandwich
+from ropeconv.arch.blocks.residual import Sandwich, SandwichOfTwo
 from ropeconv.arch.blocks.traits import Trait
 from ropeconv.arch.blocks.weight import Role
 from ropeconv.arch.layers import FULL, SLIDING
@@ -55,7 +57,13 @@ def _write(model: Model) -> list[KeyValue]:
 
 def _widths(model: Model) -> list[KeyValue]:
     """Of MLPs, where they are not all as wide as the first."""
-    widths = [layer.mlp.weights[0].shape[0] for layer in model.stack.layers]
+    dense = (
+        layer.mlp.shared.mlp
+        if isinstance(layer.mlp, MixtureOfExperts) and layer.mlp.shared
+        else layer.mlp
+        for layer in model.stack.layers
+    )
+    widths = [mlp.weights[0].shape[0] for mlp in dense]
     return [] if len(set(widths)) == 1 else [whole_numbers(WIDTH, widths)]
 
 
@@ -120,14 +128,39 @@ def _other_owner(stack: Stack) -> str | None:
 HEADS = OwnKeys(_write, _read)
 """The sizes of heads in layers of each kind, and how many each has of keys and values."""
 
+MIXTURE = OwnKeys(
+    EXPERTS.write,
+    lambda stated: (
+        {"experts": True, **EXPERTS.sizes(stated)} if stated.get(COUNT) else {"experts": False}
+    ),
+)
+"""Experts, where there are some."""
+
 CAP = OwnKeys(
     lambda model: [float32(LOGIT_CAP, model.stack.head.softcap or 0.0)],
     lambda stated: {"final_logit_softcap": stated.get(LOGIT_CAP, ASSUMED_CAP) or None},
 )
 """Where logits are capped: 0 = nowhere, and a file that does not say it is capped."""
 
+BLOCKS: frozenset[type] = frozenset(
+    {
+        Sandwich,
+        SandwichOfTwo,
+        Attention,
+        GatedMlp,
+        MixtureOfExperts,
+        BareRmsNorm,
+        LayerInputs,
+        LayerInput,
+    }
+)
 NAMES: Mapping[Role, str] = {
     Role.LAYER_SCALE: "blk.{n}.layer_output_scale",
+    Role.ROUTER_SCALE: "blk.{n}.ffn_gate_inp",
+    Role.EXPERT_SCALE: "blk.{n}.ffn_down_exps",
+    Role.SHARED_POST_NORM: "blk.{n}.post_ffw_norm_1",
+    Role.EXPERTS_NORM: "blk.{n}.pre_ffw_norm_2",
+    Role.EXPERTS_POST_NORM: "blk.{n}.post_ffw_norm_2",
     Role.LAYER_TABLE: "per_layer_token_embd",
     Role.LAYER_PROJECTION: "per_layer_model_proj",
     Role.LAYER_PROJECTION_NORM: "per_layer_proj_norm",
@@ -139,7 +172,7 @@ NAMES: Mapping[Role, str] = {
 ARCH = Arch(
     name="gemma4",
     families=("gemma4_text",),
-    runs=ENDS | {Sandwich, Attention, GatedMlp, BareRmsNorm, LayerInputs, LayerInput},
+    runs=ENDS | BLOCKS,
     biases=frozenset(),
     names=NAMES,
     # the embedding's scale, the norm of v and scores that are not scaled are built in
@@ -153,13 +186,16 @@ ARCH = Arch(
             Trait.KEYS_AS_VALUES,
             Trait.HEAD_SIZES,
             Trait.SHARED_KEYS,
+            Trait.SHARED_EXPERT,
+            Trait.ROUTER_INPUT,
+            Trait.EXPERT_SCALES,
             Trait.LAYER_INPUTS,
             Trait.LAYER_SCALE,
         }
     ),
     activations=("gelu_pytorch_tanh",),
     loader=Loader(with_every_type(FREQS), sliding=OWN_BASE, needs_table=True),
-    keys=(WINDOWS, CAP, HEADS),
+    keys=(WINDOWS, CAP, HEADS, MIXTURE),
     obstacle=_obstacle,
     traps=(leaking,),
 )

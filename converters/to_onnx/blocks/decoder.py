@@ -53,6 +53,8 @@ TRAITS = frozenset(
         Trait.ROUTER_BIAS,
         Trait.ROUTED_SCALE,
         Trait.CLAMPED_UNIT,
+        Trait.ROUTER_INPUT,
+        Trait.EXPERT_SCALES,
         Trait.SHARED_EXPERT,
         Trait.SHARED_EXPERT_GATE,
         Trait.EXPERT_GROUPS,

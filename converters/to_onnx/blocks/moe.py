@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 from converters.to_onnx.blocks import find
 from converters.to_onnx.blocks.experts import expert_blocks
-from converters.to_onnx.blocks.frame import Decoder
+from converters.to_onnx.blocks.frame import Decoder, name_of
 from converters.to_onnx.blocks.mlp import DENSE
 from converters.to_onnx.blocks.moe_fused import add_fused
 from converters.to_onnx.blocks.moe_scan import add_scan
@@ -24,25 +24,42 @@ from converters.to_onnx.blocks.routing import ROUTINGS
 from converters.to_onnx.graph import Value
 from converters.to_onnx.quant._types import INT8_ACTIVATIONS
 from ropeconv.arch.blocks.mlp import SILU
-from ropeconv.arch.blocks.moe import MixtureOfExperts, SharedExpert
+from ropeconv.arch.blocks.moe import MixtureOfExperts, RouterInput, SharedExpert
 from ropeconv.errors import CannotExpress
 
 
 def _mixture(decoder: Decoder, n: int, block: MixtureOfExperts, x: Value) -> Value:
     """Sum over the chosen experts of weight * down(act(gate x) * up x), plus the shared one."""
-    find(ROUTINGS, block.routing)
-    logits = decoder.linear(x, n, block.router, floats=True)
-    add = add_fused if _is_fused(decoder, n, block) else add_scan
-    y = add(decoder, n, block, x, logits)
-    name = f"layer_{n}_experts_scaled"
-    y = decoder.scaled(y, block.routing.scale, constant="routed_scale", name=name)
+    y = add_experts(decoder, n, block, x, x)
     if block.shared is None:
         return y
-    shared = _shared(decoder, n, block.shared, x)
+    shared = add_shared(decoder, n, block.shared, x)
     return decoder.graph.op("Add", y, shared, name=f"layer_{n}_experts_shared")
 
 
-def _shared(decoder: Decoder, n: int, block: SharedExpert, x: Value) -> Value:
+def add_experts(
+    decoder: Decoder, n: int, block: MixtureOfExperts, x: Value, stream: Value
+) -> Value:
+    """The sum over the chosen experts alone. stream: what the router reads, if it reads no x."""
+    find(ROUTINGS, block.routing)
+    read = x if block.router_input is None else _read(decoder, n, block.router_input, stream)
+    logits = decoder.linear(read, n, block.router, floats=True)
+    add = add_fused if _is_fused(decoder, n, block) else add_scan
+    y = add(decoder, n, block, x, logits)
+    name = f"layer_{n}_experts_scaled"
+    return decoder.scaled(y, block.routing.scale, constant="routed_scale", name=name)
+
+
+def _read(decoder: Decoder, n: int, block: RouterInput, stream: Value) -> Value:
+    """The residual stream as a router reads it."""
+    name = f"layer_{n}_router_input"
+    y = decoder.profile.norm(stream, decoder.norm(block.norm, n), name=name)
+    scale = decoder.store.vector(name_of(block.scale, n))
+    y = decoder.graph.op("Mul", y, scale, name=f"{name}_scaled")
+    return decoder.scaled(y, block.shrink, constant="router_shrink", name=name)
+
+
+def add_shared(decoder: Decoder, n: int, block: SharedExpert, x: Value) -> Value:
     """What every token gets, times sigmoid(gate x) where there is a gate."""
     y = find(DENSE, block.mlp)(decoder, n, block.mlp, x)
     if block.gate is None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from converters.to_onnx.blocks import find
 from converters.to_onnx.blocks.experts import expert_biases, expert_blocks, expert_matrices
-from converters.to_onnx.blocks.frame import Decoder
+from converters.to_onnx.blocks.frame import Decoder, name_of
 from converters.to_onnx.blocks.mlp import add_clamped_unit, find_activation
 from converters.to_onnx.blocks.routing import ROUTINGS
 from converters.to_onnx.graph import Graph, Port, Value, make_body
@@ -67,9 +67,12 @@ def _routed(
         name=f"layer_{n}_router_table",
         axis=1,
     )
-    columns = graph.op("Transpose", table, name=f"layer_{n}_router_columns", perm=[1, 0])
     axes = graph.ints(0)
     total = graph.op("ReduceSum", table, axes, name=f"layer_{n}_router_total", keepdims=0)
+    if block.routing.expert_scales is not None:
+        own = decoder.store.vector(name_of(block.routing.expert_scales, n), dtype=SUM)
+        table = graph.op("Mul", table, own, name=f"layer_{n}_router_scaled")
+    columns = graph.op("Transpose", table, name=f"layer_{n}_router_columns", perm=[1, 0])
     return columns, graph.cast(total, "bool", name=f"layer_{n}_router_chosen")
 
 

@@ -13,14 +13,22 @@ from converters.to_onnx.blocks.attention import ATTENTION
 from converters.to_onnx.blocks.frame import Decoder
 from converters.to_onnx.blocks.mixers.latent import LATENT
 from converters.to_onnx.blocks.mlp import DENSE
-from converters.to_onnx.blocks.moe import MIXTURES
+from converters.to_onnx.blocks.moe import MIXTURES, add_experts, add_shared
 from converters.to_onnx.blocks.states.delta_net import DELTA_NETS
 from converters.to_onnx.blocks.states.mamba2 import add_mamba2
 from converters.to_onnx.blocks.states.short_conv import CONVOLUTIONS
 from converters.to_onnx.graph import Value
 from ropeconv.arch.blocks.attention import Attention
+from ropeconv.arch.blocks.moe import MixtureOfExperts
 from ropeconv.arch.blocks.norm import Norm
-from ropeconv.arch.blocks.residual import Parallel, PostNorm, PreNorm, Sandwich, SharedParallel
+from ropeconv.arch.blocks.residual import (
+    Parallel,
+    PostNorm,
+    PreNorm,
+    Sandwich,
+    SandwichOfTwo,
+    SharedParallel,
+)
 from ropeconv.arch.stack import Layer
 
 Stream = tuple[Value, Value | None]
@@ -59,6 +67,26 @@ def _sandwich(
     x, inner = _add_norm(decoder, n, x, y, residual.mlp_norm)
     y = _post(decoder, n, residual.mlp_post_norm, _feed(decoder, n, layer, inner))
     return _add_next(decoder, n, x, _scaled(decoder, n, y, residual.scale), following)
+
+
+def _sandwich_of_two(
+    decoder: Decoder, n: int, layer: Layer, x: Value, normed: Value | None, following: Next
+) -> Stream:
+    """x + norm(mixer(norm x)), then what an MLP and experts give of x, each with norms."""
+    residual, block = layer.residual, layer.mlp
+    assert isinstance(residual, SandwichOfTwo)
+    assert isinstance(block, MixtureOfExperts)
+    assert block.shared is not None
+    y = _mix(decoder, n, layer, _normed(decoder, n, residual.mixer_norm, x, normed))
+    y = _post(decoder, n, residual.mixer_post_norm, y)
+    x, inner = _add_norm(decoder, n, x, y, residual.mlp_norm)
+    one = add_shared(decoder, n, block.shared, inner)
+    one = _post(decoder, n, residual.shared_post_norm, one)
+    inner = _post(decoder, n, residual.experts_norm, x)
+    other = add_experts(decoder, n, block, inner, x)
+    other = _post(decoder, n, residual.experts_post_norm, other)
+    y = decoder.graph.op("Add", one, other, name=f"layer_{n}_both")
+    return _add_next(decoder, n, x, _post(decoder, n, residual.mlp_post_norm, y), following)
 
 
 def _post_norm(
@@ -103,6 +131,7 @@ Add = Callable[[Decoder, int, Layer, Value, Value | None, Next], Stream]
 RESIDUALS: dict[type, Add] = {
     PreNorm: _pre,
     Sandwich: _sandwich,
+    SandwichOfTwo: _sandwich_of_two,
     PostNorm: _post_norm,
     Parallel: _parallel,
     SharedParallel: _shared_parallel,

@@ -10,6 +10,7 @@ from enum import Enum
 
 from ropeconv.arch.blocks.keys import Sizes
 from ropeconv.arch.blocks.mlp import GatedMlp
+from ropeconv.arch.blocks.norm import BareRmsNorm
 from ropeconv.arch.blocks.traits import Trait
 from ropeconv.arch.blocks.weight import Bundle, Linear, Role, Weight, bundled, linear
 from ropeconv.errors import ConfigError
@@ -45,7 +46,8 @@ class Routing:
     """The `chosen` experts with the largest score + bias; their weights are the scores.
 
     bias: (x,) or (1, x). normed: weights are divided by their sum. scale: they are multiplied by it
-    then. groups: None = experts are chosen among all.
+    then. groups: None = experts are chosen among all. expert_scales: (x,), by which each expert's
+    weight is multiplied then.
     """
 
     chosen: int
@@ -54,6 +56,7 @@ class Routing:
     bias: Weight | None = None
     scale: float = 1.0
     groups: Groups | None = None
+    expert_scales: Weight | None = None
 
     @property
     def traits(self) -> frozenset[Trait]:
@@ -63,8 +66,20 @@ class Routing:
             Trait.SIGMOID_ROUTING: self.scores is Scores.SIGMOID,
             Trait.ROUTER_BIAS: self.bias is not None,
             Trait.ROUTED_SCALE: self.scale != 1.0,
+            Trait.EXPERT_SCALES: self.expert_scales is not None,
         }
         return groups | {trait for trait, there in found.items() if there}
+
+
+@dataclass(frozen=True)
+class RouterInput:
+    """What a router reads in place of what the experts do: the norm of the residual stream, times
+    scale (e,), times `shrink`.
+    """
+
+    norm: BareRmsNorm
+    scale: Weight
+    shrink: float
 
 
 @dataclass(frozen=True)
@@ -97,8 +112,8 @@ class MixtureOfExperts:
     """sum over the chosen experts of weight * down(act(gate x) * up x), plus the shared expert.
 
     router: (x, e). gate, up (m, e), down (e, m): one tensor an expert; biases: theirs, of the same
-    rows, or none. unit: what stands for act(gate) * up. bundles: tensors in which a checkpoint has
-    several of these.
+    rows, or none. router_input: None = the router reads x. unit: what stands for act(gate) * up.
+    bundles: tensors in which a checkpoint has several of these.
     """
 
     num_experts: int
@@ -112,6 +127,7 @@ class MixtureOfExperts:
     shared: SharedExpert | None = None
     biases: tuple[Weight, ...] = ()
     unit: ClampedUnit | None = None
+    router_input: RouterInput | None = None
     bundles: tuple[Bundle, ...] = ()
 
     def __post_init__(self) -> None:
@@ -124,7 +140,9 @@ class MixtureOfExperts:
     @property
     def weights(self) -> tuple[Weight, ...]:
         """Its tensors; the experts' once for all."""
-        bias = () if self.routing.bias is None else (self.routing.bias,)
+        own = self.routing
+        bias = tuple(w for w in (own.bias, own.expert_scales) if w is not None)
+        bias += () if self.router_input is None else (self.router_input.scale,)
         shared = () if self.shared is None else self.shared.weights
         experts = (self.gate, self.up, self.down, *self.biases)
         return (*self.router.weights, *bias, *experts, *shared)
@@ -134,6 +152,7 @@ class MixtureOfExperts:
         """What it computes beyond its plain form."""
         found = {
             Trait.CLAMPED_UNIT: self.unit is not None,
+            Trait.ROUTER_INPUT: self.router_input is not None,
             Trait.SHARED_EXPERT: self.shared is not None,
             Trait.SHARED_EXPERT_GATE: self.shared is not None and self.shared.gate is not None,
         }
@@ -180,6 +199,7 @@ def bundled_experts(
     gate_up: str,
     down: str,
     shared: SharedExpert | None = None,
+    router_input: RouterInput | None = None,
     bundles: tuple[Bundle, ...] = (),
 ) -> MixtureOfExperts:
     """A mixture whose experts are in two tensors, (x, 2m, e) with each one's gate before its up and
@@ -200,6 +220,7 @@ def bundled_experts(
         activation=s.activation,
         routing=routing,
         shared=shared,
+        router_input=router_input,
         bundles=(first, last, *bundles),
     )
 

@@ -84,6 +84,33 @@ class Sandwich:
 
 
 @dataclass(frozen=True)
+class SandwichOfTwo:
+    """x + norm(mixer(norm x)), then x + norm(norm(shared expert(norm x)) + norm(experts(another
+    norm x))).
+    """
+
+    mixer_norm: Norm
+    mixer_post_norm: Norm
+    mlp_norm: Norm
+    shared_post_norm: Norm
+    experts_norm: Norm
+    experts_post_norm: Norm
+    mlp_post_norm: Norm
+
+    @property
+    def placed(self) -> Placed:
+        """See the module."""
+        first, second, *others = norms_of(self)
+        between = sum((norm.weights for norm in others), ())
+        return Placed(first.weights + second.weights, between)
+
+    @property
+    def traits(self) -> frozenset[Trait]:
+        """What it computes beyond its plain form."""
+        return frozenset()
+
+
+@dataclass(frozen=True)
 class Parallel:
     """x + mixer(norm x) + mlp(another norm of the same x)."""
 
@@ -118,7 +145,7 @@ class SharedParallel:
         return frozenset()
 
 
-Residual = PreNorm | PostNorm | Sandwich | Parallel | SharedParallel
+Residual = PreNorm | PostNorm | Sandwich | SandwichOfTwo | Parallel | SharedParallel
 
 
 def norms_of(residual: Residual) -> tuple[Norm, ...]:

@@ -47,6 +47,8 @@ class Trait(Enum):
     ROUTED_SCALE = "a scale on what experts give"
     EXPERT_GROUPS = "groups of experts, chosen by the sum of their two best"
     BEST_GROUPS = "groups of experts, chosen by their best one"
+    ROUTER_INPUT = "a router that reads the residual stream itself"
+    EXPERT_SCALES = "a scale on what each expert gives"
     CLAMPED_UNIT = "experts whose gates are clamped"
     SHARED_EXPERT = "an expert that every token takes"
     SHARED_EXPERT_GATE = "a gate on the expert that every token takes"

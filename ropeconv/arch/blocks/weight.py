@@ -51,6 +51,9 @@ class Role(Enum):
     O = "o"  # noqa: E741 - the literature's letter
     FFN_NORM = "ffn_norm"
     FFN_POST_NORM = "ffn_post_norm"
+    SHARED_POST_NORM = "shared_post_norm"
+    EXPERTS_NORM = "experts_norm"
+    EXPERTS_POST_NORM = "experts_post_norm"
     GATE = "gate"
     UP = "up"
     GATE_UP = "gate_up"
@@ -64,6 +67,8 @@ class Role(Enum):
     INPUT_NORM = "input_norm"
     LAYER_SCALE = "layer_scale"  # multiplies what a layer gives
     ROUTER = "router"
+    ROUTER_SCALE = "router_scale"  # of what the router reads
+    EXPERT_SCALE = "expert_scale"  # of what each expert gives
     ROUTER_BIAS = "router_bias"  # added to scores when experts are chosen, not to their weights
     EXPERT_GATE = "expert_gate"
     EXPERT_UP = "expert_up"

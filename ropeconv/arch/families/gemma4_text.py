@@ -11,11 +11,11 @@ from typing import Any
 
 from ropeconv.arch import layers
 from ropeconv.arch.blocks import attention as attn
+from ropeconv.arch.blocks import moe
 from ropeconv.arch.blocks.attention import Attention, KeysAsValues, Queries
 from ropeconv.arch.blocks.embedding import embedding
 from ropeconv.arch.blocks.head import head
 from ropeconv.arch.blocks.keys import (
-    Check,
     Key,
     Sizes,
     cap,
@@ -28,8 +28,9 @@ from ropeconv.arch.blocks.keys import (
 )
 from ropeconv.arch.blocks.layer_input import LayerInput, LayerInputs
 from ropeconv.arch.blocks.mlp import GatedMlp
-from ropeconv.arch.blocks.norm import BareRmsNorm, rms_norm
-from ropeconv.arch.blocks.residual import Sandwich
+from ropeconv.arch.blocks.moe import MixtureOfExperts
+from ropeconv.arch.blocks.norm import BareRmsNorm, RmsNorm, rms_norm
+from ropeconv.arch.blocks.residual import Sandwich, SandwichOfTwo
 from ropeconv.arch.blocks.weight import Role, Weight, linear
 from ropeconv.arch.families._standard import (
     LAYER,
@@ -40,20 +41,11 @@ from ropeconv.arch.families._standard import (
     with_head_norms,
 )
 from ropeconv.arch.family import Architecture, RopeSpelling
-from ropeconv.arch.stack import Layer
+from ropeconv.arch.stack import FeedForward, Layer
 from ropeconv.errors import ConfigError
 
 PER_LAYER = "per_layer_config"
 OVERRIDDEN = {"head_dim": "global_head_dim", "num_key_value_heads": "num_global_key_value_heads"}
-
-
-def _none_of(what: str) -> Check:
-    """Nothing of what there are no blocks for."""
-    return lambda value: (
-        f"is {value!r}: {what}, for which ropeconv has no blocks; take another checkpoint"
-        if value
-        else None
-    )
 
 
 KEYS: Mapping[str, Key] = {
@@ -80,15 +72,16 @@ KEYS: Mapping[str, Key] = {
     "layer_inputs": Key(("hidden_size_per_layer_input",), 256, check=count),
     "table_rows": Key(("vocab_size_per_layer_input",), 262_144, check=whole),
     "shared_layers": Key(("num_kv_shared_layers",), 0, check=count),
-    "experts": Key(("enable_moe_block",), default=False, check=_none_of("experts beside the MLP")),
+    "experts": Key(("enable_moe_block",), default=False, check=flag),
+    "num_experts": Key(("num_experts",), None, check=optional),
+    "experts_per_token": Key(("top_k_experts",), None, check=optional),
+    "expert_size": Key(("moe_intermediate_size",), None, check=optional),
     # of layers without keys and values of their own, where there are some
     "wide": Key(("use_double_wide_mlp",), default=False, check=flag, form=True),
     # what older families say of their rotary embedding, and this class does not read
     "scaling": fixed("rope_scaling", None),
     "theta": fixed("rope_theta", None),
 }
-# of layers' own embeddings and of experts, where there are none
-UNREAD = frozenset({"num_experts", "top_k_experts", "moe_intermediate_size"})
 
 
 def _kinds(config: Mapping[str, Any], sizes: Sizes) -> tuple[str, ...]:
@@ -184,19 +177,56 @@ def _sizes_of(s: Sizes, kind: str) -> Sizes:
     return Sizes({**s.values(), "head_dim": s.global_head_dim, "num_kv_heads": heads})
 
 
-def _residual(s: Sizes) -> Sandwich:
-    return Sandwich(
-        rms_norm(Role.ATTN_NORM, f"{LAYER}.input_layernorm", s),
-        rms_norm(Role.ATTN_POST_NORM, f"{LAYER}.post_attention_layernorm", s),
-        rms_norm(Role.FFN_NORM, f"{LAYER}.pre_feedforward_layernorm", s),
-        rms_norm(Role.FFN_POST_NORM, f"{LAYER}.post_feedforward_layernorm", s),
+def _norms(s: Sizes, *names: tuple[Role, str, str]) -> list[RmsNorm]:
+    return [rms_norm(role, f"{LAYER}.{name}_layernorm{end}", s) for role, name, end in names]
+
+
+def _residual(s: Sizes) -> Sandwich | SandwichOfTwo:
+    first, second, third, last = _norms(
+        s,
+        (Role.ATTN_NORM, "input", ""),
+        (Role.ATTN_POST_NORM, "post_attention", ""),
+        (Role.FFN_NORM, "pre_feedforward", ""),
+        (Role.FFN_POST_NORM, "post_feedforward", ""),
+    )
+    if not s.experts:
+        return Sandwich(first, second, third, last)
+    shared, experts, given = _norms(
+        s,
+        (Role.SHARED_POST_NORM, "post_feedforward", "_1"),
+        (Role.EXPERTS_NORM, "pre_feedforward", "_2"),
+        (Role.EXPERTS_POST_NORM, "post_feedforward", "_2"),
+    )
+    return SandwichOfTwo(first, second, third, shared, experts, given, last)
+
+
+def _mixture(s: Sizes, dense: GatedMlp) -> MixtureOfExperts:
+    """Experts beside the MLP; the router reads what neither does."""
+    if None in (s.num_experts, s.experts_per_token, s.expert_size):
+        raise ConfigError(
+            "config.json: enable_moe_block needs num_experts, top_k_experts and "
+            "moe_intermediate_size; add them"
+        )
+    router, count = f"{LAYER}.router", s.num_experts
+    own = Weight(Role.EXPERT_SCALE, f"{router}.per_expert_scale", (count,), part="scale")
+    scale = Weight(Role.ROUTER_SCALE, f"{router}.scale", (s.hidden_size,), part="scale")
+    norm = BareRmsNorm(Role.ROUTER, s.hidden_size, s.norm_eps)
+    return moe.bundled_experts(
+        s,
+        routing=moe.Routing(s.experts_per_token, normed=True, expert_scales=own),
+        router=linear(Role.ROUTER, f"{router}.proj", count, s.hidden_size),
+        gate_up=f"{LAYER}.experts.gate_up_proj",
+        down=f"{LAYER}.experts.down_proj",
+        shared=moe.SharedExpert(dense),
+        router_input=moe.RouterInput(norm, scale, s.hidden_size**-0.5),
     )
 
 
-def _feed_forward(s: Sizes, number: int) -> GatedMlp:
+def _feed_forward(s: Sizes, number: int) -> FeedForward:
     """Twice as wide where the layer has no keys and values of its own, if the config says so."""
     wide = s.wide and _shares(s, number)
-    return gated(Sizes({**s.values(), "intermediate_size": s.intermediate_size * (1 + wide)}))
+    dense = gated(Sizes({**s.values(), "intermediate_size": s.intermediate_size * (1 + wide)}))
+    return _mixture(s, dense) if s.experts else dense
 
 
 def _input(s: Sizes) -> LayerInput | None:
@@ -256,7 +286,6 @@ ARCH = Architecture(
         runs_in_4=(),
         default_context=131_072,
     ),
-    ignores=UNREAD,
     # of layers that have the keys and values of others, saved and never read
     drops=tuple(
         f"{LAYER}.self_attn.{name}.weight" for name in ("k_proj", "v_proj", "k_norm", "v_norm")

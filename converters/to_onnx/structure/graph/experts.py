@@ -27,6 +27,7 @@ from converters.to_onnx.structure.graph.routings import (
 )
 from converters.to_onnx.structure.graph.units import SILU_IN_TURN, Expert, clamped_unit, form_of
 from converters.to_onnx.structure.terms import (
+    BY_WEIGHT,
     EXPERTS,
     TIMES,
     TOKEN,
@@ -168,6 +169,8 @@ def _experts(
 ) -> Term:
     terms = reader.terms
     columns, marked = scanned[0].term, scanned[1].term
+    scaled = columns.dig("0")
+    own = dict(scaled.fields) if scaled is not None and scaled.kind == BY_WEIGHT else {}
     for x, routing, mlp in _guesses(terms, columns, made):
         token = _tokens(terms, x, _entry(terms, columns))
         work = terms.replace(mlp, terms.make(TOKEN), token)
@@ -176,15 +179,16 @@ def _experts(
         same = made is terms.make("if", branches) and start.term is filled(terms, 0.0, x)
         for normed in (True, False):
             table = _table(terms, routing, normed=normed)
-            if same and columns is _columns(terms, table) and marked is _any(terms, table):
-                return experts(terms, x, routing, mlp, normed=normed)
+            by = terms.make(BY_WEIGHT, {"x": table}, **own) if own else table
+            if same and columns is _columns(terms, by) and marked is _any(terms, table):
+                return experts(terms, x, routing, mlp, normed=normed, scales=own.get("weight"))
     inputs = {"start": start.term, "expert": made, "shares": columns, "chosen": marked}
     return terms.make("operator Scan", inputs)
 
 
 def _guesses(terms: Terms, columns: Term, made: Term) -> Iterator[tuple[Term, Routing, Term]]:
     """(x, a routing, an expert's work) that a body may be made of."""
-    shares = columns.dig("0", "2")
+    shares = columns.dig("0", "2") or columns.dig("0", "x", "2")
     if shares is not None and shares.kind == "operator Div":
         shares = shares.dig("0")
     routing = routing_of(shares)

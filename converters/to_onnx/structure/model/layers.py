@@ -11,14 +11,22 @@ from converters.to_onnx.structure.model.delta_net import delta_net
 from converters.to_onnx.structure.model.inputs import with_input
 from converters.to_onnx.structure.model.latent import latent_attention
 from converters.to_onnx.structure.model.mamba2 import mamba2
-from converters.to_onnx.structure.model.mlp import FEEDS
+from converters.to_onnx.structure.model.mlp import FEEDS, experts_alone, shared_alone
 from converters.to_onnx.structure.model.short_conv import short_conv
 from converters.to_onnx.structure.model.wanted import Wanted, name_of, place_of
 from converters.to_onnx.structure.terms import BY_WEIGHT, Term
 from ropeconv.arch.blocks.attention import Attention
 from ropeconv.arch.blocks.mla import LatentAttention
+from ropeconv.arch.blocks.moe import MixtureOfExperts
 from ropeconv.arch.blocks.norm import Norm
-from ropeconv.arch.blocks.residual import Parallel, PostNorm, PreNorm, Sandwich, SharedParallel
+from ropeconv.arch.blocks.residual import (
+    Parallel,
+    PostNorm,
+    PreNorm,
+    Sandwich,
+    SandwichOfTwo,
+    SharedParallel,
+)
 from ropeconv.arch.blocks.states.delta_net import GatedDeltaNet
 from ropeconv.arch.blocks.states.short_conv import ShortConv
 from ropeconv.arch.stack import Layer
@@ -54,7 +62,11 @@ def layer_terms(
     def feed(y: Term) -> Term:
         return find(FEEDS, layer.mlp)(wanted, n, layer.mlp, y)
 
-    after = find(RESIDUALS, layer.residual)(wanted, n, layer.residual, x, mix, feed)
+    residual = layer.residual
+    if isinstance(residual, SandwichOfTwo):
+        after = _of_two(wanted, n, layer, residual, x, mix)
+    else:
+        after = find(RESIDUALS, residual)(wanted, n, residual, x, mix, feed)
     if layer.input is not None and given is not None:
         after = with_input(wanted, n, layer.input, after, given)
     if layer.scale is not None:
@@ -96,6 +108,23 @@ def _sandwich(wanted: Wanted, n: int, residual: Sandwich, x: Term, mix: Step, fe
         y = _norm(wanted, n, after, step(_norm(wanted, n, before, x)))
         x = _stream(wanted, n, x, y, scale=residual.scale)
     return x
+
+
+def _of_two(
+    wanted: Wanted, n: int, layer: Layer, residual: SandwichOfTwo, x: Term, mix: Step
+) -> Term:
+    """What an MLP and experts give of the stream, each with norms of its own."""
+    block = layer.mlp
+    assert isinstance(block, MixtureOfExperts)
+    assert block.shared is not None
+    y = mix(_norm(wanted, n, residual.mixer_norm, x))
+    x = _stream(wanted, n, x, _norm(wanted, n, residual.mixer_post_norm, y))
+    one = shared_alone(wanted, n, block.shared, _norm(wanted, n, residual.mlp_norm, x))
+    other = experts_alone(wanted, n, block, _norm(wanted, n, residual.experts_norm, x), x)
+    one = _norm(wanted, n, residual.shared_post_norm, one)
+    other = _norm(wanted, n, residual.experts_post_norm, other)
+    both = wanted.terms.add(one, other)
+    return _stream(wanted, n, x, _norm(wanted, n, residual.mlp_post_norm, both))
 
 
 def _parallel(wanted: Wanted, n: int, residual: Parallel, x: Term, mix: Step, feed: Step) -> Term:

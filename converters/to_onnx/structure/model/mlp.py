@@ -13,7 +13,7 @@ from converters.to_onnx.structure.model.wanted import Wanted, name_of, place_of
 from converters.to_onnx.structure.terms import ACTIVATION, BY_WEIGHT, PART, PLUS_WEIGHT, Term, Terms
 from converters.to_onnx.weights import EVERY
 from ropeconv.arch.blocks.mlp import FusedGatedMlp, GatedMlp, PlainMlp
-from ropeconv.arch.blocks.moe import MixtureOfExperts, Routing, Scores, SharedExpert
+from ropeconv.arch.blocks.moe import MixtureOfExperts, RouterInput, Routing, Scores, SharedExpert
 from ropeconv.arch.blocks.weight import Weight
 from ropeconv.errors import CannotExpress
 
@@ -101,14 +101,31 @@ def _plain(wanted: Wanted, n: int, block: PlainMlp, x: Term) -> Term:
 
 
 def _mixture(wanted: Wanted, n: int, block: MixtureOfExperts, x: Term) -> Term:
-    routing = find(ROUTINGS, block.routing)(wanted, n, block, x)
-    expert = _expert(wanted, n, block).term(wanted.terms)
-    term = experts(wanted.terms, x, routing, expert, normed=block.routing.normed)
-    wanted.terms.where.setdefault(term, place_of(n, "experts"))
-    term = wanted.scaled(term, block.routing.scale, where=place_of(n, "experts' scale"))
+    term = experts_alone(wanted, n, block, x, x)
     if block.shared is None:
         return term
-    return wanted.terms.add(term, _shared(wanted, n, block.shared, x))
+    return wanted.terms.add(term, shared_alone(wanted, n, block.shared, x))
+
+
+def experts_alone(wanted: Wanted, n: int, block: MixtureOfExperts, x: Term, stream: Term) -> Term:
+    """The experts' part. stream: what the router reads, if it reads no x."""
+    read = x if block.router_input is None else _read(wanted, n, block.router_input, stream)
+    routing = find(ROUTINGS, block.routing)(wanted, n, block, read)
+    expert = _expert(wanted, n, block).term(wanted.terms)
+    own = block.routing.expert_scales
+    scales = None if own is None else name_of(own, n)
+    term = experts(wanted.terms, x, routing, expert, normed=block.routing.normed, scales=scales)
+    wanted.terms.where.setdefault(term, place_of(n, "experts"))
+    return wanted.scaled(term, block.routing.scale, where=place_of(n, "experts' scale"))
+
+
+def _read(wanted: Wanted, n: int, block: RouterInput, stream: Term) -> Term:
+    """The residual stream as a router reads it."""
+    name = name_of(block.scale, n)
+    y = wanted.norm(stream, block.norm, n, size=wanted.hidden)
+    fields: dict[str, Any] = {"weight": name, "of": block.scale.shape}
+    y = wanted.terms.make(BY_WEIGHT, {"x": y}, where=name, **fields)
+    return wanted.scaled(y, block.shrink, where=place_of(n, "what the router reads"))
 
 
 def _expert(wanted: Wanted, n: int, block: MixtureOfExperts) -> Expert:
@@ -136,7 +153,8 @@ def _routing(wanted: Wanted, n: int, block: MixtureOfExperts, x: Term) -> routin
     return routings.Routing(scores, ranks, routing.chosen)
 
 
-def _shared(wanted: Wanted, n: int, block: SharedExpert, x: Term) -> Term:
+def shared_alone(wanted: Wanted, n: int, block: SharedExpert, x: Term) -> Term:
+    """What every token gets."""
     y = find(FEEDS, block.mlp)(wanted, n, block.mlp, x)
     if block.gate is None:
         return y
