@@ -21,6 +21,7 @@ from ropeconv.registry import targets
 from tests.checkpoints import save_checkpoint
 from tests.command_line import refused, report, run
 from tests.to_gguf.converting import PI, convert
+from tests.to_gguf.gguf_edits import edit
 from tests.to_gguf.mix_cases import read_stored
 from tests.to_gguf.test_quantised import wide
 from tests.to_gguf.weighed import changed, made_up, means_of, quantise_weighed
@@ -258,6 +259,39 @@ def test_the_file_says_by_what_it_was_weighed(
     assert keys["quantize.imatrix.chunks_count"] == 4
     stdout, _ = run(["verify", str(out), "--tokens", "100", "--json"], capsys)
     assert json.loads(stdout)["ok"]
+
+
+@pytest.mark.llama
+@pytest.mark.torch
+@pytest.mark.parametrize(
+    ("family", "kind"),
+    [("llama", "IQ3_XXS"), ("llama", "IQ2_S"), ("llama", "TQ1_0"), ("mixtral", "MXFP4_MOE")],
+)
+def test_a_file_of_few_bits_is_proven_and_a_fault_in_it_is_seen(
+    family: str, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Planted fault: the rows of one matrix the other way round."""
+    config = wide(family) | {"num_hidden_layers": 2}
+    source = save_checkpoint(tmp_path / "model", family, context=L, **config)
+    f32, made, out = (tmp_path / f"{name}.gguf" for name in ("f32", "m", "out"))
+    convert(source, f32, PI, type="F32")
+    matrices = shapes_in(f32)
+    (tmp_path / "m.dat").write_bytes(older(made_up(matrices)))
+    convert(source, out, PI, type=kind, imatrix=[tmp_path / "m.dat"])
+    stdout, _ = run(["verify", str(out), "--tokens", "96", "--json"], capsys)
+    assert json.loads(stdout)["type"] == kind
+    name = "blk.1.ffn_down_exps.weight" if family == "mixtral" else "blk.1.ffn_down.weight"
+    wrong = edit(out, made, tensors={name: lambda data: np.flip(data, -2).copy()})
+    stdout, _ = run(["verify", str(wrong), "--tokens", "96", "--json"], capsys, code=1)
+    failed = [one["name"] for one in json.loads(stdout)["rungs"] if one["status"] == "fail"]
+    assert "weights" in failed
+
+
+def shapes_in(path: Path) -> dict[str, tuple[int, ...]]:
+    """Name -> shape, rows of a matrix before its columns, by gguf-py."""
+    from gguf import GGUFReader
+
+    return {one.name: tuple(map(int, one.shape[::-1])) for one in GGUFReader(path).tensors}
 
 
 @pytest.mark.llama
