@@ -15,7 +15,7 @@ from converters.to_gguf.read.tensors import open_tensors
 from converters.to_onnx.read.folder import Folder
 from converters.to_onnx.structure.unexpected import graph_findings
 from ropeconv.api import convert, verify
-from ropeconv.errors import CannotExpress, ConfigError, RopeConfigError
+from ropeconv.errors import CannotExpress, CheckpointError, ConfigError, RopeConfigError
 from ropeconv.extend import ScalingRequest
 from ropeconv.prepare import prepare
 from tests.checkpoints import save_checkpoint, with_config
@@ -64,10 +64,13 @@ EXPERTS = LARGE | {
 SIZES: dict[str, dict[str, Any]] = {"small": {}, "large": LARGE, "experts": EXPERTS}
 
 
+CASES = [("small", target) for target in TARGETS]
+CASES += [(size, target) for size in ("large", "experts") for target in ("gguf", "onnx")]
+
+
 @pytest.mark.llama
-@pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.halved
+@pytest.mark.parametrize(("size", "target"), CASES)
 def test_interpolation_is_exact_in_every_target(
     target: str, size: str, source: Path, tmp_path: Path
 ) -> None:
@@ -121,12 +124,32 @@ OF_FILES: dict[str, tuple[dict[str, Any], dict[str, Change], set[str]]] = {
 
 
 @pytest.mark.llama
+@pytest.mark.halved
 @pytest.mark.parametrize("name", OF_FILES)
 def test_a_fault_in_a_file_is_seen(name: str, source: Path, tmp_path: Path) -> None:
     keys, tensors, rungs = OF_FILES[name]
     bad = edit(write(source, "gguf", tmp_path), tmp_path / "bad.gguf", keys, tensors=tensors)
     report = verify(bad, reference=source, tokens=2 * L)
     assert rungs <= {rung.name for rung in report.rungs if rung.status == "fail"}
+
+
+# a key that becomes another -> the words of the refusal
+UNREADABLE: dict[str, tuple[Any, str]] = {
+    "rope.dimension_count": (8, "dimension_count is 8, heads have 16"),
+    "rope.dimension_count_swa": (16, "dimension_count_swa is 16, heads have 32"),
+    "attention.shared_kv_layers": (1.5, "no usable gemma4.attention.shared_kv_layers"),
+    "attention.key_length_swa": (None, "no usable gemma4.attention.key_length_swa"),
+    "embedding_length_per_layer_input": (2.5, "no usable gemma4.embedding_length_per_layer"),
+    "expert_count": (4, "no usable gemma4.expert_used_count"),
+}
+
+
+def test_a_file_that_no_config_can_say_is_refused(source: Path, tmp_path: Path) -> None:
+    sound = write(source, "gguf", tmp_path)
+    for key, (value, words) in UNREADABLE.items():
+        bad = edit(sound, tmp_path / f"{key}.gguf", {f"gemma4.{key}": value})
+        with pytest.raises(CheckpointError, match=words):
+            prepare(bad, None)
 
 
 NORMS = ("SimplifiedLayerNormalization", "RMSNormalization")
@@ -173,6 +196,7 @@ OF_MIXTURES = {
 }
 
 
+@pytest.mark.halved
 @pytest.mark.parametrize("name", OF_MIXTURES)
 def test_a_part_of_a_mixture_that_a_graph_loses_is_seen(
     name: str, mixture: Path, tmp_path: Path
@@ -194,18 +218,23 @@ def test_experts_of_four_bits_are_refused(mixture: Path, tmp_path: Path) -> None
         to_onnx(mixture, tmp_path / "out", None, type="int4")
 
 
-@pytest.mark.parametrize("profile", ["ort", "standard"])
+@pytest.fixture(scope="module")
+def loaded(source: Path) -> Any:
+    return load(source)
+
+
+@pytest.mark.halved
 @pytest.mark.parametrize("name", OF_GRAPHS)
 def test_a_part_that_a_graph_loses_is_seen(
-    name: str, profile: str, source: Path, tmp_path: Path
+    name: str, source: Path, loaded: Any, tmp_path: Path
 ) -> None:
-    out = tmp_path / "out"
-    to_onnx(source, out, None, profile=profile)
-    model = load(source)
-    assert differences(out, model) <= 1e-10
+    """In one profile, the next part in the other."""
+    out, number = tmp_path / "out", list(OF_GRAPHS).index(name) % 2
+    to_onnx(source, out, None, profile=("ort", "standard")[number])
+    assert differences(out, loaded) <= 1e-10
     faults = OF_GRAPHS[name]
-    faults[("ort", "standard").index(profile) % len(faults)](out)
-    assert differences(out, model) > 1e-7
+    faults[number % len(faults)](out)
+    assert differences(out, loaded) > 1e-7
     assert graph_findings(Folder(out), prepare(source, None))
 
 

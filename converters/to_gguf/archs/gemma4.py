@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from converters.to_gguf.archs._arch import ENDS, Arch, OwnKeys, Stated
-from converters.to_gguf.archs._experts import COUNT, EXPERTS
+from converters.to_gguf.archs._experts import COUNT, EXPERTS, USED
+from converters.to_gguf.archs._experts import WIDTH as EXPERT_WIDTH
 from converters.to_gguf.archs._keys import WINDOWS
 from converters.to_gguf.archs.gemma3 import leaking
 from converters.to_gguf.file.keys import KeyValue, float32, uint32, whole_numbers
@@ -25,6 +26,7 @@ from ropeconv.arch.blocks.traits import Trait
 from ropeconv.arch.blocks.weight import Role
 from ropeconv.arch.layers import FULL, SLIDING
 from ropeconv.arch.stack import Stack
+from ropeconv.errors import CheckpointError
 from ropeconv.model import Model
 
 ELSEWHERE = "take `ropeconv onnx` or `ropeconv safetensors`"
@@ -68,22 +70,29 @@ def _widths(model: Model) -> list[KeyValue]:
 
 
 def _read(stated: Stated) -> Mapping[str, Any]:
+    full, size = (stated.size(key) for key in (KEY, f"{KEY}_swa"))
+    for key, whole in (("rope.dimension_count", full), (TURNED, size)):
+        if stated.get(key, whole) != whole:
+            raise CheckpointError(
+                f"{stated.arch.name}.{key} is {stated.get(key)}, heads have {whole} values, of "
+                f"which the family's models rotate all; convert the original checkpoint"
+            )
     kinds = layer_kinds(stated.metadata)
-    heads = stated.get(KEY_HEADS)
+    heads = stated.get(KEY_HEADS) or stated.get("attention.head_count")
     by_layer = heads if isinstance(heads, list) else [heads] * len(kinds)
     found = dict(zip(kinds, by_layer, strict=False))
     first = kinds.index(FULL) if FULL in kinds else 0
     shared = f"blk.{first}.attn_v.weight" not in stated.tensors
     return {
-        "head_dim": stated.size(f"{KEY}_swa"),
-        "global_head_dim": stated.size(KEY),
-        "num_kv_heads": found.get(SLIDING),
+        "head_dim": size,
+        "global_head_dim": full,
+        "num_kv_heads": found.get(SLIDING, found.get(FULL)),
         "global_kv_heads": found.get(FULL) if shared else None,
         "keys_as_values": shared,
-        "layer_inputs": stated.get(INPUTS) or 0,
+        "layer_inputs": stated.size(INPUTS) if stated.get(INPUTS) else 0,
         # the loader has one size for both tables
         "table_rows": stated.get("vocab_size") or len(stated.metadata.get(TOKENS, ())),
-        "shared_layers": stated.get(SHARED) or 0,
+        "shared_layers": stated.size(SHARED) if stated.get(SHARED) else 0,
         **_widths_read(stated),
     }
 
@@ -131,7 +140,14 @@ HEADS = OwnKeys(_write, _read)
 MIXTURE = OwnKeys(
     EXPERTS.write,
     lambda stated: (
-        {"experts": True, **EXPERTS.sizes(stated)} if stated.get(COUNT) else {"experts": False}
+        {
+            "experts": True,
+            "num_experts": stated.size(COUNT),
+            "experts_per_token": stated.size(USED),
+            "expert_size": stated.size(EXPERT_WIDTH),
+        }
+        if stated.get(COUNT)
+        else {"experts": False}
     ),
 )
 """Experts, where there are some."""
