@@ -4,8 +4,9 @@ A block says what is computed, never how a runtime says it. A target dispatches 
 a table of its own; a kind that is absent there is refused with its name (`describe`).
 
 weight.py: one tensor · norm.py · embedding.py, head.py: the ends · attention.py, mla.py, states/:
-what mixes tokens · mlp.py · moe.py · residual.py: how a layer's blocks are joined · traits.py: what
-a block computes beyond its type's plain form · keys.py: the config keys that sizes are read from.
+what mixes tokens · mlp.py · moe.py · layer_input.py: what layers are given beside the stream ·
+residual.py: how a layer's blocks are joined · traits.py: what a block computes beyond its type's
+plain form · keys.py: the config keys that sizes are read from.
 """
 
 from __future__ import annotations
