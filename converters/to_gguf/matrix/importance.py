@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ropeconv.errors import CheckpointError, OutputError
+from ropeconv.errors import CannotExpress, CheckpointError, OutputError
 from ropeconv.target import Manual
 
 if TYPE_CHECKING:
+    from converters.to_gguf.archs._arch import Arch
     from ropeconv.importance.sums import Importance
     from ropeconv.model import Model
 
@@ -46,9 +47,7 @@ class GgufImportance:
 
     def check(self, model: Model, out: Path) -> None:
         """See `ImportanceFiles`."""
-        from converters.to_gguf.carry import encode
-
-        encode(model)
+        _arch(model)
         if out.suffix != ".gguf":
             raise OutputError(f"{out}: a matrix in a GGUF file ends in .gguf; name it so")
         if out.is_dir() or not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
@@ -56,12 +55,11 @@ class GgufImportance:
 
     def read(self, paths: Sequence[Path], model: Model) -> Importance:
         """See `ImportanceFiles`."""
-        from converters.to_gguf.carry import encode
         from converters.to_gguf.matrix.files import read_importance
         from converters.to_gguf.matrix.names import from_file
 
         found = read_importance(paths)
-        made = from_file(found, model, encode(model).arch)
+        made = from_file(found, model, _arch(model))
         if not made.sums:
             raise CheckpointError(
                 f"{paths[0]}: none of its {len(found.sums)} matrices is one of "
@@ -71,8 +69,21 @@ class GgufImportance:
 
     def write(self, importance: Importance, model: Model, out: Path) -> None:
         """See `ImportanceFiles`."""
-        from converters.to_gguf.carry import encode
         from converters.to_gguf.matrix.files import write_importance
         from converters.to_gguf.matrix.names import to_file
 
-        write_importance(to_file(importance, model, encode(model).arch), out)
+        write_importance(to_file(importance, model, _arch(model)), out)
+
+
+def _arch(model: Model) -> Arch:
+    """That of the file to be, or of one that is written on request alone: names are alike."""
+    from converters.to_gguf.carry import encode
+    from converters.to_gguf.hosts import ANY
+
+    try:
+        return encode(model).arch
+    except CannotExpress as error:
+        try:
+            return encode(model, host=ANY).arch
+        except CannotExpress:
+            raise error from None

@@ -21,7 +21,7 @@ from ropeconv.proof.reference.layerwise import LayerwiseReference, Progress
 NO_MATRICES = frozenset(
     {
         *(Role.TOKEN_EMBEDDING, Role.OUTPUT, Role.CONV, Role.Q_NORM, Role.K_NORM),
-        *(Role.ROUTER, Role.SHARED_ROUTER),
+        *(Role.ROUTER, Role.ROUTER_BIAS, Role.SHARED_ROUTER),
     }
 )
 
