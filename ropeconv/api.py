@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from ropeconv.errors import ConfigError, unknown_name
 if TYPE_CHECKING:
     from ropeconv.extend import ScalingRequest
     from ropeconv.finding import Finding
+    from ropeconv.importance.moments import Calibration
     from ropeconv.inspection.look import Look
     from ropeconv.model import Model
     from ropeconv.proof.report import Report
@@ -134,7 +135,7 @@ def write(
     )
     refuse_base_in(out, model)
     emitted = writer.emit(
-        model,
+        _calibrated(model, options.calibration),
         None if out is None else Path(out),
         options=options,
         progress=progress,
@@ -143,6 +144,15 @@ def write(
     cured = writer.cures
     concerning = [finding for finding in findings if finding.concerns(runtimes, cured=cured)]
     return Conversion(model, emitted, [*concerning, *emitted.findings])
+
+
+def _calibrated(model: Model, calibration: Calibration | None) -> Model:
+    """The model with what its matrices are multiplied by, where that is asked for."""
+    if calibration is None:
+        return model
+    from ropeconv.proof.importance.moments import make_moments
+
+    return replace(model, moments=make_moments(model, calibration))
 
 
 def verify(

@@ -20,6 +20,7 @@ from ropeconv.arch.blocks.mla import LatentAttention
 from ropeconv.arch.family import Architecture
 from ropeconv.arch.layers import FULL
 from ropeconv.arch.stack import Place, Stack
+from ropeconv.importance.moments import Moments
 from ropeconv.rope.magnitude import score_factor
 from ropeconv.rope.solve import solve
 from ropeconv.rope.spec import Frequencies, Rope
@@ -97,7 +98,8 @@ class Model:
 
     sizes: what the config says, by name; stack: the blocks made of it. ropes: layer kind -> Rope,
     or None where the layer has no RoPE. weights: Hugging Face name -> where it belongs; every
-    tensor of the checkpoint is here or was dropped by name.
+    tensor of the checkpoint is here or was dropped by name. moments: what its matrices are
+    multiplied by, where the writer's options ask for a text to be run first.
     """
 
     arch: Architecture
@@ -106,6 +108,7 @@ class Model:
     ropes: Mapping[str, Rope | None]
     weights: Mapping[str, Place]
     checkpoint: Checkpoint
+    moments: Moments | None = None
 
     @cached_property
     def frequencies(self) -> Mapping[str, Frequencies | None]:

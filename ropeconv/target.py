@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # `--help` asks every target for its words, and for nothing t
     from ropeconv.doctor.case import Case
     from ropeconv.finding import Finding
     from ropeconv.gates import BlockLimits, Gates
+    from ropeconv.importance.moments import Calibration
     from ropeconv.importance.sums import Importance
     from ropeconv.model import Checkpoint, Model
 
@@ -70,6 +71,11 @@ class Options:
     threads: int = option(usable_cpus(), minimum=1, help="Threads that convert.")
     force: bool = option(False, help="Replace an existing output.")
     dry_run: bool = option(False, help="Say what would be written; write nothing.")
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """What text the model is to be run on before it is written, if any."""
+        return None
 
 
 @dataclass(frozen=True)

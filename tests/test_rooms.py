@@ -40,7 +40,7 @@ ALLOWED: dict[str, set[str]] = {
     "ropeconv.registry": GROUND | {"ropeconv.kit", "ropeconv.target"},
     "ropeconv.rope": {"ropeconv.errors", "ropeconv.registry"},
     "ropeconv.arch": {"ropeconv.errors"},
-    "ropeconv.model": {"ropeconv.errors", "ropeconv.rope", "ropeconv.arch"},
+    "ropeconv.model": {"ropeconv.errors", "ropeconv.rope", "ropeconv.arch", "ropeconv.importance"},
     "ropeconv.kit": {"ropeconv.errors", "ropeconv.model"},
     "ropeconv.artefact": GROUND,
     "ropeconv.finding": set(),

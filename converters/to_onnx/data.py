@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from converters.to_onnx.graph import Stored
 from converters.to_onnx.quant._keep import keep_rows
-from converters.to_onnx.quant._pack import Packed, pack_rows
+from converters.to_onnx.quant._pack import Packed
+from converters.to_onnx.quant._packing import Packing
 from converters.to_onnx.quant._types import Blocks
 from ropeconv.errors import CannotExpress, CheckpointError
 from ropeconv.kit.casts import BadValueError, cast_rows
@@ -57,6 +58,22 @@ class Rows:
         return sum(part.nbytes for part in self.parts)
 
 
+@dataclass(frozen=True)
+class Fill:
+    """Rows of an initializer that come from one place. width: values a row; make: see data.Make."""
+
+    rows: int
+    width: int
+    make: Make
+
+
+def in_turn(every: Sequence[Rows], head: str) -> list[Rows]:
+    """In the order of the model, in which inputs become known: those of the output head last, also
+    where the embedding's rows, the first, are the head's.
+    """
+    return sorted(every, key=lambda rows: rows.parts[0].name.startswith(f"{head}_"))
+
+
 def write_data(path: Path, rows: Sequence[Rows], *, size: int, threads: int) -> Iterator[int]:
     """Write the data file; yields bytes as they land."""
     with created(path) as descriptor:
@@ -90,10 +107,12 @@ def float_rows(name: str, tensor: Tensor, dtype: str, shift: float, start: int, 
         raise _explain(name, error, start) from error
 
 
-def packed_rows(name: str, tensor: Tensor, blocks: Blocks, start: int, stop: int) -> Made:
+def packed_rows(
+    packing: Packing, name: str, tensor: Tensor, blocks: Blocks, start: int, stop: int
+) -> Made:
     """Codes, scales and, unless symmetric, zero points of rows of a tensor."""
     try:
-        return _parts(pack_rows(tensor.rows(start, stop), blocks))
+        return _parts(packing.pack(name, tensor.rows(start, stop), blocks))
     except BadValueError as error:
         raise _explain(name, error, start) from error
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from ropeconv import target
+from ropeconv.importance.moments import Calibration
 from ropeconv.kit.options import option
 
 
@@ -41,9 +44,37 @@ class Options(target.Options):
         metavar="N",
         help="Activations inside a product with blocks: 1 float32, 4 int8.",
     )
+    imatrix: Path | None = option(
+        None,
+        kind="file",
+        metavar="FILE",
+        help="Importance matrix, as ropeconv imatrix makes: which columns scales are fitted to.",
+    )
+    gptq: bool = option(
+        False,
+        help="Run a text first, and let errors of a column be made up for by those after it.",
+    )
+    calibration_text: Sequence[Path] = option(
+        (),
+        kind="file",
+        metavar="FILE",
+        help="Text for --gptq (UTF-8). Repeatable. Default: Python's own documentation.",
+    )
+    calibration_tokens: int | None = option(
+        None, minimum=256, metavar="N", help="Tokens of it. Default: 16384."
+    )
     card: bool = option(
         True, names="--card/--no-card", help="Write a model card, README.md, into the folder."
     )
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """See target.Options."""
+        return (
+            Calibration(self.calibration_text, self.calibration_tokens or 16384)
+            if self.gptq
+            else None
+        )
 
 
 MANUAL = target.Manual(
@@ -57,7 +88,7 @@ MANUAL = target.Manual(
     \b
     Examples:
       ropeconv onnx model/ --pi-factor 4 -o model-onnx
-      ropeconv onnx model/ --yarn-factor 4 --type int4 -o model-onnx-int4
+      ropeconv onnx model/ --yarn-factor 4 --type int4 --gptq -o model-onnx-int4
       ropeconv onnx model/ --context 32768 --profile standard --bake tables -o model-onnx
     """,
     output="FOLDER",

@@ -12,11 +12,13 @@ import numpy as np
 from converters.to_onnx.blocks.decoder import add_decoder
 from converters.to_onnx.carry import Encoding, encode
 from converters.to_onnx.client.files import client_files
-from converters.to_onnx.client.names import DATA
+from converters.to_onnx.client.names import CODES, DATA
 from converters.to_onnx.graph import Graph
 from converters.to_onnx.options import Options
 from converters.to_onnx.profiles import find_profile
 from converters.to_onnx.profiles._shared import ProfileKind
+from converters.to_onnx.quant._calibration import find_packing
+from converters.to_onnx.quant._choice import Choice
 from converters.to_onnx.quant._types import WeightType, weight_type
 from converters.to_onnx.weights import Store
 from ropeconv import __version__
@@ -48,6 +50,7 @@ class Plan:
             "tensors": len(self.store.names),
             "bytes_by_type": bytes_by_type,
             "kept": self.store.choice.words,
+            "weighed": self.store.choice.packing.words,
         }
 
 
@@ -66,7 +69,8 @@ def make_plan(model: Model, options: Options) -> Plan:
         accuracy_level=options.accuracy_level,
         head_bits=options.head_bits,
     )
-    store = _place(model, encoding, profile, kind)
+    choice = Choice(model, kind, find_packing(model, kind, options))
+    store = _place(choice, encoding, profile)
     graph = _serialise(store, encoding, profile)
     # a shared buffer is as long as the context from the first token on
     affordable = cache_bytes(model, kind) <= store.size
@@ -81,11 +85,12 @@ def cache_bytes(model: Model, kind: WeightType) -> int:
     return numbers * model.main_rope.context * np.dtype(kind.dtype).itemsize
 
 
-def _place(model: Model, encoding: Encoding, profile: ProfileKind, kind: WeightType) -> Store:
+def _place(choice: Choice, encoding: Encoding, profile: ProfileKind) -> Store:
     """Every node of the graph, every weight in the data file; CheckpointError for one left out."""
+    model = choice.model
     profile.check(model.stack)
-    store = Store(Graph(), model, kind, location=Path(DATA).name, flat=profile.flat)
-    store.choice.check()
+    store = Store(Graph(), choice, location=Path(DATA).name, flat=profile.flat)
+    choice.check()
     add_decoder(store, encoding, profile)
     unread = sorted(set(model.weights) - set(store.names))
     if unread:
@@ -102,6 +107,8 @@ def _serialise(store: Store, encoding: Encoding, profile: ProfileKind) -> bytes:
         "ropeconv.type": store.kind.name,
         "ropeconv.bake": encoding.carried.how,
     }
+    if store.choice.packing.codes:
+        metadata[CODES] = store.choice.packing.codes
     # matrices in blocks are onnxruntime's own operators in every profile
     domains = {node.domain for node in store.graph.nodes if node.domain}
     proto = store.graph.model(

@@ -15,7 +15,6 @@ the experts along a first axis and EVERY in the place of their numbers.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from math import prod
 from typing import Any
@@ -23,6 +22,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from converters.to_onnx.data import (
+    Fill,
     Make,
     Part,
     Rows,
@@ -36,37 +36,25 @@ from converters.to_onnx.data import (
 )
 from converters.to_onnx.graph import MICROSOFT, Graph, Stored, Value
 from converters.to_onnx.quant._choice import Choice
-from converters.to_onnx.quant._types import Blocks, WeightType
+from converters.to_onnx.quant._types import Blocks
 from ropeconv.arch.blocks.weight import Role
 from ropeconv.kit.float_types import FLOAT_NAMES
-from ropeconv.model import Model
 
 PAGE, LINE = 4096, 64  # bytes
 JOINT, EVERY = "+", "*"
 
 
-@dataclass(frozen=True)
-class Fill:
-    """Rows of an initializer that come from one place. width: values a row; make: see data.Make."""
-
-    rows: int
-    width: int
-    make: Make
-
-
 class Store:
-    """Weights of `model` in the types of `kind`, one after the other in the data file `location`.
+    """Weights of the model of `choice`, one after the other in the data file `location`.
 
     flat: activations are (b*s, e) and products Gemm, else (b, s, e) and onnxruntime's FusedMatMul.
     """
 
-    def __init__(
-        self, graph: Graph, model: Model, kind: WeightType, *, location: str, flat: bool
-    ) -> None:
+    def __init__(self, graph: Graph, choice: Choice, *, location: str, flat: bool) -> None:
         self.graph = graph
-        self.model = model
-        self.kind = kind
-        self.choice = Choice(model, kind)
+        self.choice = choice
+        self.model = choice.model
+        self.kind = choice.kind
         self.location = location
         self.flat = flat
         self.rows: list[Rows] = []
@@ -116,8 +104,8 @@ class Store:
         blocks = self._table_blocks(name)
         if blocks is None:
             return self.graph.op("Gather", self._floats((name,)), ids, name="embedding", axis=0)
-        codes, *rest = self._blocks((name,), blocks, flat=name != self._head)
-        if name == self._head:  # the same bytes with two axes: the head reads them with three
+        codes, *rest = self._blocks((name,), blocks, flat=name != self.head_name)
+        if name == self.head_name:  # the same bytes with two axes: the head reads them with three
             codes = self._by_row(codes)
         return self.graph.op(
             "GatherBlockQuantized", codes, ids, *rest, name="embedding", domain=MICROSOFT,
@@ -181,7 +169,7 @@ class Store:
 
     def _table_blocks(self, name: str) -> Blocks | None:
         output = self.model.weights[name].weight.role is Role.OUTPUT
-        blocks = self.choice.table(name, head=name == self._head)
+        blocks = self.choice.table(name, head=name == self.head_name)
         if blocks is None or output:
             return blocks
         return blocks.dividing(self._columns((name,)), what=name)
@@ -249,7 +237,9 @@ class Store:
             self.choice.floats(name)
             kind = FLOAT_NAMES[dtype or self.kind.dtype]
             return partial(float_rows, name, tensor, kind, shift)
-        return partial(kept_rows if self.kind.kept else packed_rows, name, tensor, blocks)
+        if self.kind.kept:
+            return partial(kept_rows, name, tensor, blocks)
+        return partial(packed_rows, self.choice.packing, name, tensor, blocks)
 
     def _fill(self, name: str, make: Make) -> Fill:
         shape = self.model.tensor(name).shape
@@ -262,7 +252,7 @@ class Store:
         return self.model.tensor(names[0]).shape[1]
 
     @property
-    def _head(self) -> str:
+    def head_name(self) -> str:
         """The output head, or the token embedding that is tied to it."""
         stack = self.model.stack
         end = stack.embedding.weight if stack.tied else stack.head.output.weight

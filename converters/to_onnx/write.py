@@ -9,7 +9,7 @@ from converters.to_onnx.client._json import dump
 from converters.to_onnx.client.crossing import crossing_finding, find_switch, genai_type
 from converters.to_onnx.client.gaps import client_gaps
 from converters.to_onnx.client.names import DATA, GRAPH
-from converters.to_onnx.data import write_data
+from converters.to_onnx.data import in_turn, write_data
 from converters.to_onnx.options import Options
 from converters.to_onnx.plan import make_plan
 from converters.to_onnx.weights import Store
@@ -82,8 +82,8 @@ def _fill(
     """The data file, then the texts."""
     data = part / DATA
     data.parent.mkdir()
-    done = 0
-    for size in write_data(data, store.rows, size=store.size, threads=threads):
+    done, rows = 0, in_turn(store.rows, store.head_name)
+    for size in write_data(data, rows, size=store.size, threads=threads):
         done += size
         if progress is not None:
             progress(done, store.size)

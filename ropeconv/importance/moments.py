@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -13,6 +15,14 @@ from ropeconv.importance.sums import Sums
 GROUP = 4096  # neighbours whose products are kept, at most: 64 MiB
 Groups = Sequence[NDArray[np.float32]]
 """Of neighbouring columns, group after group, (k, k) sums of x x^T."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What to run for them. text: none for Python's documentation; tokens: in all."""
+
+    text: Sequence[Path]
+    tokens: int
 
 
 class Moments(Protocol):

@@ -6,19 +6,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from converters.to_onnx.quant._keep import check_source, floats_only, kept_blocks, one_kind
+from converters.to_onnx.quant._packing import Packing
 from converters.to_onnx.quant._types import Blocks, WeightType
 from ropeconv.model import Model
 
 
 @dataclass(frozen=True)
 class Choice:
-    """For the matrices of `model` in the types of `kind`; None stands for floats.
+    """For the matrices of `model` in the types of `kind`; None stands for floats. packing: who
+    chooses the codes.
 
     CannotExpress, naming a tensor, for codes that cannot be kept.
     """
 
     model: Model
     kind: WeightType
+    packing: Packing
 
     def check(self) -> None:
         """CannotExpress for a model that has no codes to keep."""

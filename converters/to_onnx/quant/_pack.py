@@ -8,7 +8,8 @@ of MatMulNBits one after the other (onnxruntime docs/ContribOperators.md).
 The choice: a few ranges are tried for each block, each with the scale that is best in least squares
 for the codes it gives, and the one with the smallest squared error stays; then codes and scale are
 fitted to each other once more. For codes q the best scale is <x, q> / <q, q> and the error
-|x|^2 - <x, q>^2 / <q, q>, so no trial has to be rebuilt.
+|x|^2 - <x, q>^2 / <q, q>, so no trial has to be rebuilt. Where it is known how much a column
+matters (the mean square of what it is multiplied by), every square counts as much.
 
 Shape letters: n rows, c columns, b blocks a row, s block size, m = n * b blocks.
 """
@@ -50,8 +51,8 @@ class Packed:
     zero_points: Bytes | None
 
 
-def pack_rows(rows: NDArray[Any], blocks: Blocks) -> Packed:
-    """Quantise (n, c) numbers.
+def pack_rows(rows: NDArray[Any], blocks: Blocks, importance: NDArray[Any] | None = None) -> Packed:
+    """Quantise (n, c) numbers. importance: (c,) what a squared error in each column costs.
 
     Rows do not depend on one another, so any cut into slabs gives the same bytes. A last block that
     the row does not fill is filled with zeros. Raises BadValueError for NaN, infinity or a
@@ -63,15 +64,32 @@ def pack_rows(rows: NDArray[Any], blocks: Blocks) -> Packed:
     codes = np.empty((n, b, blocks.block_bytes), np.uint8)
     scales = np.empty((n, b), np.float32)
     zeros = np.empty((n, b), np.uint8)
+    costs = None if importance is None else column_costs(importance, blocks)
     step = max(1, CHUNK // (b * blocks.size))
     for start in range(0, n, step):
         part = slice(start, min(n, start + step))
-        codes[part], scales[part], zeros[part] = _pack(numbers[part], blocks)
+        codes[part], scales[part], zeros[part] = _pack(numbers[part], blocks, costs)
     return Packed(codes, scales, None if blocks.symmetric else join_rows(zeros, blocks.bits))
 
 
-def _pack(numbers: Float, blocks: Blocks) -> tuple[Bytes, Float, Float]:
-    """Codes (n, b, bytes), scales (n, b) and zero points (n, b), one code each."""
+def column_costs(importance: NDArray[Any], blocks: Blocks) -> Float:
+    """(s, b) of (c,): each block's sum to its size, so that only what differs inside of it counts.
+
+    A block none of whose columns matters has ones.
+    """
+    c = len(importance)
+    filled = np.zeros(blocks.count(c) * blocks.size)
+    filled[:c] = importance
+    by_block = filled.reshape(-1, blocks.size)
+    mean = by_block.sum(axis=1, keepdims=True) / np.minimum(
+        blocks.size, c - np.arange(len(by_block))[:, None] * blocks.size
+    )
+    usable = np.where(mean > 0, by_block / np.where(mean > 0, mean, 1), 1)
+    return np.ascontiguousarray(usable.T, np.float32)
+
+
+def _pack(numbers: Float, blocks: Blocks, costs: Float | None) -> tuple[Bytes, Float, Float]:
+    """Codes (n, b, bytes), scales (n, b) and zero points (n, b), one code each. costs: (s, b)."""
     n, c = numbers.shape
     b = blocks.count(c)
     # a lone block would be summed in another order than one among many
@@ -79,7 +97,8 @@ def _pack(numbers: Float, blocks: Blocks) -> tuple[Bytes, Float, Float]:
     filled[:n, :c] = numbers
     # (s, m), so that a sum over a block adds long rows
     x = np.ascontiguousarray(filled.reshape(-1, blocks.size).T)
-    scale, zero, q = _fit(x, blocks)
+    repeated = None if costs is None else np.tile(costs, (1, len(filled)))
+    scale, zero, q = fit_blocks(x, blocks, repeated)
     np.add(q, zero, out=q)
     codes = _join(q.astype(np.uint8), blocks.bits).T.reshape(-1, b, blocks.block_bytes)
     return codes[:n], scale.reshape(-1, b)[:n], zero.reshape(-1, b)[:n]
@@ -109,20 +128,32 @@ def check_size(numbers: Float) -> Float:
     return numbers
 
 
-def _fit(x: Float, blocks: Blocks) -> tuple[Float, Float, Float]:
-    """(m,) scales, (m,) zero points, (s, m) codes less zero points, for (s, m) values."""
+def fit_blocks(x: Float, blocks: Blocks, costs: Float | None) -> tuple[Float, Float, Float]:
+    """(m,) scales, (m,) zero points, (s, m) codes less zero points, for (s, m) values.
+
+    costs: (s, m), what a squared error in each value costs, or None.
+    """
     top = np.float32(2**blocks.bits - 1)
     q = np.empty_like(x)
     best = np.full(x.shape[1], -1.0, np.float32)
     products, squares, zero = (np.zeros_like(best) for _ in range(3))
+    weighted = x if costs is None else x * costs
     for trial, point in _trials(x, blocks):
-        xq, qq = _encode(x, trial, point, top=top, q=q)
+        encode(x, trial, point, top=top, q=q)
+        xq, qq = _sums(weighted, q, costs)
         gain = xq * _divide(xq, qq)
         better = gain > best
         for kept, new in ((best, gain), (products, xq), (squares, qq), (zero, point)):
             np.copyto(kept, new, where=better)
-    xq, qq = _encode(x, _divide(squares, products), zero, top=top, q=q)
-    return _divide(xq, qq), zero, q
+    encode(x, _divide(squares, products), zero, top=top, q=q)
+    return _divide(*_sums(weighted, q, costs)), zero, q
+
+
+def _sums(weighted: Float, q: Float, costs: Float | None) -> tuple[Float, Float]:
+    """(m,) <x, q> and <q, q>, each in one pass over memory."""
+    if costs is None:
+        return np.einsum("sm,sm->m", weighted, q), np.einsum("sm,sm->m", q, q)
+    return np.einsum("sm,sm->m", weighted, q), np.einsum("sm,sm,sm->m", q, q, costs)
 
 
 def _trials(x: Float, blocks: Blocks) -> Iterator[tuple[Float, Float]]:
@@ -142,16 +173,17 @@ def _trials(x: Float, blocks: Blocks) -> Iterator[tuple[Float, Float]]:
         yield inverse, np.clip(zero, 0, np.float32(top))
 
 
-def _encode(
-    x: Float, inverse: Float, zero: Float, *, top: np.float32, q: Float
-) -> tuple[Float, Float]:
-    """Codes less zero points into q; returns (m,) <x, q> and <q, q>."""
+def encode(x: Float, inverse: Float, zero: Float, *, top: np.float32, q: Float) -> None:
+    """Codes less zero points into q."""
     np.multiply(x, inverse, out=q)
     np.rint(q, out=q)
     np.maximum(q, -zero, out=q)
     np.minimum(q, top - zero, out=q)
-    # each in one pass over memory
-    return np.einsum("sm,sm->m", x, q), np.einsum("sm,sm->m", q, q)
+
+
+def inverses(scales: Float) -> Float:
+    """1 / scale, 0 for a scale of 0."""
+    return _divide(np.ones_like(scales), scales)
 
 
 def _divide(numerator: Float, denominator: Float) -> Float:

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from converters.to_onnx.client.names import CODES
 from converters.to_onnx.quant._pack import Packed, unpack_rows
-from converters.to_onnx.quant._types import Blocks, kept_name, weight_types
+from converters.to_onnx.quant._types import KEPT, NEAREST, Blocks, stored_name, weight_types
 from converters.to_onnx.read.coded import Coded, find_coded
 from converters.to_onnx.read.folder import Folder
 from converters.to_onnx.read.nodes import whole_numbers
@@ -66,8 +67,8 @@ class FloatTensor:
 
 @dataclass(frozen=True)
 class BlockTensor:
-    """A matrix in blocks: its codes (n, b, bytes), scales (n, b), zero points or None. kept: they
-    should be the source's own.
+    """A matrix in blocks: its codes (n, b, bytes), scales (n, b), zero points or None. chosen: how
+    the codes were, as the file says.
     """
 
     codes: NDArray[np.uint8]
@@ -75,7 +76,7 @@ class BlockTensor:
     zero_points: NDArray[np.uint8] | None
     blocks: Blocks
     columns: int
-    kept: bool = False
+    chosen: str = NEAREST
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -85,7 +86,7 @@ class BlockTensor:
     @property
     def dtype(self) -> str:
         """The name under which the proof has its limits."""
-        return kept_name(self.blocks) if self.kept else self.blocks.name
+        return stored_name(self.blocks, self.chosen)
 
     def rows(self, start: int, stop: int) -> Rows:
         """The numbers that onnxruntime multiplies by."""
@@ -128,7 +129,7 @@ def _blocks(folder: Folder, name: str, coded: Coded) -> Iterator[tuple[str, Tens
     """
     stem = name.removesuffix("_codes")
     scales, size = folder.arrays.get(f"{stem}_scales"), coded.blocks.block_bytes
-    kind = weight_types().get(folder.metadata.get("ropeconv.type", ""))
+    chosen = _chosen(folder)
     zeros = folder.arrays.get(f"{stem}_zero_points")
     for part, index in _cuts(folder, name, stem):
         codes = folder.arrays[name][index]
@@ -146,9 +147,17 @@ def _blocks(folder: Folder, name: str, coded: Coded) -> Iterator[tuple[str, Tens
                 None if zeros is None else zeros[index],
                 coded.blocks,
                 coded.columns,
-                kept=kind is not None and kind.kept,
+                chosen,
             ),
         )
+
+
+def _chosen(folder: Folder) -> str:
+    """How the file says that its codes were chosen."""
+    kind = weight_types().get(folder.metadata.get("ropeconv.type", ""))
+    if kind is not None and kind.kept:
+        return KEPT
+    return folder.metadata.get(CODES, NEAREST)
 
 
 def _cuts(folder: Folder, name: str, stem: str) -> Iterator[tuple[str, Index]]:

@@ -86,7 +86,8 @@ class LayerwiseReference:
         """
         tokens, count = sum(call.ids.numel() for call in calls), len(self.network.layers)
         outputs: list[Any] = []
-        for done, outputs in enumerate(self.layers(calls, watch), 1):
+        for done, returned in enumerate(self.layers(calls, watch), 1):
+            outputs = returned
             if progress is not None:
                 progress(tokens * done // count, tokens)
         return self.ends(calls, outputs)
