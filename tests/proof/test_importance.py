@@ -18,7 +18,7 @@ from ropeconv.extend import ScalingRequest
 from ropeconv.importance.sums import Importance, Sums, merge
 from ropeconv.model import Model
 from ropeconv.prepare import prepare
-from ropeconv.proof.importance import gather
+from ropeconv.proof.importance import gather, products
 from ropeconv.proof.importance.gather import Gatherer
 from ropeconv.proof.importance.question import Question
 from ropeconv.proof.importance.windows import make_windows
@@ -146,7 +146,7 @@ def test_a_product_that_is_not_seen_is_an_error(
 ) -> None:
     """Planted fault: nothing watches; and one that watches but one layer."""
     model = prepared(tmp_path, "llama")
-    real = gather.watching
+    real = products.watching
 
     def blind(weights: Any, seen: Any, *, prefix: str) -> Any:
         return real({} if ".1." in prefix else weights, seen, prefix=prefix)

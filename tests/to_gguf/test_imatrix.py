@@ -17,6 +17,7 @@ from ropeconv.errors import CheckpointError
 from ropeconv.extend import ScalingRequest
 from ropeconv.prepare import prepare
 from ropeconv.proof.importance import run as running
+from ropeconv.proof.importance.question import Question
 from ropeconv.registry import targets
 from tests.checkpoints import save_checkpoint
 from tests.command_line import refused, report, run
@@ -101,7 +102,7 @@ def test_a_run_that_was_interrupted_goes_on(
     monkeypatch.setattr(running, "TOGETHER", 120)
     model = prepare(source, ScalingRequest(kind="linear", factor=4))
     files: Any = targets()["gguf"].importance
-    question = running.Question(text=(text,), tokens=480, chunk_size=120)
+    question = Question(text=(text,), tokens=480, chunk_size=120)
     seen = []
 
     def stop(_: str, done: int, __: int) -> None:

@@ -75,12 +75,14 @@ def check_seen(fault: Fault, source: Path, model: Any, out: Path) -> None:
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_part_that_is_lost_is_seen(name: str, made: Any, tmp_path: Path) -> None:
-    check_seen(FAULTS[name], *made, tmp_path / "out")
+    source, model = made
+    check_seen(FAULTS[name], source, model, tmp_path / "out")
 
 
 @pytest.mark.parametrize("name", BY_HEAD)
 def test_rows_by_head_that_are_mixed_up_are_seen(name: str, by_head: Any, tmp_path: Path) -> None:
-    check_seen(BY_HEAD[name], *by_head, tmp_path / "out")
+    source, model = by_head
+    check_seen(BY_HEAD[name], source, model, tmp_path / "out")
 
 
 @pytest.mark.parametrize("kind", ["fp16", "int8", "int4"])
