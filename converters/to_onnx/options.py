@@ -10,6 +10,8 @@ from ropeconv import target
 from ropeconv.importance.moments import Calibration
 from ropeconv.kit.options import option
 
+TOKENS = 16384
+
 
 @dataclass(frozen=True)
 class Options(target.Options):
@@ -54,11 +56,16 @@ class Options(target.Options):
         False,
         help="Run a text first, and let errors of a column be made up for by those after it.",
     )
+    bits_per_weight: float | None = option(
+        None,
+        metavar="BITS",
+        help="How large an int4 file may be: where a run shows most need of it, 8 bits.",
+    )
     calibration_text: Sequence[Path] = option(
         (),
         kind="file",
         metavar="FILE",
-        help="Text for --gptq (UTF-8). Repeatable. Default: Python's own documentation.",
+        help="Text to run (UTF-8). Repeatable. Default: Python's own documentation.",
     )
     calibration_tokens: int | None = option(
         None, minimum=256, metavar="N", help="Tokens of it. Default: 16384."
@@ -70,11 +77,9 @@ class Options(target.Options):
     @property
     def calibration(self) -> Calibration | None:
         """See target.Options."""
-        return (
-            Calibration(self.calibration_text, self.calibration_tokens or 16384)
-            if self.gptq
-            else None
-        )
+        if not self.gptq and self.bits_per_weight is None:
+            return None
+        return Calibration(self.calibration_text, self.calibration_tokens or TOKENS)
 
 
 MANUAL = target.Manual(

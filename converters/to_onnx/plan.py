@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,9 @@ from converters.to_onnx.graph import Graph
 from converters.to_onnx.options import Options
 from converters.to_onnx.profiles import find_profile
 from converters.to_onnx.profiles._shared import ProfileKind
+from converters.to_onnx.quant._budget import bits_per_weight, find_finer
 from converters.to_onnx.quant._calibration import find_packing
-from converters.to_onnx.quant._choice import Choice
+from converters.to_onnx.quant._choice import Choice, finer
 from converters.to_onnx.quant._types import WeightType, weight_type
 from converters.to_onnx.weights import Store
 from ropeconv import __version__
@@ -51,7 +52,18 @@ class Plan:
             "bytes_by_type": bytes_by_type,
             "kept": self.store.choice.words,
             "weighed": self.store.choice.packing.words,
+            "bits": self._bits,
         }
+
+    @property
+    def _bits(self) -> str:
+        """How many matrices have more bits than the type, and what it comes to."""
+        choice = self.store.choice
+        if not choice.finer:
+            return ""
+        count = sum(len(names) for names in choice.finer)
+        found = bits_per_weight(choice.model, self.store.size)
+        return f"8 in {count} matrices of {len(choice.model.weights)} tensors; {found:.2f} a weight"
 
 
 def make_plan(model: Model, options: Options) -> Plan:
@@ -71,6 +83,10 @@ def make_plan(model: Model, options: Options) -> Plan:
     )
     choice = Choice(model, kind, find_packing(model, kind, options))
     store = _place(choice, encoding, profile)
+    if options.bits_per_weight is not None:
+        products = {names: (blocks, finer(blocks)) for names, blocks in store.products.items()}
+        spent = find_finer(model, products, store.size, options.bits_per_weight)
+        store = _place(replace(choice, finer=spent), encoding, profile)
     graph = _serialise(store, encoding, profile)
     # a shared buffer is as long as the context from the first token on
     affordable = cache_bytes(model, kind) <= store.size

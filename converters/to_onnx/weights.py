@@ -58,6 +58,7 @@ class Store:
         self.location = location
         self.flat = flat
         self.rows: list[Rows] = []
+        self.products: dict[tuple[str, ...], Blocks] = {}
         self.size = 0
         self._values: dict[tuple[str, ...], tuple[Value, ...]] = {}
 
@@ -196,6 +197,7 @@ class Store:
     def _product_of_blocks(
         self, x: Value, names: tuple[str, ...], blocks: Blocks, *, bias: tuple[Value, ...], to: str
     ) -> Value:
+        self.products[names] = blocks
         codes, scales, *zeros = self._blocks(names, blocks)
         inputs = [x, codes, scales, *zeros]
         if bias:

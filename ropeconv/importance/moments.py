@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,14 +25,21 @@ class Calibration:
     tokens: int
 
 
+Rounded = Callable[[str, NDArray[Any]], NDArray[np.float32]]
+"""(name of a tensor, some rows of it) -> what rounding makes of them."""
+
+
 class Moments(Protocol):
-    """The inputs of a model's matrices."""
+    """The inputs of a model's matrices, and what it costs to round them."""
 
     def of(self, name: str) -> Groups | Sums | None:
         """Of the tensor `name`; squares alone for an expert's, None where nothing is known.
 
         Asked for in the order of layers: those of earlier ones are forgotten.
         """
+
+    def losses(self, questions: Sequence[tuple[str, ...]], rounded: Rounded) -> Sequence[float]:
+        """For each: the KL divergence, nats a token, of the model with these tensors rounded."""
 
 
 def groups_of(columns: int) -> list[tuple[int, int]]:

@@ -208,6 +208,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "floats": ({"type": "fp16", "gptq": True}, "--gptq: --type fp16 rounds to no codes"),
     "both": ({"type": "int4", "gptq": True, "imatrix": Path("x")}, "leave --imatrix out"),
     "alone": ({"type": "int4", "calibration_tokens": 512}, "--calibration-tokens is for --gptq"),
+    "too few bits": ({"type": "int4", "bits_per_weight": 3.0}, "--bits-per-weight 3: these blocks"),
+    "bits of bytes": ({"type": "int8", "bits_per_weight": 9.0}, "has 8 bits already; take int4"),
     "too long": (
         {"type": "int4", "gptq": True, "calibration_tokens": 10**9},
         "give more with --text|give more",
@@ -236,3 +238,70 @@ def test_no_request_is_calibrated_too(sources: dict[str, Path], tmp_path: Path) 
     )  # fmt: skip
     assert "GPTQ" in made.emitted.details["weighed"]
     assert verify(tmp_path / "out", tokens=L).ok
+
+
+@pytest.fixture(scope="module")
+def mixed(sources: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A llama of which some products have 8 bits."""
+    out = tmp_path_factory.mktemp("mixed") / "out"
+    ropeconv.convert(
+        sources["llama"], "onnx", out, scaling=PI, type="int4", bits_per_weight=7,
+        calibration_tokens=256,
+    )  # fmt: skip
+    return out
+
+
+@pytest.mark.torch
+def test_bits_go_where_they_are_needed(
+    mixed: Path, sources: dict[str, Path], folders: dict[str, Path]
+) -> None:
+    """Divergences are those of transformers' model with the rounded tensors in it, and what was
+    chosen saves more of them a byte than what was not.
+    """
+    import torch
+
+    found = read_tensors(Folder(mixed), {})
+    eight = {name for name, tensor in found.items() if tensor.dtype == "int8/32 symmetric"}
+    four = read_tensors(Folder(folders["nearest"]), {})
+    assert 0 < len(eight) < len(four)
+    weights = sum(int(np.prod(tensor.shape)) for tensor in found.values())
+    size = (mixed / "onnx" / "model.onnx_data").stat().st_size
+    assert 6 < 8 * size / weights <= 7
+    _, windows = moments_of(sources["llama"])
+    model = reference(sources["llama"], "llama", "linear")
+    ids = torch.tensor([windows[0][:256]])
+    with torch.no_grad():
+        plain = model(ids).logits[0].log_softmax(-1)
+    worth: dict[bool, list[float]] = {True: [], False: []}
+    state = model.state_dict()
+    for names in PRODUCTS:
+        kept = {name: state[name].clone() for name in names}
+        with torch.no_grad():
+            for name in names:
+                rows = four[name].rows(0, four[name].shape[0])
+                state[name].copy_(torch.from_numpy(np.array(rows)))
+            other = model(ids).logits[0].log_softmax(-1)
+            for name in names:
+                state[name].copy_(kept[name])
+        loss = float((plain.exp() * (plain - other)).sum(-1).mean())
+        count = sum(int(np.prod(four[name].shape)) for name in names)
+        worth[names[0] in eight].append(loss / count)
+    assert min(worth[True]) > 0.9 * max(worth[False])
+
+
+LAYER = (("q", "k", "v"), ("o",))
+PRODUCTS = [
+    tuple(f"model.layers.{n}.self_attn.{part}_proj.weight" for part in parts)
+    for n in range(2)
+    for parts in LAYER
+] + [
+    tuple(f"model.layers.{n}.mlp.{part}_proj.weight" for part in parts)
+    for n in range(2)
+    for parts in (("gate", "up"), ("down",))
+]
+
+
+@pytest.mark.torch
+def test_mixed_bits_are_proven(mixed: Path) -> None:
+    report = verify(mixed, tokens=2 * L)
+    assert report.ok, report.verdict

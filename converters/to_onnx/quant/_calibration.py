@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from converters.to_onnx.options import Options
@@ -12,6 +13,8 @@ from ropeconv.errors import RopeconvError
 from ropeconv.importance.sums import Importance
 from ropeconv.model import Model
 
+MIXED = 4  # bits, of which some may get twice as many
+
 
 def find_packing(model: Model, kind: WeightType, options: Options) -> Packing:
     """The nearest codes unless something is known of the inputs.
@@ -21,25 +24,33 @@ def find_packing(model: Model, kind: WeightType, options: Options) -> Packing:
     _refuse_idle(kind, options)
     if options.imatrix is not None:
         return Weighed(_read(options.imatrix, model).sums)
-    return Nearest() if model.moments is None else FedBack(model.moments)
+    if options.gptq:
+        assert model.moments is not None
+        return FedBack(model.moments)
+    return Nearest()
 
 
 def _refuse_idle(kind: WeightType, options: Options) -> None:
-    given = {
-        "--imatrix": options.imatrix is not None,
-        "--gptq": options.gptq,
+    text = {
         "--calibration-text": bool(options.calibration_text),
         "--calibration-tokens": options.calibration_tokens is not None,
     }
-    named = [name for name, there in given.items() if there]
-    if named and kind.linear is None:
+    runs = {"--gptq": options.gptq, "--bits-per-weight": options.bits_per_weight is not None}
+    known = {"--imatrix": options.imatrix is not None}
+    named, about = _named(known | runs), _named(text)
+    bits = 0 if kind.linear is None else kind.linear.bits
+    if named and not bits:
         raise RopeconvError(f"{named[0]}: --type {kind.name} rounds to no codes; take int4 or int8")
     if options.gptq and options.imatrix is not None:
         raise RopeconvError("--gptq sees the inputs itself; leave --imatrix out")
-    if named and not options.gptq and options.imatrix is None:
-        raise RopeconvError(f"{named[0]} is for --gptq; add it")
-    if options.imatrix is not None and len(named) > 1:
-        raise RopeconvError(f"{named[1]} is for --gptq, not for --imatrix; leave it out")
+    if about and not _named(runs):
+        raise RopeconvError(f"{about[0]} is for --gptq and --bits-per-weight; add one of them")
+    if options.bits_per_weight is not None and bits != MIXED:
+        raise RopeconvError(f"--bits-per-weight: --type {kind.name} has 8 bits already; take int4")
+
+
+def _named(given: Mapping[str, bool]) -> list[str]:
+    return [name for name, there in given.items() if there]
 
 
 def _read(path: Path, model: Model) -> Importance:

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from converters.to_onnx.quant._keep import check_source, floats_only, kept_blocks, one_kind
 from converters.to_onnx.quant._packing import Packing
 from converters.to_onnx.quant._types import Blocks, WeightType
 from ropeconv.model import Model
 
+Names = tuple[str, ...]
+
+
+def finer(blocks: Blocks) -> Blocks:
+    """With twice the bits, which need no zero points."""
+    return replace(blocks, bits=2 * blocks.bits, symmetric=True)
+
 
 @dataclass(frozen=True)
 class Choice:
     """For the matrices of `model` in the types of `kind`; None stands for floats. packing: who
-    chooses the codes.
+    chooses the codes. finer: products that get more bits than the type has.
 
     CannotExpress, naming a tensor, for codes that cannot be kept.
     """
@@ -22,6 +29,7 @@ class Choice:
     model: Model
     kind: WeightType
     packing: Packing
+    finer: frozenset[Names] = frozenset()
 
     def check(self) -> None:
         """CannotExpress for a model that has no codes to keep."""
@@ -36,14 +44,17 @@ class Choice:
     def linear(self, names: Sequence[str]) -> Blocks | None:
         """Of matrices that one operator takes."""
         if not self.kind.kept:
-            return self.kind.linear
+            return self._wider(tuple(names), self.kind.linear)
         return one_kind({name: self._kept(name) for name in names})
 
     def table(self, name: str, *, head: bool) -> Blocks | None:
         """Of the token embedding, or of the output head."""
         if self.kind.kept:
             return self._kept(name)
-        return self.kind.head if head else self.kind.embedding
+        return self._wider((name,), self.kind.head) if head else self.kind.embedding
+
+    def _wider(self, names: Names, blocks: Blocks | None) -> Blocks | None:
+        return blocks if blocks is None or names not in self.finer else finer(blocks)
 
     def floats(self, name: str) -> None:
         """CannotExpress for codes of a matrix that has to be floats."""

@@ -33,6 +33,7 @@ class Gatherer:
     """
 
     def __init__(self, model: Model, config: Mapping[str, Any], arithmetic: Arithmetic) -> None:
+        self.config = config
         self._stack = model.stack
         self._source = model.checkpoint.path
         self._tensors = as_stored(model.checkpoint.tensors, model.stack)

@@ -11,16 +11,18 @@ from numpy.typing import NDArray
 
 from ropeconv.config.patch import huggingface_patch
 from ropeconv.config.rope_parameters import replace_rope_parameters
-from ropeconv.importance.moments import Calibration, Groups, groups_of
+from ropeconv.importance.moments import Calibration, Groups, Rounded, groups_of
 from ropeconv.importance.sums import Sums
 from ropeconv.model import Model
 from ropeconv.proof.importance.gather import Gatherer
+from ropeconv.proof.importance.losses import find_losses
 from ropeconv.proof.importance.products import Squares, watching
 from ropeconv.proof.importance.question import Question
 from ropeconv.proof.importance.windows import find_tokenizer, make_windows, read_texts
 from ropeconv.proof.reference.arithmetic import Arithmetic
 
 WINDOW = 1024  # tokens
+LOSS_TOKENS = 256
 LAYERS = 2  # that are remembered: threads may still write of the last one
 
 
@@ -83,7 +85,7 @@ class LayerMoments:
     """Moments of `model` over windows of a text, made as they are asked for; see `Moments`."""
 
     def __init__(self, model: Model, gatherer: Gatherer, windows: Sequence[Sequence[int]]) -> None:
-        self._gatherer = gatherer
+        self._model, self._gatherer = model, gatherer
         self._places = model.stack.places()
         self.windows = windows
         self._lock = Lock()
@@ -106,6 +108,11 @@ class LayerMoments:
             while self._done <= place.layer:
                 next(self._steps)
             return self._layers[place.layer].get(name)
+
+    def losses(self, questions: Sequence[tuple[str, ...]], rounded: Rounded) -> Sequence[float]:
+        """See `Moments`; on the first tokens of the first window."""
+        ids = self.windows[0][:LOSS_TOKENS]
+        return find_losses(self._model, self._gatherer.config, ids, questions, rounded)
 
     def _of_head(self, name: str) -> Groups | None:
         reference = self._gatherer.reference

@@ -106,7 +106,7 @@ class LayerwiseReference:
                 weights = network.read_layer(number, weights)
                 with nullcontext() if watch is None else watch(number, weights):
                     for place, (_, steps) in enumerate(begun):
-                        hidden = _first(outputs[place])
+                        hidden = first_of(outputs[place])
                         outputs[place] = network.run_layer(number, weights, hidden, steps[number])
             yield outputs
 
@@ -137,6 +137,6 @@ class LayerwiseReference:
             return self.network.logits(blocks)
 
 
-def _first(output: Any) -> Any:
+def first_of(output: Any) -> Any:
     """Hidden states out of what a layer returns."""
     return output[0] if isinstance(output, tuple) else output
