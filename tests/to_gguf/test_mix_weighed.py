@@ -128,7 +128,7 @@ LINES = [
     (table, role, name)
     for table in ("MIX", "MIX_OF_EIGHT", "MIX_WEIGHED")
     for role, lines in getattr(tables, table).items()
-    for name in lines
+    for name in sorted(lines)
     if name in LOW or table == "MIX_WEIGHED"
 ]
 
