@@ -263,7 +263,6 @@ OPTIONS: dict[str, tuple[list[str], str]] = {
     ),
     "context that does not fit": (["--pi-factor", "4", "--context", "300"], "300"),
     "unknown type": (["--type", "Q4_K_X"], "Q4_K_X"),
-    "type that needs a matrix": (["--type", "IQ2_XS"], "importance matrix"),
     "unreachable method": (
         ["--scaling", "dynamic", "--factor", "4"],
         "--scaling ntk --factor 13.0 --context 1024",

@@ -20,7 +20,11 @@ from tests.fuzz.further_seeds import (
     make_further_seeds,
 )
 from tests.methods import FACTOR, YARN, L, spelled
-from tests.to_gguf.tokenizer_cases import LLAMA_LIKE, byte_fallback_json, train_sentencepiece
+from tests.to_gguf.tokenizer.tokenizer_cases import (
+    LLAMA_LIKE,
+    byte_fallback_json,
+    train_sentencepiece,
+)
 
 TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 SCALED = YARN | {"rope_theta": 20000.0}

@@ -24,7 +24,7 @@ from ropeconv.proof.tokens.source_folder import SourceFolder
 from ropeconv.proof.tokens.texts import SCRIPT_SAMPLES
 from ropeconv.sources.folder import open_checkpoint
 from tests.checkpoints import add_tokenizer, save_checkpoint, tokenizer_json
-from tests.to_gguf.tokenizer_cases import (
+from tests.to_gguf.tokenizer.tokenizer_cases import (
     LLAMA_LIKE,
     byte_fallback_json,
     files_of,

@@ -14,8 +14,8 @@ from ropeconv.errors import CannotExpress
 from tests.checkpoints import save_checkpoint
 from tests.command_line import refused, report, run
 from tests.to_gguf.converting import PI, convert
-from tests.to_gguf.mix_cases import Stored, llama_quantize, read_stored
-from tests.to_gguf.test_quantised import wide
+from tests.to_gguf.quant.mix_cases import Stored, llama_quantize, read_stored
+from tests.to_gguf.quant.test_quantised import wide
 
 FAMILIES = ("llama", "qwen3_moe")
 SMALLER = ("F16", "Q5_1", "Q4_K_M", "IQ4_XS")

@@ -21,7 +21,11 @@ from ropeconv.sources.folder import open_checkpoint
 from tests.checkpoints import add_tokenizer
 from tests.families import make_model
 from tests.to_gguf.gguf_edits import edit
-from tests.to_gguf.tokenizer_cases import LLAMA_LIKE, byte_fallback_json, train_sentencepiece
+from tests.to_gguf.tokenizer.tokenizer_cases import (
+    LLAMA_LIKE,
+    byte_fallback_json,
+    train_sentencepiece,
+)
 
 L, THETA, WORDS = 256, 20000.0, 900
 HEAD = "tokenizer.ggml."

@@ -17,7 +17,8 @@ from converters.to_onnx.structure.unexpected import graph_findings
 from ropeconv.prepare import prepare
 from tests.checkpoints import save_checkpoint
 from tests.families import nmse
-from tests.to_onnx import trait_faults as faults
+from tests.to_onnx.families import trait_faults as faults
+from tests.to_onnx.families.trait_faults import Fault
 from tests.to_onnx.onnx_folders import (
     convert,
     differences,
@@ -25,7 +26,6 @@ from tests.to_onnx.onnx_folders import (
     load,
     padded_batch,
 )
-from tests.to_onnx.trait_faults import Fault
 
 L, LIMIT = 64, 1e-10
 SEEN = 1e-7  # what the smallest of the faults changes

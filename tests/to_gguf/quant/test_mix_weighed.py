@@ -19,7 +19,7 @@ from converters.to_gguf.quant.ggml import quantize_rows
 from converters.to_gguf.quant.types import FILE_TYPES, NEEDS_WEIGHTS, PLAIN
 from ropeconv.errors import ConfigError
 from ropeconv.kit.casts import cast_rows
-from tests.to_gguf.mix_cases import (
+from tests.to_gguf.quant.mix_cases import (
     LOW,
     Case,
     Named,
@@ -29,7 +29,7 @@ from tests.to_gguf.mix_cases import (
     weights_of,
     write_f32,
 )
-from tests.to_gguf.weighed import made_up, quantise_weighed
+from tests.to_gguf.quant.weighed import made_up, quantise_weighed
 
 llama_cpp = pytest.importorskip("llama_cpp")
 pytestmark = pytest.mark.llama

@@ -21,7 +21,7 @@ from converters.to_gguf.quant.exceptions import NO_EXCEPTIONS, Exceptions
 from converters.to_gguf.quant.ggml import quantize_rows
 from converters.to_gguf.quant.types import FILE_TYPES, PLAIN
 from ropeconv.kit.casts import cast_rows
-from tests.to_gguf.mix_cases import (
+from tests.to_gguf.quant.mix_cases import (
     CASES,
     GRID,
     LOW,

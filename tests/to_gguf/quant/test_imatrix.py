@@ -23,9 +23,9 @@ from tests.checkpoints import save_checkpoint
 from tests.command_line import refused, report, run
 from tests.to_gguf.converting import PI, convert
 from tests.to_gguf.gguf_edits import edit
-from tests.to_gguf.mix_cases import read_stored
-from tests.to_gguf.test_quantised import wide
-from tests.to_gguf.weighed import changed, made_up, means_of, quantise_weighed
+from tests.to_gguf.quant.mix_cases import read_stored
+from tests.to_gguf.quant.test_quantised import wide
+from tests.to_gguf.quant.weighed import changed, made_up, means_of, quantise_weighed
 
 L = 256
 SIZES = ("--tokens", "480", "--chunk-size", "120")

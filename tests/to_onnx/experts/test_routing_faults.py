@@ -15,10 +15,8 @@ from converters.to_onnx.read.folder import Folder
 from ropeconv.extend import ScalingRequest
 from ropeconv.proof.report import FAIL
 from ropeconv.proof.run import verify
-from tests.to_onnx import routing_faults as faults
-from tests.to_onnx.graph_faults import Edit
-from tests.to_onnx.onnx_folders import convert, differences, edit_graph, load, writable
-from tests.to_onnx.routing_variants import (
+from tests.to_onnx.experts import routing_faults as faults
+from tests.to_onnx.experts.routing_variants import (
     BY_BEST,
     GATED,
     GROUPED,
@@ -30,6 +28,8 @@ from tests.to_onnx.routing_variants import (
     Sources,
     structure,
 )
+from tests.to_onnx.graph_faults import Edit
+from tests.to_onnx.onnx_folders import convert, differences, edit_graph, load, writable
 
 SEEN = 1e-6  # what the smallest of the faults changes
 YARN = ScalingRequest(kind="yarn", factor=4)

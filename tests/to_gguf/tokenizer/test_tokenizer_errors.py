@@ -13,7 +13,7 @@ import pytest
 
 from converters.to_gguf.tokenizer.keys import tokenizer_keys, tokenizer_limits
 from ropeconv.errors import TokenizerError
-from tests.to_gguf.tokenizer_cases import (
+from tests.to_gguf.tokenizer.tokenizer_cases import (
     LLAMA_LIKE,
     TEXTS,
     byte_fallback_json,

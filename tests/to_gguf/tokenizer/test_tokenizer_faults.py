@@ -11,7 +11,7 @@ import pytest
 
 from converters.to_gguf.file.keys import KeyValue
 from converters.to_gguf.tokenizer.keys import tokenizer_keys
-from tests.to_gguf.tokenizer_cases import (
+from tests.to_gguf.tokenizer.tokenizer_cases import (
     LLAMA_LIKE,
     byte_fallback_json,
     compare_tokenizers,

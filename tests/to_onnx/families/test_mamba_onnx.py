@@ -15,9 +15,9 @@ from converters.to_onnx.structure.unexpected import graph_findings
 from ropeconv.errors import CannotExpress
 from ropeconv.prepare import prepare
 from tests.checkpoints import save_checkpoint
-from tests.to_onnx import trait_faults as faults
+from tests.to_onnx.families import trait_faults as faults
+from tests.to_onnx.families.trait_faults import Fault
 from tests.to_onnx.onnx_folders import convert, differences, load
-from tests.to_onnx.trait_faults import Fault
 
 L, LIMIT, SEEN = 64, 1e-10, 1e-7
 FAULTS: dict[str, Fault] = {

@@ -18,7 +18,7 @@ from ropeconv.sources.folder import open_checkpoint
 from tests.families import FAMILIES, make_model, model_logits, random_ids
 from tests.grid_report import SAMPLE
 from tests.methods import L
-from tests.proof.references import LONGROPE, PLAIN, layerwise, save, text_logits, whole
+from tests.proof.reference.references import LONGROPE, PLAIN, layerwise, save, text_logits, whole
 
 pytestmark = pytest.mark.torch
 

@@ -15,7 +15,7 @@ from converters.to_gguf.quant.types import FILE_TYPES
 from tests.checkpoints import save_checkpoint
 from tests.families import FAMILIES, TINY
 from tests.to_gguf.converting import PI, convert
-from tests.to_gguf.mix_cases import llama_quantize, read_stored
+from tests.to_gguf.quant.mix_cases import llama_quantize, read_stored
 
 # rows of 256 values let K-quants in
 WIDTHS = {

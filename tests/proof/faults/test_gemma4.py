@@ -20,7 +20,7 @@ from ropeconv.extend import ScalingRequest
 from ropeconv.prepare import prepare
 from tests.checkpoints import save_checkpoint, with_config
 from tests.to_gguf.gguf_edits import edit
-from tests.to_onnx import trait_faults
+from tests.to_onnx.families import trait_faults
 from tests.to_onnx.onnx_folders import convert as to_onnx
 from tests.to_onnx.onnx_folders import differences, load
 

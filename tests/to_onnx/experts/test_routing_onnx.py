@@ -14,17 +14,8 @@ import pytest
 from converters.to_onnx.read.folder import Folder
 from converters.to_onnx.read.tensors import read_tensors
 from tests.families import nmse, random_ids
-from tests.to_onnx import routing_faults as faults
-from tests.to_onnx.graph_faults import of_kind, set_attributes
-from tests.to_onnx.onnx_folders import (
-    convert,
-    differences,
-    edit_graph,
-    in_onnxruntime,
-    in_transformers,
-    load,
-)
-from tests.to_onnx.routing_variants import (
+from tests.to_onnx.experts import routing_faults as faults
+from tests.to_onnx.experts.routing_variants import (
     GATED,
     PROFILES,
     SIGMOID,
@@ -35,6 +26,15 @@ from tests.to_onnx.routing_variants import (
     Sources,
     operators,
     structure,
+)
+from tests.to_onnx.graph_faults import of_kind, set_attributes
+from tests.to_onnx.onnx_folders import (
+    convert,
+    differences,
+    edit_graph,
+    in_onnxruntime,
+    in_transformers,
+    load,
 )
 
 LIMIT = 1e-11

@@ -16,7 +16,7 @@ from ropeconv.proof.report import FAIL
 from ropeconv.proof.run import verify
 from tests.families import model_logits, random_ids
 from tests.proof.conftest import Sound
-from tests.proof.references import LONGROPE, PLAIN, layerwise, save, text_logits, whole
+from tests.proof.reference.references import LONGROPE, PLAIN, layerwise, save, text_logits, whole
 
 pytestmark = pytest.mark.torch
 TOKENS = 700

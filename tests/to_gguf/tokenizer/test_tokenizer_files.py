@@ -15,7 +15,7 @@ from converters.to_gguf.tokenizer.keys import tokenizer_keys
 from converters.to_gguf.tokenizer.pretokenizer_steps import write_pre_tokenizer
 from converters.to_gguf.tokenizer.pretokenizers import PRE_TOKENIZERS
 from ropeconv.errors import TokenizerError
-from tests.to_gguf.tokenizer_cases import (
+from tests.to_gguf.tokenizer.tokenizer_cases import (
     LLAMA_LIKE,
     TEXTS,
     LlamaVocab,

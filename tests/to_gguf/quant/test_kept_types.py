@@ -13,8 +13,8 @@ from ropeconv.extend import ScalingRequest
 from tests.checkpoints import save_checkpoint
 from tests.command_line import refused
 from tests.to_gguf.converting import PI, convert
-from tests.to_gguf.mix_cases import Stored, read_stored
-from tests.to_gguf.test_quantised import wide
+from tests.to_gguf.quant.mix_cases import Stored, read_stored
+from tests.to_gguf.quant.test_quantised import wide
 
 FLOATS = ("F32", "F16", "BF16")
 LLAMA3 = ScalingRequest(

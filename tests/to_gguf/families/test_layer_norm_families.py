@@ -122,7 +122,7 @@ def zeros(rows: np.ndarray) -> np.ndarray:
 
 
 # form -> the fault, keys of the file that change, tensors that change; beside those of
-# tests/proof/test_wrong_facts.py
+# tests/proof/faults/test_wrong_facts.py
 FAULTS: dict[str, tuple[str, dict[str, Any], dict[str, Change]]] = {
     "jais2": ("a lost bias", {}, {"blk.1.ffn_up.bias": zeros}),
     "apertus": ("numbers of the activation", {"xielu.alpha_p": [0.8, 0.8]}, {}),

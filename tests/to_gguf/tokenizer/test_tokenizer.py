@@ -17,7 +17,7 @@ from converters.to_gguf.tokenizer.pretokenizer_steps import write_pre_tokenizer
 from converters.to_gguf.tokenizer.pretokenizers import PRE_TOKENIZERS, PreTokenizer
 from ropeconv.errors import TokenizerError
 from ropeconv.proof.tokens.texts import SCRIPT_SAMPLES
-from tests.to_gguf.tokenizer_cases import (
+from tests.to_gguf.tokenizer.tokenizer_cases import (
     LLAMA_LIKE,
     TEXTS,
     byte_fallback_json,
