@@ -69,7 +69,11 @@ class Ort:
     def norm(self, x: Value, norm: Norm, *, name: str) -> Value:
         """See Profile."""
         said = find(NORMS, norm.block)
-        attributes: dict[str, Any] = {"axis": -1, "epsilon": norm.block.eps, **said.attributes}
+        attributes: dict[str, Any] = {
+            "axis": -1,
+            "epsilon": float(norm.block.eps),
+            **said.attributes,
+        }
         return self.inputs.graph.op(said.alone, x, *norm.values, name=name, **attributes)
 
     def add_norm(self, x: Value, y: Value, norm: Norm, *, name: str) -> tuple[Value, Value]:
@@ -78,7 +82,7 @@ class Ort:
         inputs = (x, y, *norm.values)
         outputs = (name, "", "", "residual")
         normed, *_, total = self.inputs.graph.ops(
-            kind, inputs, outputs, domain=MICROSOFT, epsilon=norm.block.eps
+            kind, inputs, outputs, domain=MICROSOFT, epsilon=float(norm.block.eps)
         )
         return total, normed
 
@@ -145,7 +149,7 @@ class Ort:
     def rms(self, x: Value, weight: Value, eps: float, *, name: str) -> Value:
         """See Profile."""
         said = NORMS[RmsNorm]
-        own: dict[str, Any] = {"axis": -1, "epsilon": eps, **said.attributes}
+        own: dict[str, Any] = {"axis": -1, "epsilon": float(eps), **said.attributes}
         return self.inputs.graph.op(said.alone, x, weight, name=name, **own)
 
     def recur(self, recurrence: Recurrence) -> Value:

@@ -50,7 +50,7 @@ class Standard:
     def norm(self, x: Value, norm: Norm, *, name: str) -> Value:
         """See Profile."""
         kind, eps = find(NORMS, norm.block), norm.block.eps
-        return self.inputs.graph.op(kind, x, *norm.values, name=name, axis=-1, epsilon=eps)
+        return self.inputs.graph.op(kind, x, *norm.values, name=name, axis=-1, epsilon=float(eps))
 
     def add_norm(self, x: Value, y: Value, norm: Norm, *, name: str) -> tuple[Value, Value]:
         """See Profile."""
@@ -117,7 +117,7 @@ class Standard:
     def rms(self, x: Value, weight: Value, eps: float, *, name: str) -> Value:
         """See Profile."""
         kind = NORMS[RmsNorm]
-        return self.inputs.graph.op(kind, x, weight, name=name, axis=-1, epsilon=eps)
+        return self.inputs.graph.op(kind, x, weight, name=name, axis=-1, epsilon=float(eps))
 
     def recur(self, recurrence: Recurrence) -> Value:
         """None: see Profile."""

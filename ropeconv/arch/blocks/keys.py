@@ -73,8 +73,8 @@ def flag(value: Any) -> str | None:
 
 def epsilon(value: Any) -> str | None:
     """What a norm adds before the root."""
-    number = isinstance(value, float | int) and math.isfinite(value) and value >= 0
-    return None if number else f"must be a small positive number, not {value!r}"
+    small = isinstance(value, float | int) and not isinstance(value, bool) and 0 <= value < 1
+    return None if small else f"must be a small positive number, not {value!r}"
 
 
 def number(value: Any) -> str | None:
