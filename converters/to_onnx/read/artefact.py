@@ -22,6 +22,7 @@ from converters.to_onnx.read.tensors import read_tensors
 from converters.to_onnx.read.texts import Texts
 from converters.to_onnx.run import Runner
 from converters.to_onnx.structure.unexpected import unexpected
+from ropeconv.arch.blocks.keys import whole
 from ropeconv.arch.layers import find_kinds
 from ropeconv.arch.stack import Stack
 from ropeconv.artefact import Artefact
@@ -32,6 +33,8 @@ from ropeconv.model import Checkpoint
 from ropeconv.provenance import read_folder_origin
 from ropeconv.rope.spec import Frequencies, Rope
 from ropeconv.sources.texts import read_json
+
+CONTEXT, ORIGINAL = "max_position_embeddings", "original_max_position_embeddings"
 
 
 def open_artefact(path: Path, *, provider: str = "cpu") -> Artefact:
@@ -45,7 +48,8 @@ def open_artefact(path: Path, *, provider: str = "cpu") -> Artefact:
     checkpoint = _checkpoint(folder, config, stack)
     read = read_rotations(folder.arrays, _stated(checkpoint))
     runner = Runner(folder.graph, provider=provider)
-    context = _context(config, folder)
+    context = _length(config, folder, CONTEXT)
+    original = _length(config, folder, ORIGINAL) if ORIGINAL in config else context
     switch = find_switch(read.frequencies)
 
     def logits(ids: Sequence[int], _context: int) -> Iterator[NDArray[np.float32]]:
@@ -69,7 +73,7 @@ def open_artefact(path: Path, *, provider: str = "cpu") -> Artefact:
         type=folder.metadata["ropeconv.type"],
         provenance=read_folder_origin(folder.folder),
         checkpoint=checkpoint,
-        original_context=config.get("original_max_position_embeddings", context),
+        original_context=original,
         context=context,
         frequencies=_frequencies(read, stack),
         problems=[*structure_problems(folder), *read.problems, *_length_problems(read, context)],
@@ -106,13 +110,14 @@ def _stack(config: Mapping[str, Any]) -> Stack:
     return arch.stack(sizes, find_kinds(config, arch.layers, sizes, family=arch.name))
 
 
-def _context(config: Mapping[str, Any], folder: Folder) -> int:
-    context = config.get("max_position_embeddings")
-    if not isinstance(context, int) or isinstance(context, bool) or context < 2:
-        raise CheckpointError(
-            f"{folder.folder}: config.json has no max_position_embeddings; convert it again"
-        )
-    return context
+def _length(config: Mapping[str, Any], folder: Folder, key: str) -> int:
+    """Tokens; CheckpointError for what is no number of them."""
+    found = config.get(key)
+    wrong = "must be 2 at least" if found == 1 else whole(found)
+    if wrong:
+        raise CheckpointError(f"{folder.folder}: {key} in config.json {wrong}; convert it again")
+    assert isinstance(found, int)
+    return found
 
 
 def _checkpoint(folder: Folder, config: Mapping[str, Any], stack: Stack) -> Checkpoint:
