@@ -104,11 +104,16 @@ class Runner:
 
     @cached_property
     def caches(self) -> list[Cache]:
-        """What one call hands on to the next."""
+        """What one call hands on to the next; CheckpointError for an input that says no size."""
+        inputs = [one for one in self.session.get_inputs() if one.name.startswith(PAST)]
+        vague = [one.name for one in inputs if None in one.shape or one.type not in TYPES]
+        if vague:
+            raise CheckpointError(
+                f"{self.graph}: {vague[0]} has no sizes or no type of a cache; convert it again"
+            )
         return [
-            Cache(value.name, present_name(value.name), TYPES[value.type], tuple(value.shape))
-            for value in self.session.get_inputs()
-            if value.name.startswith(PAST)
+            Cache(one.name, present_name(one.name), TYPES[one.type], tuple(one.shape))
+            for one in inputs
         ]
 
     def step(

@@ -174,7 +174,13 @@ _KNOWN: tuple[tuple[list[str], list[str]], ...] = (
 def _parts(spec: Mapping[str, Any] | None, inside: str) -> list[Mapping[str, Any]]:
     if spec is None:
         return []
-    parts: list[Mapping[str, Any]] = spec[inside] if spec.get("type") == "Sequence" else [spec]
+    if spec.get("type") != "Sequence":
+        return [spec]
+    parts = spec.get(inside)
+    if not isinstance(parts, list):
+        raise TokenizerError(
+            f"tokenizer.json has a Sequence without its {inside}; re-save the tokenizer"
+        )
     return parts
 
 

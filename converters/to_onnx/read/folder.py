@@ -6,7 +6,7 @@ that disagrees with its length is reported, not followed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from math import prod
 from pathlib import Path
@@ -39,11 +39,16 @@ class Folder:
         import onnx
 
         try:
-            return onnx.load(str(self.graph), load_external_data=False)
+            model = onnx.load(str(self.graph), load_external_data=False)
         except Exception as error:  # protobuf's own error class is no public name
             raise CheckpointError(
                 f"{self.graph}: not a readable ONNX file ({first_line(error)}); convert it again"
             ) from error
+        if not all(isinstance(name, str) for name in _names(model.graph)):
+            raise CheckpointError(
+                f"{self.graph}: a name in the graph is no UTF-8 text; convert it again"
+            )
+        return model
 
     @cached_property
     def metadata(self) -> dict[str, str]:
@@ -98,3 +103,11 @@ class Folder:
                 f"{file}: too short or of another shape for {tensor.name}; convert it again"
             )
         return np.memmap(file, dtype=dtype, mode="r", offset=offset, shape=tuple(tensor.dims))
+
+
+def _names(graph: Any) -> Iterator[Any]:
+    """Of values and operators: bytes where protobuf could not read them as text."""
+    for node in graph.node:
+        yield from (node.op_type, node.name, node.domain, *node.input, *node.output)
+    for value in (*graph.initializer, *graph.input, *graph.output):
+        yield value.name

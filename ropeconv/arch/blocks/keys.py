@@ -14,6 +14,7 @@ from typing import Any
 REQUIRED: Any = object()
 LARGEST = 2**31 - 1
 DEEPEST = 10_000
+MOST_EXPERTS = 4096  # of a layer; 512 are published
 ANY: Any = object()  # in `covers`: whatever the value
 
 
@@ -50,9 +51,9 @@ def whole(value: Any) -> str | None:
     return f"must be {LARGEST} at most, not {value}" if value > LARGEST else None
 
 
-def optional(value: Any) -> str | None:
+def optional(value: Any, of: Check = whole) -> str | None:
     """A size, or None where there is no such thing."""
-    return None if value is None else whole(value)
+    return None if value is None else of(value)
 
 
 def count(value: Any) -> str | None:
@@ -64,6 +65,14 @@ def depth(value: Any) -> str | None:
     """A number of layers, each of which is made before any weight is looked at."""
     wrong = whole(value)
     return wrong or (f"must be {DEEPEST} at most, not {value}" if value > DEEPEST else None)
+
+
+def crowd(value: Any) -> str | None:
+    """A number of experts, each of which is named before any weight is looked at."""
+    wrong = whole(value)
+    return wrong or (
+        f"must be {MOST_EXPERTS} at most, not {value}" if value > MOST_EXPERTS else None
+    )
 
 
 def flag(value: Any) -> str | None:

@@ -7,13 +7,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ropeconv.arch.blocks import moe
-from ropeconv.arch.blocks.keys import Key, Sizes, count, fixed, number, switch, whole
+from ropeconv.arch.blocks.keys import Key, Sizes, count, crowd, fixed, number, switch, whole
 from ropeconv.arch.families._standard import LAYER, gated
 from ropeconv.arch.stack import FeedForward
 from ropeconv.errors import ConfigError
 
 ROUTED_KEYS: Mapping[str, Key] = {
-    "num_experts": Key(("n_routed_experts", "num_local_experts"), check=whole),
+    "num_experts": Key(("n_routed_experts", "num_local_experts"), check=crowd),
     "experts_per_token": Key(("num_experts_per_tok",), check=whole),
     "expert_size": Key(("moe_intermediate_size",), 1408, check=whole),
     "num_shared": Key(("n_shared_experts",), 1, check=whole),

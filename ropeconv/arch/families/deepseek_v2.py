@@ -3,7 +3,7 @@ one of each.
 """
 
 from ropeconv.arch.blocks import moe
-from ropeconv.arch.blocks.keys import Key, Sizes, count, fixed, number, optional, whole
+from ropeconv.arch.blocks.keys import Key, Sizes, count, crowd, fixed, number, optional, whole
 from ropeconv.arch.families._latent import KEYS, latent_attention
 from ropeconv.arch.families._routed import groups
 from ropeconv.arch.families._standard import LAYER, gated, pre_norms
@@ -40,7 +40,7 @@ ARCH = Architecture(
     classes=("DeepseekV2ForCausalLM",),
     keys={
         **KEYS,
-        "num_experts": Key(("n_routed_experts", "num_experts"), 64, check=whole),
+        "num_experts": Key(("n_routed_experts", "num_experts"), 64, check=crowd),
         "experts_per_token": Key(("num_experts_per_tok",), check=whole),
         "expert_size": Key(("moe_intermediate_size",), 1407, check=whole),
         "num_shared": Key(("n_shared_experts",), 2, check=whole),

@@ -2,7 +2,7 @@
 best groups of them.
 """
 
-from ropeconv.arch.blocks.keys import Key, count, number, whole
+from ropeconv.arch.blocks.keys import Key, count, crowd, number, whole
 from ropeconv.arch.families._latent import INTERLEAVED, KEYS, latent_attention
 from ropeconv.arch.families._routed import ROUTED_KEYS, feed_forward
 from ropeconv.arch.families._standard import pre_norms
@@ -16,7 +16,7 @@ ARCH = Architecture(
     keys={
         **KEYS,
         **ROUTED_KEYS,
-        "num_experts": Key(("n_routed_experts", "num_local_experts"), 256, check=whole),
+        "num_experts": Key(("n_routed_experts", "num_local_experts"), 256, check=crowd),
         "experts_per_token": Key(("num_experts_per_tok",), 8, check=whole),
         "expert_size": Key(("moe_intermediate_size",), 2048, check=whole),
         "routed_scale": Key(("routed_scaling_factor",), 2.5, check=number),

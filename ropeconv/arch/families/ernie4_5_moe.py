@@ -5,7 +5,7 @@ every token takes.
 from ropeconv.arch.blocks import moe
 from ropeconv.arch.blocks.attention import Pairing
 from ropeconv.arch.blocks.head import head
-from ropeconv.arch.blocks.keys import Key, Sizes, count, whole
+from ropeconv.arch.blocks.keys import Key, Sizes, count, crowd, whole
 from ropeconv.arch.families._standard import (
     LAYER,
     gated,
@@ -57,7 +57,7 @@ ARCH = Architecture(
     keys={
         **with_defaults(norm_eps=1e-5, num_kv_heads=4, tied=True, activation="silu"),
         "use_bias": ERNIE.keys["use_bias"],
-        "num_experts": Key(("moe_num_experts", "num_experts"), 64, check=whole),
+        "num_experts": Key(("moe_num_experts", "num_experts"), 64, check=crowd),
         "experts_per_token": Key(("moe_k", "num_experts_per_tok"), 6, check=whole),
         "expert_size": Key(("moe_intermediate_size",), 1536, check=whole),
         "num_shared": Key(("moe_num_shared_experts",), 2, check=count),

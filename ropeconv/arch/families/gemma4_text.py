@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from ropeconv.arch import layers
@@ -20,6 +21,7 @@ from ropeconv.arch.blocks.keys import (
     Sizes,
     cap,
     count,
+    crowd,
     fixed,
     flag,
     optional,
@@ -73,7 +75,7 @@ KEYS: Mapping[str, Key] = {
     "table_rows": Key(("vocab_size_per_layer_input",), 262_144, check=whole),
     "shared_layers": Key(("num_kv_shared_layers",), 0, check=count),
     "experts": Key(("enable_moe_block",), default=False, check=flag),
-    "num_experts": Key(("num_experts",), None, check=optional),
+    "num_experts": Key(("num_experts",), None, check=partial(optional, of=crowd)),
     "experts_per_token": Key(("top_k_experts",), None, check=optional),
     "expert_size": Key(("moe_intermediate_size",), None, check=optional),
     # of layers without keys and values of their own, where there are some

@@ -2,7 +2,7 @@
 first or as a list says.
 """
 
-from ropeconv.arch.blocks.keys import Key, Sizes, fixed, number, whole
+from ropeconv.arch.blocks.keys import Key, Sizes, crowd, fixed, number, whole
 from ropeconv.arch.families._latent import INTERLEAVED, KEYS, latent_attention
 from ropeconv.arch.families._routed import ROUTED_KEYS, routed
 from ropeconv.arch.families._standard import gated, pre_norms, with_defaults
@@ -23,7 +23,7 @@ ARCH = Architecture(
     keys={
         **with_defaults(KEYS, norm_eps=1e-5, query_rank=768, still_dim=192, value_dim=256),
         **{name: key for name, key in ROUTED_KEYS.items() if name != "dense_layers"},
-        "num_experts": Key(("n_routed_experts", "num_local_experts"), 64, check=whole),
+        "num_experts": Key(("n_routed_experts", "num_local_experts"), 64, check=crowd),
         "experts_per_token": Key(("num_experts_per_tok",), 4, check=whole),
         "expert_size": Key(("moe_intermediate_size",), 1536, check=whole),
         "routed_scale": Key(("routed_scaling_factor",), 1.8, check=number),

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from ropeconv.arch import layers
 from ropeconv.arch.blocks.attention import Attention
-from ropeconv.arch.blocks.keys import Key, Sizes, number, switch, whole
+from ropeconv.arch.blocks.keys import Key, Sizes, crowd, number, switch, whole
 from ropeconv.arch.blocks.moe import ClampedUnit, MixtureOfExperts, Routing
 from ropeconv.arch.blocks.weight import Role, Weight, bundled, linear
 from ropeconv.arch.families._standard import (
@@ -71,7 +71,7 @@ ARCH = Architecture(
         **with_defaults(norm_eps=1e-5, num_kv_heads=8, head_dim=64, activation="silu"),
         "sliding_window": Key(("sliding_window",), 128),
         "attention_bias": switch("attention_bias", default=True),
-        "num_experts": Key(("num_local_experts", "num_experts"), 128, check=whole),
+        "num_experts": Key(("num_local_experts", "num_experts"), 128, check=crowd),
         "experts_per_token": Key(("num_experts_per_tok",), 4, check=whole),
         "expert_size": Key((), derived=lambda s: s.intermediate_size, check=whole),
         "clamp_alpha": Key(("swiglu_alpha",), 1.702, check=number),

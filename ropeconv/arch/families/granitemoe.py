@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from ropeconv.arch.blocks import moe
 from ropeconv.arch.blocks.embedding import embedding
 from ropeconv.arch.blocks.head import head
-from ropeconv.arch.blocks.keys import Key, Sizes, switch, whole
+from ropeconv.arch.blocks.keys import Key, Sizes, crowd, switch, whole
 from ropeconv.arch.blocks.mlp import GatedMlp
 from ropeconv.arch.blocks.weight import Bundle, Linear, Role, Weight, bundled, linear
 from ropeconv.arch.families._standard import LAYER, pre_norms, with_defaults
@@ -18,7 +18,7 @@ from ropeconv.arch.stack import Layer
 
 MIXTURE, SHARED = f"{LAYER}.block_sparse_moe", f"{LAYER}.shared_mlp"
 EXPERT_KEYS: Mapping[str, Key] = {
-    "num_experts": Key(("num_local_experts", "num_experts"), 8, check=whole),
+    "num_experts": Key(("num_local_experts", "num_experts"), 8, check=crowd),
     "experts_per_token": Key(("num_experts_per_tok",), 2, check=whole),
     "expert_size": Key((), derived=lambda s: s.intermediate_size, check=whole),
 }

@@ -5,7 +5,7 @@ takes.
 from typing import Any
 
 from ropeconv.arch.blocks import moe
-from ropeconv.arch.blocks.keys import Key, Sizes, whole
+from ropeconv.arch.blocks.keys import Key, Sizes, crowd, whole
 from ropeconv.arch.families._standard import LAYER, pre_norms
 from ropeconv.arch.families.hunyuan_v1_dense import ARCH as DENSE
 from ropeconv.arch.families.hunyuan_v1_dense import hunyuan_attention
@@ -41,7 +41,7 @@ ARCH = Architecture(
     classes=("HunYuanMoEV1ForCausalLM",),
     keys={
         **DENSE.keys,
-        "num_experts": Key(("num_experts", "num_local_experts"), 1, check=whole),
+        "num_experts": Key(("num_experts", "num_local_experts"), 1, check=crowd),
         "experts_per_token": Key(("moe_topk",), 1, check=_same),
         "expert_size": Key((), derived=lambda s: s.intermediate_size, check=whole),
     },

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ropeconv.arch.blocks import moe
-from ropeconv.arch.blocks.keys import ANY, Key, Sizes, fixed, number, switch, whole
+from ropeconv.arch.blocks.keys import ANY, Key, Sizes, crowd, fixed, number, switch, whole
 from ropeconv.arch.families._standard import (
     LAYER,
     gated,
@@ -65,7 +65,7 @@ def _feed_forward(s: Sizes, number: int) -> FeedForward:
 
 KEYS: Mapping[str, Key] = {
     **with_defaults(norm_eps=1e-5, num_kv_heads=8, head_dim=128, activation="silu"),
-    "num_experts": Key(("num_experts", "num_local_experts"), 192, check=whole),
+    "num_experts": Key(("num_experts", "num_local_experts"), 192, check=crowd),
     "experts_per_token": Key(("num_experts_per_tok",), 8, check=whole),
     "expert_size": Key(("moe_intermediate_size",), 1536, check=whole),
     "num_shared": Key(("num_shared_experts",), 1, check=whole),

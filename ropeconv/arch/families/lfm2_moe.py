@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from ropeconv.arch.blocks import moe
-from ropeconv.arch.blocks.keys import Key, Sizes, count, number, switch, whole
+from ropeconv.arch.blocks.keys import Key, Sizes, count, crowd, number, switch, whole
 from ropeconv.arch.families.lfm2 import (
     COMMON,
     FEED,
@@ -43,7 +43,7 @@ ARCH = Architecture(
     keys={
         **COMMON,
         "intermediate_size": Key(("intermediate_size",), 7168, check=whole),
-        "num_experts": Key(("num_experts", "num_local_experts"), 32, check=whole),
+        "num_experts": Key(("num_experts", "num_local_experts"), 32, check=crowd),
         "experts_per_token": Key(("num_experts_per_tok",), 4, check=whole),
         "expert_size": Key(("moe_intermediate_size",), 1792, check=whole),
         "dense_layers": Key(("num_dense_layers",), 2, check=count),

@@ -2,7 +2,7 @@
 
 from ropeconv.arch import layers
 from ropeconv.arch.blocks import moe
-from ropeconv.arch.blocks.keys import Key, Sizes, switch, whole
+from ropeconv.arch.blocks.keys import Key, Sizes, crowd, switch, whole
 from ropeconv.arch.families._standard import LAYER, gated, pre_norms
 from ropeconv.arch.families.hy_v3 import DENSE, MLP_KINDS, SPARSE, mlp_kind
 from ropeconv.arch.families.mixtral import MTP, TRAINING
@@ -26,7 +26,7 @@ ARCH = Architecture(
         "num_kv_heads": Key(("num_key_value_heads",), 4, check=whole),
         "head_dim": Key(("head_dim",), 128, check=whole),
         "sliding_window": Key(("sliding_window",), 1024),
-        "num_experts": Key(("num_local_experts", "num_experts"), 64, check=whole),
+        "num_experts": Key(("num_local_experts", "num_experts"), 64, check=crowd),
         "experts_per_token": Key(("num_experts_per_tok",), 8, check=whole),
         "expert_size": Key(("moe_intermediate_size",), 896, check=whole),
         "normed_weights": switch("norm_topk_prob", default=True),

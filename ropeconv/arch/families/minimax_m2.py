@@ -5,7 +5,7 @@ sigmoid scores in every layer.
 from typing import Any
 
 from ropeconv.arch.blocks import moe
-from ropeconv.arch.blocks.keys import Key, Sizes, fixed, whole
+from ropeconv.arch.blocks.keys import Key, Sizes, crowd, fixed, whole
 from ropeconv.arch.families._standard import (
     LAYER,
     pre_norms,
@@ -45,7 +45,7 @@ ARCH = Architecture(
     classes=("MiniMaxM2ForCausalLM",),
     keys={
         **with_defaults(num_kv_heads=8, head_dim=128, activation="silu"),
-        "num_experts": Key(("num_local_experts", "num_experts"), 256, check=whole),
+        "num_experts": Key(("num_local_experts", "num_experts"), 256, check=crowd),
         "experts_per_token": Key(("num_experts_per_tok",), 8, check=whole),
         "expert_size": Key((), derived=lambda s: s.intermediate_size, check=whole),
         "rotary_dim": Key(("rotary_dim",), None, form=True),

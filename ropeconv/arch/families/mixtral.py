@@ -2,7 +2,7 @@
 
 from ropeconv.arch import layers
 from ropeconv.arch.blocks import moe
-from ropeconv.arch.blocks.keys import Key, whole
+from ropeconv.arch.blocks.keys import Key, crowd, whole
 from ropeconv.arch.families._standard import (
     LAYER,
     pre_norms,
@@ -24,7 +24,7 @@ ARCH = Architecture(
     keys={
         **with_defaults(norm_eps=1e-5, num_kv_heads=8, activation="silu"),
         "sliding_window": Key(("sliding_window",), None),
-        "num_experts": Key(("num_local_experts", "num_experts"), 8, check=whole),
+        "num_experts": Key(("num_local_experts", "num_experts"), 8, check=crowd),
         "experts_per_token": Key(("num_experts_per_tok",), 2, check=whole),
         "expert_size": Key((), derived=lambda s: s.intermediate_size, check=whole),
     },

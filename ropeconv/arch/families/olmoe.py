@@ -1,7 +1,7 @@
 """OLMoE: norms over the whole of q and of k, and softmax-routed experts in every layer."""
 
 from ropeconv.arch.blocks import moe
-from ropeconv.arch.blocks.keys import Key, fixed, switch, whole
+from ropeconv.arch.blocks.keys import Key, crowd, fixed, switch, whole
 from ropeconv.arch.families._standard import (
     LAYER,
     pre_norms,
@@ -18,7 +18,7 @@ ARCH = Architecture(
     classes=("OlmoeForCausalLM",),
     keys={
         **with_defaults(norm_eps=1e-5, activation="silu"),
-        "num_experts": Key(("num_experts", "num_local_experts"), 64, check=whole),
+        "num_experts": Key(("num_experts", "num_local_experts"), 64, check=crowd),
         "experts_per_token": Key(("num_experts_per_tok",), 8, check=whole),
         "expert_size": Key((), derived=lambda s: s.intermediate_size, check=whole),
         "normed_weights": switch("norm_topk_prob", default=False),

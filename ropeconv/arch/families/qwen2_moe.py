@@ -4,7 +4,7 @@ takes.
 
 from ropeconv.arch import layers
 from ropeconv.arch.blocks import moe
-from ropeconv.arch.blocks.keys import Key, Sizes, switch, whole
+from ropeconv.arch.blocks.keys import Key, Sizes, crowd, switch, whole
 from ropeconv.arch.families._standard import LAYER, gated, pre_norms, self_attention, window
 from ropeconv.arch.families.mixtral import TRAINING
 from ropeconv.arch.families.qwen2 import ARCH as DENSE
@@ -34,7 +34,7 @@ ARCH = Architecture(
         **DENSE.keys,
         **SPARSE_KEYS,
         "num_kv_heads": Key(("num_key_value_heads",), 16, check=whole),
-        "num_experts": Key(("num_experts", "num_local_experts"), 60, check=whole),
+        "num_experts": Key(("num_experts", "num_local_experts"), 60, check=crowd),
         "experts_per_token": Key(("num_experts_per_tok",), 4, check=whole),
         "expert_size": Key(("moe_intermediate_size",), 1408, check=whole),
         "shared_size": Key(("shared_expert_intermediate_size",), 5632, check=whole),

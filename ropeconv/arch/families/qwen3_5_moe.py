@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from ropeconv.arch.blocks.keys import Key, whole
+from ropeconv.arch.blocks.keys import Key, crowd, whole
 from ropeconv.arch.families._qwen_hybrid import (
     EXPERT_KEYS,
     KEYS,
@@ -31,7 +31,7 @@ ARCH = Architecture(
         **{name: key for name, key in KEYS.items() if name != "intermediate_size"},
         **EXPERT_KEYS,
         "num_kv_heads": kv_heads(2),
-        "num_experts": Key(("num_experts", "num_local_experts"), 256, check=whole),
+        "num_experts": Key(("num_experts", "num_local_experts"), 256, check=crowd),
         "experts_per_token": Key(("num_experts_per_tok",), 8, check=whole),
         # no layer has an MLP of another width
         "intermediate_size": Key((), derived=lambda s: s.expert_size, form=True),

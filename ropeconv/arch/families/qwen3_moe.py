@@ -5,7 +5,7 @@ from typing import Any
 
 from ropeconv.arch import layers
 from ropeconv.arch.blocks import moe
-from ropeconv.arch.blocks.keys import Key, Sizes, fixed, switch, whole
+from ropeconv.arch.blocks.keys import Key, Sizes, crowd, fixed, switch, whole
 from ropeconv.arch.families._standard import LAYER, gated, pre_norms
 from ropeconv.arch.families.qwen3 import QWEN3_KEYS, qwen3_attention
 from ropeconv.arch.family import Architecture
@@ -43,7 +43,7 @@ KEYS: Mapping[str, Key] = {
     **SPARSE_KEYS,
     "num_kv_heads": Key(("num_key_value_heads",), 4, check=whole),
     # transformers 5 writes the second name
-    "num_experts": Key(("num_experts", "num_local_experts"), 128, check=whole),
+    "num_experts": Key(("num_experts", "num_local_experts"), 128, check=crowd),
     "experts_per_token": Key(("num_experts_per_tok",), 8, check=whole),
     "expert_size": Key(("moe_intermediate_size",), 768, check=whole),
     # Qwen3-Coder says what the class always does

@@ -2,7 +2,7 @@
 head; experts and a gated one that every token takes.
 """
 
-from ropeconv.arch.blocks.keys import Key, Sizes, switch, whole
+from ropeconv.arch.blocks.keys import Key, Sizes, crowd, switch, whole
 from ropeconv.arch.families._qwen_hybrid import (
     EXPERT_KEYS,
     KEYS,
@@ -35,7 +35,7 @@ ARCH = Architecture(
         "normed_weights": switch("norm_topk_prob", default=True),
         "num_kv_heads": kv_heads(2),
         "intermediate_size": Key(("intermediate_size",), 5632, check=whole),
-        "num_experts": Key(("num_experts", "num_local_experts"), 512, check=whole),
+        "num_experts": Key(("num_experts", "num_local_experts"), 512, check=crowd),
         "experts_per_token": Key(("num_experts_per_tok",), 10, check=whole),
     },
     layers=LAYERS,
