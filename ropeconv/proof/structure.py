@@ -96,7 +96,13 @@ def _open_reference(
 def _beside(artefact: Artefact, place: str) -> str | Path:
     """A place that provenance tells: beside the artefact, or a hub id."""
     beside = artefact.path.parent / place
-    return beside if beside.exists() else place
+    try:
+        return beside if beside.exists() else place
+    except OSError as error:
+        raise CheckpointError(
+            f"{artefact.path}: the source that it names cannot be looked for ({error.strerror}); "
+            f"pass --reference"
+        ) from error
 
 
 def _check_fingerprint(artefact: Artefact, checkpoint: Checkpoint) -> None:
