@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ropeconv.arch.layers import STILL
 from ropeconv.artefact import flags_around
 from ropeconv.errors import CheckpointError, TokenizerError
-from ropeconv.kit.foreign import first_line, quiet_transformers
+from ropeconv.kit.foreign import first_line, no_panic, quiet_transformers
 from ropeconv.rope.spec import Frequencies
 from ropeconv.sources.texts import read_json
 
@@ -72,7 +72,7 @@ class Folder:
         from transformers import AutoTokenizer
 
         try:
-            with quiet_transformers():
+            with quiet_transformers(), no_panic():
                 return AutoTokenizer.from_pretrained(self.path, local_files_only=True)
         except Exception as error:  # its tokenizers library raises the class itself
             raise TokenizerError(

@@ -14,6 +14,19 @@ def first_line(error: BaseException) -> str:
 
 
 @contextmanager
+def no_panic() -> Iterator[None]:
+    """A panic of a library in Rust (tokenizers) is an error like others, not the end."""
+    try:
+        yield
+    except Exception:
+        raise
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise ValueError(first_line(error)) from error
+
+
+@contextmanager
 def quiet_transformers() -> Iterator[None]:
     """No bars and no advice on stderr; what matters is checked and raised."""
     from transformers.utils import logging

@@ -11,6 +11,7 @@ from typing import Any
 from ropeconv.artefact import flags_around
 from ropeconv.errors import CheckpointError, RopeconvError, TokenizerError
 from ropeconv.kit.door import parse_json, read_file
+from ropeconv.kit.foreign import no_panic
 
 TEMPLATE = "chat_template.jinja"
 SPECIAL = {"bos": "bos", "eos": "eos", "padding": "pad"}
@@ -28,7 +29,8 @@ class Texts:
         from tokenizers import Tokenizer
 
         try:
-            return Tokenizer.from_buffer(self._read("tokenizer.json"))
+            with no_panic():
+                return Tokenizer.from_buffer(self._read("tokenizer.json"))
         except RopeconvError:
             raise
         except Exception as error:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ropeconv.errors import CheckpointError, TokenizerError
-from ropeconv.kit.foreign import first_line
+from ropeconv.kit.foreign import first_line, no_panic
 from ropeconv.model import Checkpoint, Tensor, row_count
 
 
@@ -120,7 +120,8 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
             path.write_bytes(read())
         Path(folder, "config.json").write_text(json.dumps(dict(checkpoint.config)))
         try:
-            return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            with no_panic():
+                return AutoTokenizer.from_pretrained(folder, local_files_only=True)
         except Exception as error:  # its tokenizers library raises the class itself
             raise TokenizerError(
                 f"{checkpoint.path}: transformers cannot load the tokenizer ({first_line(error)})"

@@ -12,7 +12,7 @@ from typing import Any
 from ropeconv.artefact import flags_around
 from ropeconv.errors import TokenizerError
 from ropeconv.kit.door import parse_json
-from ropeconv.kit.foreign import quiet_transformers
+from ropeconv.kit.foreign import no_panic, quiet_transformers
 from ropeconv.model import Checkpoint
 from ropeconv.proof.reference.transformers_model import load_tokenizer
 from ropeconv.proof.tokens.added import FLAGS, AddedToken
@@ -82,7 +82,8 @@ class SourceFolder:
         from tokenizers import Tokenizer
 
         try:
-            loaded = Tokenizer.from_str(bytes(read()).decode())
+            with no_panic():
+                loaded = Tokenizer.from_str(bytes(read()).decode())
         except Exception as error:  # the library raises its own and plain Exception alike
             raise TokenizerError(
                 f"{self.checkpoint.path}: tokenizer.json is not readable ({error}); "
