@@ -48,7 +48,7 @@ def emit(
         check_folder(out, force=force, source=source)
     else:
         with replacing_folder(out, force=force, source=source) as part:
-            _fill(part, plan.store, texts, threads=options.threads, progress=progress)
+            _fill(part, plan.store, texts, threads=_threads(model, options), progress=progress)
     names = [GRAPH, DATA, *sorted(texts.keys() - {GRAPH})]
     return Emitted(
         files=tuple(out / name for name in names),
@@ -58,6 +58,13 @@ def emit(
         details=plan.details,
         findings=tuple(_findings(model)),
     )
+
+
+def _threads(model: Model, options: Options) -> int:
+    """No more where moments are asked for, which are remembered of two layers: those that are
+    written of at a time must be no further apart.
+    """
+    return options.threads if model.moments is None else min(options.threads, 2)
 
 
 def _findings(model: Model) -> Iterator[Finding]:

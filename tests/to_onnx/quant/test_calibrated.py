@@ -195,6 +195,14 @@ def writable(folder: Folder, name: str) -> Any:
 
 
 @pytest.mark.torch
+def test_many_threads_forget_no_layer(tmp_path: Path) -> None:
+    source = save_checkpoint(tmp_path / "deep", "llama", context=L, num_hidden_layers=12)
+    options = CHOICES["fed back"] | {"threads": 16, "type": "int4"}
+    ropeconv.convert(source, "onnx", tmp_path / "out", scaling=PI, **options)
+    assert verify(tmp_path / "out", tokens=L).ok
+
+
+@pytest.mark.torch
 def test_threads_make_the_same_bytes(
     folders: dict[str, Path], sources: dict[str, Path], tmp_path: Path
 ) -> None:
