@@ -14,7 +14,9 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import subprocess
 import sys
+import time
 from math import prod
 from pathlib import Path
 
@@ -127,6 +129,15 @@ def convert(source: Path, kind: str, work: Path) -> bool:
     return peak <= LIMIT
 
 
+def cat(files: list[Path]) -> float:
+    """Seconds that reading the files takes, and nothing else."""
+    started = time.perf_counter()
+    for file in files:
+        with file.open("rb") as stream:
+            subprocess.run(["cat"], stdin=stream, stdout=subprocess.DEVNULL, check=True)
+    return time.perf_counter() - started
+
+
 def main() -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -139,7 +150,7 @@ def main() -> int:
     like = smollm2(given.work)
     source = make(given.work / name, like, layers=given.layers, filled=given.random)
     files = list(source.glob("*.safetensors"))
-    print(f"{size_of(source) / 1e9:.1f} GB in {len(files)} shards")
+    print(f"{size_of(source) / 1e9:.1f} GB in {len(files)} shards, cat {cat(files):.1f} s")
     good = [convert(source, kind, given.work) for kind in given.types]
     return int(not all(good))
 
