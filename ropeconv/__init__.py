@@ -1,8 +1,8 @@
 """Make a RoPE language model's context longer and write proven files for the edge.
 
-The same verbs as the command line's: `inspect`, `convert`, `verify`, `compare`, `tune`, `search`.
-Errors are `RopeconvError`; nothing exits and nothing prints. Names are loaded when they are asked
-for, so that importing the package costs nothing. Examples: docs/api.md.
+The same verbs as the command line's: `inspect`, `convert`, `imatrix`, `verify`, `compare`, `tune`,
+`search`. Errors are `RopeconvError`; nothing exits and nothing prints. Names are loaded when they
+are asked for, so that importing the package costs nothing. Examples: docs/api.md.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ropeconv.api import Conversion, convert, inspect, verify
+    from ropeconv.api import Conversion, convert, imatrix, inspect, verify
     from ropeconv.errors import (
         CannotExpress,
         CheckpointError,
@@ -48,13 +48,14 @@ __all__ = [
     "__version__",
     "compare",
     "convert",
+    "imatrix",
     "inspect",
     "search",
     "tune",
     "verify",
 ]
 _HOMES = {
-    "ropeconv.api": ("Conversion", "convert", "inspect", "verify"),
+    "ropeconv.api": ("Conversion", "convert", "imatrix", "inspect", "verify"),
     "ropeconv.errors": (
         "CannotExpress",
         "CheckpointError",

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ropeconv.importance.moments import Calibration
     from ropeconv.inspection.look import Look
     from ropeconv.model import Model
+    from ropeconv.proof.importance.run import Made
     from ropeconv.proof.report import Report
     from ropeconv.target import Emitted, Progress
 
@@ -82,11 +83,12 @@ def convert(
     one. Every other refusal comes before a file is opened for writing, too.
     """
     from ropeconv import registry
+    from ropeconv.kit.options import make_chosen
 
     targets = registry.targets()
     if target not in targets:
         raise ConfigError(unknown_name("target", target, targets))
-    chosen = make_options(target, options)
+    chosen = make_chosen(targets[target].options, options, target)
     return write(
         source,
         target,
@@ -100,17 +102,39 @@ def convert(
     )
 
 
-def make_options(target: str, values: dict[str, Any]) -> Any:
-    """The target's own Options; ConfigError for a name that it has not or a missing one."""
-    from ropeconv import registry
-    from ropeconv.kit.options import declared
+def imatrix(
+    source: str | Path,
+    target: str,
+    out: str | Path,
+    *,
+    scaling: ScalingRequest | None = None,
+    original_context: int | None = None,
+    base: str | Path | None = None,
+    ignore_config_keys: Collection[str] = (),
+    progress: Callable[[str, int, int], None] | None = None,
+    **options: Any,
+) -> Made:
+    """Write the importance matrix of `source`, in the form of `target` ("gguf").
 
-    kind = registry.targets()[target].options
-    known = [entry.name for entry in declared(kind)]
-    for name in values:
-        if name not in known:
-            raise ConfigError(unknown_name(f"option of {target}", name, known))
-    return kind(**values)
+    scaling: that of the files it is for. progress: told (stage, done, total) in tokens. options:
+    those of the command (`text=[...]`, `tokens=...`, `force=True`, ...); ConfigError for an unknown
+    one and for a target that takes no such file. The rest is as for `convert`.
+    """
+    from ropeconv import registry
+    from ropeconv.kit.options import make_chosen
+    from ropeconv.prepare import prepare
+    from ropeconv.proof.importance.question import Question
+    from ropeconv.proof.importance.run import make_importance
+
+    forms = registry.importance_files()
+    if target not in forms:
+        raise ConfigError(unknown_name("target with importance matrices", target, forms))
+    question = make_chosen(Question, options, "imatrix")
+    model = prepare(
+        source, scaling, original_context=original_context, base=base, ignore=ignore_config_keys
+    )
+    files = forms[target]
+    return make_importance(model, Path(out), files=files, question=question, progress=progress)
 
 
 def write(

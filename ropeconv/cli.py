@@ -56,8 +56,7 @@ def _modules() -> list[str]:
 
 def _importance_files() -> dict[str, ImportanceFiles]:
     """By the name of the command."""
-    found = (target.importance for target in registry.targets().values())
-    return {files.command: files for files in found if files is not None}
+    return {files.command: files for files in registry.importance_files().values()}
 
 
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ropeconv.arch.family import Architecture
     from ropeconv.arch.wrapper import Wrapper
     from ropeconv.rope.spec import ScalingKind
-    from ropeconv.target import Target
+    from ropeconv.target import ImportanceFiles, Target
 
 
 @cache
@@ -72,6 +72,12 @@ def wrappers() -> Mapping[str, Wrapper]:
 def targets() -> Mapping[str, Target]:
     """Output formats by name."""
     return discover("converters", "TARGET", _converters())
+
+
+def importance_files() -> Mapping[str, ImportanceFiles]:
+    """Forms of importance matrices, by the name of the target whose quantiser takes them."""
+    found = ((name, target.importance) for name, target in targets().items())
+    return {name: files for name, files in found if files is not None}
 
 
 @cache

@@ -28,9 +28,10 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass
+from pathlib import Path
 from typing import Any
 
-from ropeconv.errors import ConfigError
+from ropeconv.errors import ConfigError, unknown_name
 
 KEY = "option"  # of a field's metadata
 
@@ -125,6 +126,27 @@ def declared(owner: type) -> list[Declared]:
     hints = typing.get_type_hints(owner)
     fields = [field for field in dataclasses.fields(owner) if KEY in field.metadata]
     return [_declare(field, hints[field.name]) for field in fields]
+
+
+def make_chosen(owner: type, values: Mapping[str, Any], what: str) -> Any:
+    """An `owner` of `values` by name, a string taken as a path where the field is one.
+
+    what: whose options they are, for the ConfigError about a name that is none of them.
+    """
+    known = {entry.name: entry for entry in declared(owner)}
+    for name in values:
+        if name not in known:
+            raise ConfigError(unknown_name(f"option of {what}", name, known))
+    return owner(**{name: _as_declared(known[name], value) for name, value in values.items()})
+
+
+def _as_declared(entry: Declared, value: Any) -> Any:
+    if entry.type is not Path or value is None:
+        return value
+    if not entry.many:
+        return Path(value)
+    some = [value] if isinstance(value, str | Path) else value
+    return tuple(Path(one) for one in some)
 
 
 def check_options(values: Any) -> None:

@@ -10,12 +10,13 @@ from converters.to_gguf.quant.types import GGML_TYPES
 from ropeconv.errors import ConfigError, unknown_name
 
 EMBEDDING, OUTPUT = "token_embd.weight", "output.weight"
+LAYER_TABLE = "per_layer_token_embd.weight"
 
 
 @dataclass(frozen=True)
 class Chosen:
     """patterns: what is searched for in a tensor's name -> its type, the first that is found.
-    output, embedding: of those two.
+    output, embedding: of those two; a table of each layer's embeddings is of the embedding's.
     """
 
     patterns: tuple[tuple[re.Pattern[str], str], ...] = ()
@@ -30,8 +31,10 @@ class Chosen:
         found: dict[str, str] = {}
         used: set[str] = set()
         for name in names:
-            own = {EMBEDDING: self.embedding, OUTPUT: self.output}.get(name)
             hit = next((one for one in self.patterns if one[0].search(name)), None)
+            # its own table follows the embedding, unless a pattern names it
+            table = None if hit else self.embedding
+            own = {EMBEDDING: self.embedding, LAYER_TABLE: table, OUTPUT: self.output}.get(name)
             if hit is not None:
                 used.add(hit[0].pattern)
             if own is not None:

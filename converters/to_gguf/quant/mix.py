@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from converters.to_gguf.quant.chosen import EMBEDDING, NOTHING_CHOSEN, Chosen
+from converters.to_gguf.quant.chosen import EMBEDDING, LAYER_TABLE, NOTHING_CHOSEN, Chosen
 from converters.to_gguf.quant.chosen import OUTPUT as OUTPUT_NAME
 from converters.to_gguf.quant.exceptions import Exceptions
 from converters.to_gguf.quant.ggml import fits_blocks
@@ -154,7 +154,7 @@ def choose_types(
 
 def _chosen(name: str, kind: str, cols: int) -> str:
     """The user's type: what a pattern says is narrowed, an embedding's own is not."""
-    if name in (EMBEDDING, OUTPUT_NAME) and not fits_blocks(kind, cols):
+    if name in (EMBEDDING, LAYER_TABLE, OUTPUT_NAME) and not fits_blocks(kind, cols):
         raise CannotExpress(
             f"{name} has rows of {cols} values, no whole number of {kind} blocks; choose another "
             f"type for it"

@@ -29,7 +29,7 @@ from tests.to_gguf.quant.mix_cases import (
     weights_of,
     write_f32,
 )
-from tests.to_gguf.quant.weighed import made_up, quantise_weighed
+from tests.to_gguf.quant.weighed import made_up, number_of, quantise_weighed
 
 llama_cpp = pytest.importorskip("llama_cpp")
 pytestmark = pytest.mark.llama
@@ -208,12 +208,6 @@ def test_some_are_made_without_a_matrix(name: str, tmp_path: Path) -> None:
     ours = mix.choose_types(list(shapes_of(case).items()), FILE_TYPES[name], **case.model)
     assert not unlike(ours, theirs)
     assert [n for n in ours if encode(weights[n], ours[n], None) != theirs[n][1]] == []
-
-
-def number_of(kind: str) -> int:
-    from gguf import GGMLQuantizationType
-
-    return int(GGMLQuantizationType[kind])
 
 
 @pytest.mark.parametrize("case", [CASES[0], CASES[1], CASES[7]], ids=str)

@@ -16,6 +16,7 @@ from tests.checkpoints import save_checkpoint
 from tests.families import FAMILIES, TINY
 from tests.to_gguf.converting import PI, convert
 from tests.to_gguf.quant.mix_cases import llama_quantize, read_stored
+from tests.to_gguf.quant.weighed import number_of, quantise_weighed
 
 # rows of 256 values let K-quants in
 WIDTHS = {
@@ -55,6 +56,32 @@ def test_types_and_bytes_are_llama_quantizes(
         name: one[0] for name, one in other[0].items()
     }
     assert ours == other
+
+
+@pytest.mark.llama
+@pytest.mark.parametrize("patterns", [(), ("per_layer_token=Q5_0",), ("token_embd=Q5_0",)], ids=str)
+def test_a_table_of_layers_follows_the_embedding(patterns: tuple[str, ...], tmp_path: Path) -> None:
+    """Unless a pattern names it. Planted fault: no type for the embedding."""
+    source = save_checkpoint(tmp_path / "model", "gemma4_text", context=256, **wide("gemma4_text"))
+
+    def written(kind: str, **options: Any) -> Path:
+        out = tmp_path / f"{kind}.gguf"
+        return convert(source, out, PI, type=kind, force=True, **options).files[0]
+
+    theirs, chosen = tmp_path / "theirs.gguf", [pattern.split("=") for pattern in patterns]
+    status = quantise_weighed(
+        written("F32"),
+        theirs,
+        FILE_TYPES["Q4_0"].number,
+        {},
+        patterns=[(name, number_of(kind)) for name, kind in chosen],
+        embedding=number_of("Q8_0"),
+    )
+    assert status == 0
+    right = read_stored(theirs)[0]
+    ours = written("Q4_0", tensor_type=patterns, token_embedding_type="Q8_0")
+    assert read_stored(ours)[0] == right
+    assert read_stored(written("Q4_0", tensor_type=patterns))[0] != right
 
 
 def wide(family: str) -> dict[str, Any]:

@@ -67,6 +67,13 @@ def quantise_weighed(
     return int(llama_cpp.llama_model_quantize(*names, ctypes.byref(params)))
 
 
+def number_of(kind: str) -> int:
+    """ggml's number of a type."""
+    from gguf import GGMLQuantizationType
+
+    return int(GGMLQuantizationType[kind])
+
+
 def made_up(shapes: Mapping[str, tuple[int, ...]], *, seed: int = 5) -> dict[str, np.ndarray]:
     """Weights for every matrix of the layers: (n, c), some columns a thousand times others."""
     rng = np.random.default_rng(seed)
