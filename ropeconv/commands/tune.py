@@ -53,13 +53,17 @@ def command(
     PoSE by default: windows of --window tokens whose positions skip ahead, so that every distance
     up to L' is met at the cost of short texts. Held-out losses by position are measured before and
     after. Ctrl-C finishes the step and saves it; --resume goes on. Under `accelerate launch -m
-    ropeconv` the same recipe runs data-parallel.
+    ropeconv` the same recipe runs on many devices: data-parallel, or with --use_fsdp --fsdp_version
+    2 each of them holding a share of the weights.
 
     \b
     Examples:
       ropeconv tune model/ --pi-factor 2 -o tuned/
       ropeconv tune model/ --yarn-factor 4 --lora-rank 8 --steps 200 --text book.txt -o tuned/
-      accelerate launch --num_processes 4 -m ropeconv tune model/ --pi-factor 4 -o tuned/
+      accelerate launch --multi_gpu --num_processes 4 -m ropeconv tune model/ --pi-factor 4 \\
+        --batch-size 8 -o tuned/
+      accelerate launch --use_fsdp --fsdp_version 2 --num_processes 8 -m ropeconv tune model/ \\
+        --pi-factor 4 --batch-size 8 --gradient-checkpointing -o tuned/
       ropeconv gguf tuned/ -o tuned.gguf
     """
     from ropeconv.longctx.tune.report import tuned_facts

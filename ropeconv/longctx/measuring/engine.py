@@ -38,16 +38,19 @@ class Engine:
     """The weights of `model` on `device`; `use` decides how positions turn.
 
     device: torch's name of it; dtype: of the weights and the arithmetic, the losses are float32 in
-    any case.
+    any case. network: transformers' model, where it is not to be read from the checkpoint.
     """
 
-    def __init__(self, model: Model, *, device: str = "cpu", dtype: str = "float32") -> None:
+    def __init__(
+        self, model: Model, *, device: str = "cpu", dtype: str = "float32", network: Any = None
+    ) -> None:
         self.device = device
         self._checkpoint = model.checkpoint
         with quiet_transformers():
-            stored = as_stored(model.checkpoint.tensors, model.stack)
-            checkpoint = replace(model.checkpoint, tensors=stored)
-            network = build_model(checkpoint, config_of(model), dtype=dtype)
+            if network is None:
+                stored = as_stored(model.checkpoint.tensors, model.stack)
+                checkpoint = replace(model.checkpoint, tensors=stored)
+                network = build_model(checkpoint, config_of(model), dtype=dtype)
             self.network = network.to(device)
         self._place, self._plain = find_rotary(self.network)
 

@@ -1,7 +1,8 @@
-"""LoRA on the attention projections, norms and embeddings trained in full, merged when done.
+"""LoRA or DoRA on the attention projections, norms and embeddings in full, merged when done.
 
 Chen et al., "LongLoRA", 2023: adapters alone do not reach a full fine-tune at long context; with
-norms and embeddings they do.
+norms and embeddings they do. Liu et al., "DoRA: Weight-Decomposed Low-Rank Adaptation", 2024:
+beside the low-rank change a length is learned for each row of a weight.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from ropeconv.model import Model
 ATTENTION = {Role.Q, Role.K, Role.V, Role.QKV, Role.O}
 
 
-def add_adapters(network: Any, model: Model, *, rank: int) -> Any:
+def add_adapters(network: Any, model: Model, *, rank: int, dora: bool = False) -> Any:
     """peft's wrapper around `network`, whose attention gets adapters of `rank` in place.
 
     `merge_adapters` ends them. Raises CannotExpress where peft is not installed.
@@ -34,6 +35,7 @@ def add_adapters(network: Any, model: Model, *, rank: int) -> Any:
         lora_dropout=0.0,
         bias="none",
         target_modules=sorted(leaves),
+        use_dora=dora,
     )
     with warnings.catch_warnings():  # peft asks transformers by a name that is about to change
         warnings.simplefilter("ignore", FutureWarning)

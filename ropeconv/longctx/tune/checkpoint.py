@@ -34,7 +34,8 @@ class TunedTensor:
 
     def rows(self, start: int, stop: int) -> Rows:
         """The numbers."""
-        rows: NDArray[np.float32] = self.weight[start:stop].detach().float().cpu().numpy()
+        weight = self.weight if self.weight.ndim else self.weight[None]  # a single number
+        rows: NDArray[np.float32] = weight[start:stop].detach().float().cpu().numpy()
         return rows
 
     def raw_rows(self, start: int, stop: int) -> NDArray[np.uint8]:

@@ -19,7 +19,8 @@ class Recipe:
     skip: PoSE's skipped positions, else windows of consecutive ones. learning_rate, warmup (steps),
     schedule, clip (largest gradient norm), weight_decay: AdamW's. A short run is better off with a
     constant rate after the warm-up: SmolLM2-135M, 80 steps, 16384 held-out tokens: perplexity 5.83,
-    with a cosine 6.33. lora_rank: 0 trains every weight. seed: of examples and adapters.
+    with a cosine 6.33. lora_rank: 0 trains every weight; dora: the kind of adapters (adapters.py).
+    seed: of examples and adapters.
     """
 
     steps: int = option(100, help="Optimizer steps.")
@@ -43,6 +44,7 @@ class Recipe:
         help="0: every weight. R: adapters on attention, with norms and embeddings in full; "
         "merged on writing.",
     )
+    dora: bool = option(False, help="Adapters that learn the length of a weight's rows too.")
     precision: str = option(
         "auto",
         choices=("auto", "fp32", "bf16"),
@@ -62,6 +64,8 @@ class Recipe:
         for name, value in positive.items():
             if not value > 0:
                 raise ConfigError(f"{name} {value}: give a number above 0")
+        if self.dora and not self.lora_rank:
+            raise ConfigError("--dora is a kind of adapter; give --lora-rank too, 8 say")
         if not 0 <= self.warmup <= self.steps:
             raise ConfigError(
                 f"--warmup {self.warmup}: give 0 to {self.steps}, the number of steps"

@@ -20,6 +20,16 @@ from ropeconv.model import Model
 
 
 @dataclass(frozen=True)
+class Processes:
+    """peak_memory: bytes that each process held at most until the training was over, of its GPU or
+    else of its own; sharded: whether each held no more than a share of the weights.
+    """
+
+    peak_memory: Sequence[int]
+    sharded: bool
+
+
+@dataclass(frozen=True)
 class Tuned:
     """before, after: held-out losses by band; whole_*: over the whole held-out text."""
 
@@ -31,6 +41,7 @@ class Tuned:
     after: Sequence[LossBand]
     whole_before: LossBand
     whole_after: LossBand
+    processes: Processes
 
 
 def tuned(
@@ -41,6 +52,7 @@ def tuned(
     out: Path,
     before: Losses,
     after: Losses,
+    processes: Processes,
 ) -> Tuned:
     """The run, its held-out losses summed up."""
     width = band_width(before)
@@ -54,6 +66,7 @@ def tuned(
         after=split_bands(after, width),
         whole_before=measure_band(before, 0, end),
         whole_after=measure_band(after, 0, end),
+        processes=processes,
     )
 
 
@@ -66,6 +79,7 @@ def tuned_facts(found: Tuned) -> dict[str, Any]:
         "original_context": rope.original_context,
         "context": rope.context,
         "recipe": asdict(found.recipe),
+        "processes": asdict(found.processes),
         "held_out": {
             "before": [asdict(band) for band in found.before],
             "after": [asdict(band) for band in found.after],

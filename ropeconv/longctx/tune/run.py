@@ -7,12 +7,12 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from ropeconv.errors import CannotExpress, ConfigError
+from ropeconv.errors import ConfigError
 from ropeconv.extend import ScalingRequest
 from ropeconv.kit.options import check_options
 from ropeconv.kit.progress import StageProgress, within
 from ropeconv.longctx.measuring.bands import BANDS, Losses
-from ropeconv.longctx.measuring.engine import Engine, memory_explained
+from ropeconv.longctx.measuring.engine import memory_explained
 from ropeconv.longctx.measuring.texts import (
     HELD_OUT,
     encode,
@@ -22,16 +22,11 @@ from ropeconv.longctx.measuring.texts import (
     standard_path,
     training_texts,
 )
-from ropeconv.longctx.tune.adapters import add_adapters, merge_adapters
-from ropeconv.longctx.tune.checkpoint import (
-    check_names,
-    check_output,
-    round_weights,
-    stored_type,
-    write_tuned,
-)
+from ropeconv.longctx.tune.checkpoint import check_names, check_output, stored_type, write_tuned
+from ropeconv.longctx.tune.devices import is_sharded, open_accelerator, peak_memory
+from ropeconv.longctx.tune.networks import Network, open_network
 from ropeconv.longctx.tune.recipe import Choices, Recipe
-from ropeconv.longctx.tune.report import Tuned, tuned, tuned_facts
+from ropeconv.longctx.tune.report import Processes, Tuned, tuned, tuned_facts
 from ropeconv.longctx.tune.state import identity, open_state
 from ropeconv.longctx.tune.trainer import Step, Trainer
 from ropeconv.longctx.tune.windows import Windows, make_windows
@@ -58,9 +53,9 @@ def tune(
     base: the model under an adapter. ignore_config_keys: those that you vouch have no bearing on
     logits. progress: in optimizer steps, in tokens of the held-out text, in bytes written.
 
-    Runs alone or as one of `accelerate launch`'s processes, of which only the main one measures,
-    writes and returns a value. Raises RopeconvError before training for everything that can be
-    known then; trainer.Interrupted after Ctrl-C.
+    Runs alone or as one of `accelerate launch`'s processes, of which only the main one writes and
+    returns a value. With FSDP every process holds a share of the weights. Raises RopeconvError
+    before training for everything that can be known then; trainer.Interrupted after Ctrl-C.
     """
     recipe = recipe or Recipe()
     choices = choices or Choices()
@@ -71,28 +66,27 @@ def tune(
     )
     _refuse_trained_context(str(source), model)
     refuse_base_in(out, model)
-    accelerator = _accelerator(recipe)
+    accelerator = open_accelerator(recipe)
     dtype = choices.dtype or stored_type(model)
     check_output(model, out, dtype=dtype, force=choices.force)
-    engine = Engine(model, device=str(accelerator.device))
-    check_names(model, engine.network)
-    windows, held = _texts(engine, model, recipe, choices)
+    network = open_network(model, accelerator)
+    check_names(model, network.engine.network)
+    windows, held = _texts(network.engine.tokenizer, model, recipe, choices)
     state = out.with_name(f"{out.name}.tuning")
     begun = open_state(state, identity(model, recipe, windows, held), choices, accelerator)
-    before = _before(engine, held, state, accelerator, progress)
-    network = _trainable(engine.network, model, recipe, choices)
-    trainer = Trainer(accelerator, engine.network, windows, recipe, state)
+    trainer = network.trainer(recipe, choices, windows, state)
+    before = _before(network, held, state, accelerator, progress)
     steps = _train(trainer, choices, progress, resumed=begun)
-    if not accelerator.is_main_process:
+    processes = Processes(peak_memory(accelerator), sharded=is_sharded(accelerator))
+    finished = network.finish(dtype)
+    after = _held_out_losses(network, held, progress)
+    if finished is None:
         return None
-    engine.network = (merge_adapters(network) if recipe.lora_rank else engine.network).eval()
-    round_weights(engine.network, dtype)
-    after = _held_out_losses(engine, held, progress)
-    found = tuned(model, recipe, steps, out=out, before=before, after=after)
+    found = tuned(model, recipe, steps, out=out, before=before, after=after, processes=processes)
     record = tuned_facts(found)
     told = within(progress, "writing")
     write_tuned(
-        model, engine.network, out, dtype=dtype, record=record, force=choices.force, progress=told
+        model, finished, out, dtype=dtype, record=record, force=choices.force, progress=told
     )
     shutil.rmtree(state)
     return found
@@ -116,36 +110,10 @@ def _refuse_trained_context(source: str, model: Model) -> None:
         )
 
 
-def _accelerator(recipe: Recipe) -> Any:
-    try:
-        from accelerate import Accelerator
-    except ImportError as error:
-        raise CannotExpress("tuning needs accelerate: pip install 'ropeconv[longctx]'") from error
-
-    from accelerate.utils import DistributedType, set_seed
-
-    accelerator = Accelerator(mixed_precision="no")  # trainer.py casts by itself
-    plain = {
-        DistributedType.NO,
-        DistributedType.MULTI_CPU,
-        DistributedType.MULTI_GPU,
-        DistributedType.MULTI_XPU,
-    }
-    if accelerator.distributed_type not in plain:
-        raise ConfigError(
-            f"accelerate is set up for {accelerator.distributed_type.value}; "
-            f"tune runs data-parallel only"
-        )
-    recipe.share(accelerator.num_processes)
-    set_seed(recipe.seed)
-    return accelerator
-
-
 def _texts(
-    engine: Engine, model: Model, recipe: Recipe, choices: Choices
+    tokenizer: Any, model: Model, recipe: Recipe, choices: Choices
 ) -> tuple[Windows, list[int]]:
     """Where examples come from, and the held-out tokens."""
-    tokenizer = engine.tokenizer
     context = model.main_rope.context
     windows = make_windows(
         encode_stream(tokenizer, training_texts(choices.text)),
@@ -166,38 +134,32 @@ def _held_out(tokenizer: Any, choices: Choices, context: int) -> list[int]:
     return ids[: min(context, CAP)]
 
 
-def _held_out_losses(engine: Engine, held: Sequence[int], progress: StageProgress | None) -> Losses:
+def _held_out_losses(
+    network: Network, held: Sequence[int], progress: StageProgress | None
+) -> Losses:
     with memory_explained("the held-out text", "take fewer --held-out-tokens"):
-        return engine.losses(held, within(progress, "held-out"))
+        return network.losses(held, within(progress, "held-out"))
 
 
 def _before(
-    engine: Engine,
+    network: Network,
     held: Sequence[int],
     state: Path,
     accelerator: Any,
     progress: StageProgress | None,
 ) -> Losses:
-    """The untuned model's losses, measured once a run and by the main process alone."""
+    """The untuned model's losses, measured once a run; empty but in the main process."""
     import numpy as np
 
-    if not accelerator.is_main_process:
-        return np.empty(0, np.float32)
     file = state / "before.npy"
-    if not file.exists():
-        np.save(file, _held_out_losses(engine, held, progress))
-    losses: Losses = np.load(file)
-    return losses
-
-
-def _trainable(network: Any, model: Model, recipe: Recipe, choices: Choices) -> Any:
-    if choices.checkpointing:
-        # transformers' name for it since it renamed it, and the one before
-        newer = getattr(network, "activation_checkpointing_enable", None)
-        (newer or network.gradient_checkpointing_enable)({"use_reentrant": False})
-    if recipe.lora_rank:
-        return add_adapters(network, model, rank=recipe.lora_rank)
-    return network
+    measured = file.exists()
+    accelerator.wait_for_everyone()  # nobody looks for it when the main process writes it
+    losses = np.empty(0, np.float32)
+    if not measured:
+        losses = _held_out_losses(network, held, progress)
+        if accelerator.is_main_process:
+            np.save(file, losses)
+    return np.load(file) if measured and accelerator.is_main_process else losses
 
 
 def _train(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -12,15 +13,23 @@ from pathlib import Path
 from typing import Any
 
 from ropeconv.errors import OutputError, RopeconvError
+from ropeconv.kit.foreign import first_line
 from ropeconv.kit.replacing.record import replacing_record
-from ropeconv.longctx.measuring.engine import ROWS, run_base
-from ropeconv.longctx.measuring.head import apply_head
+from ropeconv.longctx.tune.loss import loss_module, uses_bf16
 from ropeconv.longctx.tune.recipe import Recipe
-from ropeconv.longctx.tune.windows import IGNORED, Windows
+from ropeconv.longctx.tune.shards import (
+    check_whole,
+    gathered,
+    gathered_optimizer,
+    share_of,
+    shares_of_optimizer,
+)
+from ropeconv.longctx.tune.windows import Windows
 
 BETAS = (0.9, 0.95)
 STATE = "state.pt"
 FLOOR = 0.1  # of the learning rate: where the cosine ends
+ONE_PRESS = 1.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -39,47 +48,6 @@ class Step:
 
 class Interrupted(RopeconvError):  # noqa: N818 - reads as a sentence at the raise
     """The user stopped a run whose state is safe."""
-
-
-def uses_bf16(precision: str, device: str) -> bool:
-    """Whether to compute in bfloat16: asked for, or by default where the device is faster so."""
-    import torch
-
-    if precision != "auto":
-        return precision == "bf16"
-    if device.startswith("cuda"):
-        return bool(torch.cuda.is_bf16_supported())
-    return device == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
-
-
-def loss_module(network: Any, *, device: str, bf16: bool) -> Any:
-    """The network as a module (ids, positions, labels) -> mean loss.
-
-    Logits are never held for more than ROWS tokens.
-    """
-    import torch
-    from torch.nn.functional import cross_entropy
-    from torch.utils.checkpoint import checkpoint
-
-    def summed(hidden: Any, labels: Any) -> Any:
-        logits = apply_head(network, hidden).float()
-        return cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum")
-
-    class LossModule(torch.nn.Module):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = network
-
-        def forward(self, ids: Any, positions: Any, labels: Any) -> Any:
-            flat = labels.flatten()
-            kind = device.partition(":")[0]
-            with torch.autocast(kind, dtype=torch.bfloat16, enabled=bf16):
-                hidden = run_base(self.network, ids, positions).flatten(0, 1)
-                parts = zip(hidden.split(ROWS), flat.split(ROWS), strict=True)
-                total = sum(checkpoint(summed, *part, use_reentrant=False) for part in parts)
-            return total / (flat != IGNORED).sum()
-
-    return LossModule()
 
 
 def rate(recipe: Recipe, step: int) -> float:
@@ -111,29 +79,41 @@ class Trainer:
         self.recipe = recipe
         self.state = state
         self.share = recipe.share(accelerator.num_processes)
-        self.parameters = [weight for weight in network.parameters() if weight.requires_grad]
+        self.sharded = bool(accelerator.is_fsdp2)
         optimizer = torch.optim.AdamW(
-            self.parameters,
+            _trained(network),
             lr=recipe.learning_rate,
             betas=BETAS,
             weight_decay=recipe.weight_decay,
             fused=True,
         )
         device = str(accelerator.device)
-        module = loss_module(network, device=device, bf16=uses_bf16(recipe.precision, device))
+        bf16 = uses_bf16(recipe.precision, device)
+        module = loss_module(network, device=device, bf16=bf16, cached=not self.sharded)
         self.module, self.optimizer = accelerator.prepare(module, optimizer)
+        self.parameters = _trained(network)  # of shards: they are others than before
         self.steps: list[Step] = []
 
     def load(self) -> None:
-        """Go on from the state on disk: trained weights, optimizer, log."""
+        """Go on from the state on disk: trained weights, optimizer, log.
+
+        However many processes saved it. OutputError where it is none, or is not whole.
+        """
         import torch
 
-        found = torch.load(self.state / STATE, map_location="cpu", weights_only=True)
-        with torch.no_grad():
-            for weight, saved in zip(self.parameters, found["weights"], strict=True):
-                weight.copy_(saved)
-        self.optimizer.load_state_dict(found["optimizer"])
-        self.steps = [Step(**entry) for entry in found["steps"]]
+        path = self.state / STATE
+        try:
+            found = torch.load(path, map_location="cpu", weights_only=True, mmap=self.sharded)
+            check_whole(found, self.parameters)
+            with torch.no_grad():
+                for weight, saved in zip(self.parameters, found["weights"], strict=True):
+                    weight.copy_(share_of(saved, weight))
+            self.optimizer.load_state_dict(shares_of_optimizer(found["optimizer"], self.parameters))
+            self.steps = [Step(**entry) for entry in found["steps"]]
+        except UNREADABLE as error:
+            raise OutputError(
+                f"{path}: is no whole state ({first_line(error)}); begin anew with --force"
+            ) from error
 
     def run(self, *, save_every: int, report: Callable[[Step], None]) -> list[Step]:
         """The steps that are left.
@@ -161,7 +141,8 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         loss = self._accumulate(number)
-        gradient = self.accelerator.clip_grad_norm_(self.module.parameters(), self.recipe.clip)
+        norm = self.accelerator.clip_grad_norm_(self.module.parameters(), self.recipe.clip)
+        gradient = gathered(norm, keep=True)
         self.optimizer.step()
         self.optimizer.zero_grad()
         mean = float(self.accelerator.reduce(loss, "mean"))
@@ -181,7 +162,9 @@ class Trainer:
         loss = torch.zeros((), device=self.accelerator.device)
         for index in range(first, first + self.share):
             last = index + 1 == first + self.share
-            with nullcontext() if last else self.accelerator.no_sync(self.module):
+            # shards: gradients that are not summed up at once would be held in full
+            alone = not last and not self.sharded
+            with self.accelerator.no_sync(self.module) if alone else nullcontext():
                 part = self.module(*self._example(index)) / self.share
                 self.accelerator.backward(part)
             loss += part.detach()
@@ -206,34 +189,60 @@ class Trainer:
 
     def save(self) -> None:
         """What `load` reads, beside the old one first and then in its place."""
+        main = self.accelerator.is_main_process
+        found = {
+            "weights": [gathered(weight.detach(), keep=main) for weight in self.parameters],
+            "optimizer": gathered_optimizer(self.optimizer.state_dict(), keep=main),
+            "steps": [asdict(step) for step in self.steps],
+        }
+        if main:
+            self._write(found)
+        self.accelerator.wait_for_everyone()
+
+    def _write(self, found: dict[str, Any]) -> None:
         import torch
 
-        if self.accelerator.is_main_process:
-            path = self.state / STATE
-            found = {
-                "weights": [weight.detach() for weight in self.parameters],
-                "optimizer": self.optimizer.state_dict(),
-                "steps": [asdict(step) for step in self.steps],
-            }
-            try:
-                with replacing_record(path) as part:
-                    torch.save(found, part)
-            except (OSError, RuntimeError) as error:  # torch reports a full disk as the latter
-                raise OutputError(
-                    f"{path}: the state is not written ({error}); free space and use --resume"
-                ) from error
-        self.accelerator.wait_for_everyone()
+        path = self.state / STATE
+        try:
+            with replacing_record(path) as part:
+                torch.save(found, part)
+        except (OSError, RuntimeError) as error:  # torch reports a full disk as the latter
+            raise OutputError(
+                f"{path}: the state is not written ({error}); free space and use --resume"
+            ) from error
+
+
+# What torch.load, and a state that lacks or miscounts something, are met with.
+UNREADABLE = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    EOFError,
+    IndexError,
+    pickle.UnpicklingError,
+)
+
+
+def _trained(network: Any) -> list[Any]:
+    return [weight for weight in network.parameters() if weight.requires_grad]
 
 
 @contextmanager
 def _asked_to_stop() -> Iterator[Callable[[], bool]]:
-    """While the block runs, a first Ctrl-C (or SIGTERM) only asks, a second one interrupts."""
-    asked: list[int] = []
+    """While the block runs, a first Ctrl-C (or SIGTERM) only asks, a second one interrupts.
+
+    A launcher hands the key on that its processes have seen already: that is still the first.
+    """
+    asked: list[float] = []
 
     def note(number: int, frame: Any) -> None:
-        if asked:
+        now = time.monotonic()
+        if asked and now - asked[0] > ONE_PRESS:
             signal.default_int_handler(number, frame)
-        asked.append(number)
+        asked.append(now)
 
     old = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
