@@ -58,6 +58,11 @@ Run = Callable[[Sequence[int], int], Iterator[NDArray[np.float32]]]
 the runtime allocates.
 """
 
+Branches = Callable[[Sequence[int], Sequence[Sequence[int]], int], Iterator[NDArray[np.float32]]]
+"""(ids, branches, context) -> (n, vocab) float32 logits of each branch's n tokens: each follows
+`ids`, and not the branch before it; context is the length that the runtime allocates.
+"""
+
 
 @dataclass(frozen=True)
 class RunSettings:
@@ -103,7 +108,9 @@ class Artefact:
     settings -> logits under them; ConfigError, in one line and before anything runs, for a setting
     that the runtime has not. These three: None where there is no such thing. weighed: whether
     its blocks were rounded by an importance matrix. notes: what whoever runs it should know, one
-    line each; no verdict hangs on it.
+    line each; no verdict hangs on it. files: what its runtime loads: the file, or a graph and where
+    its weights lie. branches: the user's settings -> logits of several continuations of one text,
+    which is run once; ConfigError as of `as_run`; None where the runtime keeps no text.
     """
 
     path: Path
@@ -131,6 +138,8 @@ class Artefact:
     as_run: Callable[[RunSettings], Run] | None = None
     weighed: bool = False
     notes: Sequence[str] = ()
+    files: Sequence[Path] = ()
+    branches: Callable[[RunSettings], Branches] | None = None
 
 
 @dataclass(frozen=True)

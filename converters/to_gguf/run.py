@@ -21,6 +21,7 @@ __all__ = [
     "CONTEXT_STEP",
     "PROVEN",
     "Cache",
+    "branches",
     "ends",
     "frequencies",
     "logits",
@@ -62,6 +63,33 @@ def logits(
         start=start,
         calls=sizes,
         cache=asdict(cache),
+    )
+
+
+def branches(
+    path: Path,
+    ids: Sequence[int],
+    parts: Sequence[Sequence[int]],
+    context: int,
+    *,
+    cache: Cache = PROVEN,
+) -> Iterator[NDArray[np.float32]]:
+    """(n, vocab) float32 logits of the n tokens of each of `parts`, each of which follows `ids`.
+
+    The text is run once; where llama.cpp cannot take tokens out of its memory (states), once a
+    part. context, errors: as of `logits`. n <= 512.
+    """
+    longest = max(map(len, parts))
+    if not 0 < len(ids) <= context - longest or not all(0 < len(part) <= BATCH for part in parts):
+        raise ValueError(f"{len(ids)} tokens and {longest} more do not fit {context}, or {BATCH}")
+    yield from worker().blocks(
+        path,
+        ids=[int(i) for i in ids],
+        context=context,
+        start=0,
+        calls=_even_calls(len(ids)),
+        cache=asdict(cache),
+        branches=[[int(i) for i in part] for part in parts],
     )
 
 

@@ -139,6 +139,27 @@ class Runner:
 
         switch: LongRoPE's, in tokens, or None.
         """
+        yield from (logits for logits, _ in self._calls(ids, switch))
+
+    def branches(
+        self, ids: Sequence[int], parts: Sequence[Sequence[int]], *, switch: int | None
+    ) -> Iterator[Floats]:
+        """(n, v) logits of the n tokens of each of `parts`: each follows `ids`, whose cache they
+        share.
+        """
+        for part in parts:
+            self._check_ids(part)
+        past: list[Any] | None = None
+        for call in self._calls(ids, switch):
+            past = call[1]
+        for part in parts:
+            places = np.arange(len(ids), len(ids) + len(part))[None]
+            mask = np.ones((1, len(ids) + len(part)), np.int64)
+            logits, _ = self.step(np.array([part]), places, mask, past)
+            yield logits[0]
+
+    def _calls(self, ids: Sequence[int], switch: int | None) -> Iterator[tuple[Floats, list[Any]]]:
+        """The calls over a text, one after another: (n, v) logits and the cache after them."""
         self._check_ids(ids)
         total = len(ids)
         marked = switch is not None and total > switch
@@ -158,7 +179,7 @@ class Runner:
             if extra:
                 logits = logits[:, :-1]
                 past = [_without_last(value) for value in past]
-            yield logits[0]
+            yield logits[0], past
 
     def _no_past(self, rows: int) -> list[Any]:
         return [_value(np.zeros(kept.empty(rows), kept.dtype)) for kept in self.caches]

@@ -9,10 +9,11 @@ kernel's. llama.cpp aborts its process on some files.
 from __future__ import annotations
 
 import ctypes
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -29,27 +30,46 @@ _STATE: dict[str, Any] = {"errors": []}
 
 
 def logits(
-    path: Path, ids: Sequence[int], context: int, *, start: int, calls: Sequence[int], cache: Cache
+    path: Path,
+    ids: Sequence[int],
+    context: int,
+    *,
+    start: int,
+    calls: Sequence[int],
+    cache: Cache,
+    branches: Sequence[Sequence[int]] = (),
 ) -> Iterator[NDArray[np.float32]]:
-    """See `run.logits`. A block is llama.cpp's own memory, and another's after the next call."""
+    """See `run.logits` and, where there are branches, `run.branches`. A block is llama.cpp's own
+    memory, and another's after the next call.
+    """
     lc = _library()
     with (
         _model(path, vocabulary_only=False) as model,
         _context(model, context, path=path, cache=cache) as running,
     ):
         size = int(lc.llama_vocab_n_tokens(lc.llama_model_get_vocab(model)))
-        outside = [i for i in ids if not 0 <= i < size]
+        outside = [i for i in itertools.chain(ids, *branches) if not 0 <= i < size]
         if outside:
             raise CheckpointError(
                 f"{path}: token {outside[0]} is outside its vocabulary of {size}; check --reference"
             )
         batch = lc.llama_batch_init(BATCH, 0, 1)
-        done = 0
+        feed = partial(_decode, running, batch, size=size, path=path)
+        text = [
+            (start + first, ids[first:end])
+            for first, end in itertools.pairwise(itertools.accumulate(calls, initial=0))
+        ]
         try:
-            for count in calls:
-                part = ids[done : done + count]
-                yield _decode(running, batch, part, start=start + done, size=size, path=path)
-                done += count
+            if not branches:
+                yield from (feed(part, start=place) for place, part in text)
+                return
+            kept = False
+            for branch in branches:
+                if not kept:
+                    for place, part in text:
+                        feed(part, start=place, told=False)
+                yield feed(branch, start=start + len(ids))
+                kept = _cut_back(running, start + len(ids))
         finally:
             lc.llama_batch_free(batch)
 
@@ -169,10 +189,31 @@ def _context(model: Any, context: int, *, path: Path, cache: Cache) -> Iterator[
         lc.llama_free(running)
 
 
+def _cut_back(running: Any, length: int) -> bool:
+    """Whether the cache is what it was after `length` positions; else, as for a state that nothing
+    can be taken out of, it is empty.
+    """
+    lc = _library()
+    memory = lc.llama_get_memory(running)
+    kept = bool(lc.llama_memory_seq_rm(memory, 0, length, -1))
+    if not kept:
+        lc.llama_memory_clear(memory, True)  # noqa: FBT003 - a C function
+    return kept
+
+
 def _decode(
-    running: Any, batch: Any, ids: Sequence[int], *, start: int, size: int, path: Path
+    running: Any,
+    batch: Any,
+    ids: Sequence[int],
+    *,
+    start: int,
+    size: int,
+    path: Path,
+    told: bool = True,
 ) -> NDArray[np.float32]:
-    """(len(ids), size) logits of the next positions of the one sequence in the cache."""
+    """(len(ids), size) logits of the next positions of the one sequence in the cache; (0, size)
+    where they are not to be told.
+    """
     lc = _library()
     batch.n_tokens = len(ids)
     for row, token in enumerate(ids):
@@ -180,13 +221,15 @@ def _decode(
         batch.pos[row] = start + row
         batch.n_seq_id[row] = 1
         batch.seq_id[row][0] = 0
-        batch.logits[row] = 1
+        batch.logits[row] = told
     _STATE["errors"].clear()
     status = lc.llama_decode(running, batch)
     if status:
         raise CheckpointError(
             f"{path}: llama.cpp stops at token {start} (status {status}: {_reason()})"
         )
+    if not told:
+        return np.empty((0, size), np.float32)
     pointer = ctypes.cast(lc.llama_get_logits(running), ctypes.POINTER(ctypes.c_float))
     return np.ctypeslib.as_array(pointer, shape=(len(ids), size))
 

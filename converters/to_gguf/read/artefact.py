@@ -14,7 +14,7 @@ from converters.to_gguf.file.metadata import read_provenance, says_kept
 from converters.to_gguf.quant.keep import judged_as_kept
 from converters.to_gguf.quant.types import FILE_TYPES, PLAIN
 from converters.to_gguf.read.accounts import unexpected
-from converters.to_gguf.read.as_run import logits_as_run, text_logits
+from converters.to_gguf.read.as_run import branches_as_run, logits_as_run, text_logits
 from converters.to_gguf.read.checkpoint import open_checkpoint
 from converters.to_gguf.read.common_keys import unexpected_common
 from converters.to_gguf.read.probes import make_probes
@@ -88,6 +88,8 @@ def open_artefact(path: Path) -> Artefact:
         twin=Twin(path) if blocks else None,
         weighed=any(key.startswith(WEIGHED) for key in metadata),
         as_run=partial(logits_as_run, path, metadata),
+        branches=partial(branches_as_run, path, metadata),
+        files=(path,),
     )
 
 

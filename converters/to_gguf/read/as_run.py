@@ -14,7 +14,7 @@ from converters.to_gguf import run
 from converters.to_gguf.file.container import type_sizes
 from converters.to_gguf.quant.types import PLAIN
 from converters.to_gguf.rope.settings import head_size
-from ropeconv.artefact import Run, RunSettings
+from ropeconv.artefact import Branches, Run, RunSettings
 from ropeconv.errors import ConfigError, unknown_name
 
 # llama.cpp's common/arg.cpp, `kv_cache_types`, by the names of its options
@@ -42,7 +42,17 @@ def text_logits(
 
 
 def logits_as_run(path: Path, metadata: Mapping[str, Any], settings: RunSettings) -> Run:
-    """See `Artefact.as_run`. Refused is what llama.cpp refuses: `llama_init_from_model`
+    """See `Artefact.as_run`."""
+    return partial(text_logits, path, cache=_cache(metadata, settings))
+
+
+def branches_as_run(path: Path, metadata: Mapping[str, Any], settings: RunSettings) -> Branches:
+    """See `Artefact.branches`."""
+    return partial(run.branches, path, cache=_cache(metadata, settings))
+
+
+def _cache(metadata: Mapping[str, Any], settings: RunSettings) -> run.Cache:
+    """What the settings mean to llama.cpp. Refused is what it refuses: `llama_init_from_model`
     (src/llama-context.cpp).
     """
     kind = "f32" if settings.kv_type is None else settings.kv_type.lower()
@@ -62,4 +72,4 @@ def logits_as_run(path: Path, metadata: Mapping[str, Any], settings: RunSettings
             f"--kv-type {kind}: llama.cpp keeps values in blocks under flash attention alone; add "
             f"--flash-attn"
         )
-    return partial(text_logits, path, cache=run.Cache(name, flash=settings.flash_attn))
+    return run.Cache(name, flash=settings.flash_attn)

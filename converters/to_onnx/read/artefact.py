@@ -25,10 +25,10 @@ from converters.to_onnx.structure.unexpected import unexpected
 from ropeconv.arch.blocks.keys import whole
 from ropeconv.arch.layers import find_kinds
 from ropeconv.arch.stack import Stack
-from ropeconv.artefact import Artefact
+from ropeconv.artefact import Artefact, Branches, RunSettings
 from ropeconv.config.sizes import find_architecture, read_sizes
 from ropeconv.config.understand import understand
-from ropeconv.errors import CheckpointError, RopeconvError
+from ropeconv.errors import CheckpointError, ConfigError, RopeconvError
 from ropeconv.model import Checkpoint
 from ropeconv.provenance import read_folder_origin
 from ropeconv.rope.spec import Frequencies, Rope
@@ -63,6 +63,11 @@ def open_artefact(path: Path, *, provider: str = "cpu") -> Artefact:
     def precise(ids: Sequence[int], _context: int) -> Iterator[NDArray[np.float32]]:
         return judged.logits(ids, switch=switch)
 
+    def branches(settings: RunSettings) -> Branches:
+        if settings != RunSettings():
+            raise ConfigError(f"{settings.words}: onnxruntime has no such setting; leave it out")
+        return lambda ids, parts, _context: runner.branches(ids, parts, switch=switch)
+
     texts = Texts(folder.folder)
     arch = find_architecture(config)
     crossing = crossing_finding(
@@ -79,6 +84,8 @@ def open_artefact(path: Path, *, provider: str = "cpu") -> Artefact:
         problems=[*structure_problems(folder), *read.problems, *_length_problems(read, context)],
         logits=logits,
         precise=precise if rounds else None,
+        branches=branches,
+        files=folder.files,
         tokenize=texts.tokenize,
         vocabulary=texts.vocabulary,
         special_ids=texts.special_ids(),

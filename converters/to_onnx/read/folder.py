@@ -66,6 +66,13 @@ class Folder:
         return frozenset(t.name for t in self.model.graph.initializer if t.external_data)
 
     @cached_property
+    def files(self) -> tuple[Path, ...]:
+        """The graph, then the files in which its initializers lie."""
+        entries = (e for tensor in self.model.graph.initializer for e in tensor.external_data)
+        names = {entry.value for entry in entries if entry.key == "location"}
+        return (self.graph, *(self.graph.parent / name for name in sorted(names)))
+
+    @cached_property
     def arrays(self) -> Mapping[str, NDArray[Any]]:
         """Every initializer, mapped from the data file.
 
