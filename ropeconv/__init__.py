@@ -22,6 +22,8 @@ if TYPE_CHECKING:
         TokenizerError,
     )
     from ropeconv.extend import ScalingRequest
+    from ropeconv.longctx.compare.files.question import FilesQuestion
+    from ropeconv.longctx.compare.files.run import compare_files
     from ropeconv.longctx.compare.question import Question
     from ropeconv.longctx.compare.run import compare
     from ropeconv.longctx.search.plan import Plan
@@ -37,6 +39,7 @@ __all__ = [
     "Choices",
     "ConfigError",
     "Conversion",
+    "FilesQuestion",
     "OutputError",
     "Plan",
     "Question",
@@ -47,6 +50,7 @@ __all__ = [
     "TokenizerError",
     "__version__",
     "compare",
+    "compare_files",
     "convert",
     "imatrix",
     "inspect",
@@ -66,6 +70,8 @@ _HOMES = {
         "TokenizerError",
     ),
     "ropeconv.extend": ("ScalingRequest",),
+    "ropeconv.longctx.compare.files.question": ("FilesQuestion",),
+    "ropeconv.longctx.compare.files.run": ("compare_files",),
     "ropeconv.longctx.compare.question": ("Question",),
     "ropeconv.longctx.compare.run": ("compare",),
     "ropeconv.longctx.search.plan": ("Plan",),

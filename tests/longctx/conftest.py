@@ -1,4 +1,4 @@
-"""A tiny checkpoint that the long-context tests share."""
+"""A tiny checkpoint that the long-context tests share, and finished files of it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.checkpoints import save_checkpoint
+from tests.longctx.finished import Files, write_gguf, write_onnx
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +24,14 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("text") / "text.txt"
     file.write_text("\n".join(topics[name] for name in sorted(topics))[:12_000])
     return file
+
+
+@pytest.fixture(scope="session")
+def files(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Files:
+    """One model, twice as long, in five types."""
+    folder = tmp_path_factory.mktemp("files")
+    names = {"F32": "full.gguf", "Q8_0": "eight.gguf", "Q4_0": "four.gguf"}
+    found = {kind: write_gguf(tiny, folder / name, kind) for kind, name in names.items()}
+    return found | {
+        kind: write_onnx(tiny, folder / f"{kind}-onnx", kind) for kind in ("fp32", "int4")
+    }

@@ -1,51 +1,20 @@
-"""Comparisons: variants measured as their own runtimes measure them, judged in pairs, resumed."""
+"""Comparisons: variants measured as their own runtimes measure them, reported, resumed, refused."""
 
 from __future__ import annotations
 
 import csv
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from ropeconv.cli import main
 from ropeconv.errors import CheckpointError, ConfigError
-from ropeconv.longctx.compare.question import Question
-from ropeconv.longctx.compare.run import Comparison, compare
-from ropeconv.longctx.compare.verdicts import Against, compare_losses, describe, recommend
-from ropeconv.longctx.measuring.differences import Difference, paired_difference
-from ropeconv.longctx.measuring.variants import default_methods, known_methods
 from tests.checkpoints import save_checkpoint
 from tests.longctx import plain
-
-ROPE = {"rope_type": "linear", "factor": 2.0, "rope_theta": 20000.0}
-
-
-def ask(source: Path, folder: Path, **choices: Any) -> Comparison:
-    values: dict[str, Any] = {
-        "methods": ["none", "pi"],
-        "factors": [2.0],
-        "tokens": 512,
-        "passkeys": 0,
-    } | choices
-    found = compare(source, folder, question=Question(**values))
-    assert found is not None
-    return found
-
-
-def ids_of(folder: Path, text: Path, count: int) -> list[int]:
-    from transformers import AutoTokenizer
-
-    ids: list[int] = AutoTokenizer.from_pretrained(folder)(text.read_text())["input_ids"]
-    return ids[:count]
+from tests.longctx.comparing import ROPE, ask, ids_of, run
 
 
 def test_every_row_sees_the_same_tokens_and_is_what_transformers_gives(
@@ -82,17 +51,6 @@ def test_finished_files_run_in_their_own_runtimes(tiny: Path, text: Path, tmp_pa
     for name in ("x2.gguf", "x2-onnx", "x2-hf"):
         np.testing.assert_allclose(losses[name], losses["pi x2"], atol=1e-3)
     assert np.abs(losses["x4.gguf"] - losses["pi x2"]).max() > 0.05
-
-
-def run(folder: Path, arguments: list[str]) -> None:
-    old = Path.cwd()
-    os.chdir(folder)
-    try:
-        with pytest.raises(SystemExit) as done:
-            main(arguments)
-    finally:
-        os.chdir(old)
-    assert done.value.code == 0
 
 
 def test_longrope_below_the_trained_length_counts_its_short_table(
@@ -142,54 +100,6 @@ def test_a_spoilt_tokenizer_is_no_row(tiny: Path, text: Path, tmp_path: Path) ->
     (other / "tokenizer.json").write_text(json.dumps(tokenizer))
     with pytest.raises(CheckpointError, match="other: its tokenizer splits the text otherwise"):
         ask(tiny, tmp_path / "out", text=[text], also=[other])
-
-
-def test_verdicts_follow_the_numbers() -> None:
-    rng = np.random.default_rng(0)
-    base = rng.normal(3, 1, 2047).astype(np.float32)
-    better, same = base.copy(), base + rng.normal(0, 0.1, 2047).astype(np.float32)
-    better[1023:] -= 0.5
-    assert paired_difference(better, base, 1024, 2048).sign == -1
-    assert paired_difference(base, better, 1024, 2048).sign == 1
-    assert paired_difference(same, base, 0, 2048).sign == 0
-    assert paired_difference(better, base, 0, 1024).sign == 0
-    found = compare_losses(better, base, name="none", trained=1024)
-    assert "past 1024 beats none by 0.500" in describe(found, trained=1024)
-    assert "below 1024 no clear difference from none" in describe(found, trained=1024)
-    short = compare_losses(better[:500], base[:500], name="none", trained=1024)
-    assert short.long is None
-    assert "past" not in describe(short, trained=1024)
-
-
-def against(long: float, short: float = 0.0) -> Against:
-    return Against("x", Difference(short, 0.001), Difference(long, 0.001))
-
-
-@pytest.mark.parametrize(
-    ("method", "pi", "none", "words"),
-    [
-        ("yarn", against(-0.5), against(-2.0), "worth it: clearly better than PI"),
-        ("yarn", against(0.5), against(-2.0), "not worth its complexity over PI"),
-        ("yarn", against(0.0), against(-2.0), "not worth its complexity over PI"),
-        (
-            "yarn",
-            against(0.0, -0.1),
-            against(-2.0),
-            "as good as PI past the trained length, and cheaper below it",
-        ),
-        ("yarn", against(-0.5), against(0.5), "does not help past the trained length"),
-        ("pi", None, against(-2.0), "helps past the trained length"),
-        ("pi", None, against(0.0), "does not help past the trained length"),
-        ("none", None, None, ""),
-    ],
-)
-def test_advice(method: str, pi: Against | None, none: Against | None, words: str) -> None:
-    assert recommend(method, pi, none) == words
-
-
-def test_the_methods_are_the_static_kinds_that_a_factor_determines() -> None:
-    assert default_methods() == ["none", "pi", "llama3", "ntk", "ntk-critical", "ntk-parts", "yarn"]
-    assert set(known_methods()) - set(default_methods()) == {"dynamic"}
 
 
 def test_reports(
@@ -294,110 +204,3 @@ def test_a_scaled_checkpoint_is_a_row_not_a_base(text: Path, tmp_path: Path) -> 
     )
     with pytest.raises(ConfigError, match=r"is scaled already .* with --also"):
         ask(scaled, tmp_path / "out", text=[text])
-
-
-def start(*arguments: str, limit: int | None = None) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "ropeconv", *arguments]
-    if limit is not None:
-        command = ["bash", "-c", f'ulimit -v {limit}; exec "$@"', "bash", *command]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    if limit is not None:  # a CUDA device is mapped into more addresses than any limit
-        environment["CUDA_VISIBLE_DEVICES"] = ""
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    )
-
-
-@pytest.mark.torch
-def test_out_of_memory_is_one_line(text: Path, tmp_path: Path) -> None:
-    """8192 tokens in a layer 65536 wide want 2 GiB a tensor; a limit stands for a small machine."""
-    wide = save_checkpoint(tmp_path / "wide", "llama", context=4096, intermediate_size=65536)
-    common = [
-        "compare",
-        str(wide),
-        "--methods",
-        "none,pi",
-        "--passkeys",
-        "0",
-        "--quiet",
-        "--tokens",
-        "8192",
-    ]
-    done = start(*common, "-o", str(tmp_path / "out"), limit=5_000_000)
-    _, said = done.communicate()
-    assert done.returncode == 2, said
-    assert "out of memory during none; take fewer --tokens" in said
-    assert "Traceback" not in said
-
-
-@pytest.mark.torch
-def test_an_interrupted_comparison_keeps_its_rows(tiny: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    common = [
-        "compare",
-        str(tiny),
-        "--factors",
-        "2,4,8,16",
-        "--tokens",
-        "4096",
-        "--passkeys",
-        "0",
-        "--quiet",
-        "-o",
-        str(out),
-    ]
-    running = start(*common)
-    deadline = time.monotonic() + 120
-    while len(list(out.glob("rows/*.npz"))) < 2 and time.monotonic() < deadline:
-        time.sleep(0.02)
-    running.send_signal(signal.SIGTERM)
-    _, said = running.communicate(timeout=60)
-    assert running.returncode == 2
-    assert "interrupted" in said
-    assert not (out / "report.html").exists()
-    kept = {path: path.stat().st_mtime_ns for path in out.glob("rows/[!.]*.npz")}
-    assert 2 <= len(kept) < 25
-    again = start(*common)
-    assert (again.communicate()[1], again.returncode) == ("", 0)
-    assert {path: path.stat().st_mtime_ns for path in kept} == kept
-    assert (out / "report.html").exists()
-
-
-@pytest.mark.torch
-def test_two_processes_measure_as_one(tiny: Path, text: Path, tmp_path: Path) -> None:
-    common = [
-        "compare",
-        str(tiny),
-        "--text",
-        str(text),
-        "--tokens",
-        "900",
-        "--passkeys",
-        "2",
-        "--json",
-    ]
-    alone = start(*common, "-o", str(tmp_path / "alone"))
-    one, _ = alone.communicate()
-    launch = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--cpu",
-        "--num_processes",
-        "2",
-        "-m",
-        "ropeconv",
-    ]
-    done = subprocess.run(
-        [*launch, *common, "-o", str(tmp_path / "two")], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    two = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
-    assert [row["label"] for row in two["rows"]] == [
-        row["label"] for row in json.loads(one)["rows"]
-    ]
-    for first, second in zip(json.loads(one)["rows"], two["rows"], strict=True):
-        assert first["whole"]["loss"] == pytest.approx(second["whole"]["loss"], abs=1e-5)
-        assert [key["loss"] for key in first["passkeys"]] == pytest.approx(
-            [key["loss"] for key in second["passkeys"]], abs=1e-4
-        )

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from html import escape
 
 from ropeconv.longctx.compare.pictures import draw_losses, draw_passkeys, draw_spectrum
-from ropeconv.longctx.compare.run import Comparison, Result
+from ropeconv.longctx.compare.report import retrieved_words
+from ropeconv.longctx.compare.run import Comparison, Part, Result
+from ropeconv.longctx.compare.uses import describe_best
+from ropeconv.longctx.measuring.passkeys import PASSKEY
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; \
@@ -23,36 +27,59 @@ def to_html(found: Comparison) -> str:
     """The page."""
     rope = found.model.main_rope
     title = f"{found.source}: long-context methods compared"
-    pictures = [draw_losses(found), draw_passkeys(found), draw_spectrum(found)]
     parts = [
         f"<h1>{escape(title)}</h1>",
-        f"<p>{found.tokens} tokens of one text; the model was trained on {rope.original_context}. "
+        f"<p>The model was trained on {rope.original_context} tokens. "
         "Perplexity by position; losses of the same tokens are compared in pairs, "
         "± is a standard error.</p>",
-        f'<div class="wide">{_table(found)}</div>',
-        "<h2>Verdicts</h2>",
-        f"<ul>{''.join(map(_verdict, found.results))}{_refused(found)}</ul>",
-        *(f"<figure>{picture}</figure>" for picture in pictures if picture is not None),
+        *(section for part in found.parts for section in _sections(found, part)),
+        "" if found.best is None else f"<p><b>{escape(describe_best(found.best))}</b></p>",
+        _refused(found),
+        f"<figure>{draw_spectrum(found)}</figure>",
     ]
+    return whole_page(title, parts)
+
+
+def whole_page(title: str, parts: Sequence[str]) -> str:
+    """A page of these parts, one after the other."""
     head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{STYLE}</style>'
     body = "".join(parts)
     return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>{body}</body></html>\n'
 
 
-def _table(found: Comparison) -> str:
-    bands = [f"{band.start}-{band.stop}" for band in found.results[0].bands]
-    names = ["method", *bands, "whole", "below L", "pass keys"]
+def page_table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table: its first column text, the others numbers."""
     head = "".join(f"<th>{escape(name)}</th>" for name in names)
-    return f"<table><tr>{head}</tr>{''.join(map(_row, found.results))}</table>"
+    cells = ("".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows)
+    body = "".join(f"<tr>{row}</tr>" for row in cells)
+    return f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
 
 
-def _row(result: Result) -> str:
-    recalls = result.measured.recalls
-    hits = sum(recall.retrieved for recall in recalls)
+def _sections(found: Comparison, part: Part) -> list[str]:
+    """One text of one length: numbers, verdicts, pictures."""
+    pictures = [draw_losses(found, part), draw_passkeys(part)]
+    return [
+        f"<h2>{escape(part.words)}</h2>",
+        _table(part),
+        "<h3>Verdicts</h3>",
+        f"<ul>{''.join(map(_verdict, part.results))}</ul>",
+        *(f"<figure>{picture}</figure>" for picture in pictures if picture is not None),
+    ]
+
+
+def _table(part: Part) -> str:
+    bands = [f"{band.start}-{band.stop}" for band in part.results[0].bands]
+    caches = ["cache"] if part.caches else []
+    others = [name for name in part.tasks if name != PASSKEY]
+    names = ["method", *caches, *bands, "whole", "below L", "pass keys", *others]
+    return page_table(names, (_row(result, part, others) for result in part.results))
+
+
+def _row(result: Result, part: Part, others: Sequence[str]) -> list[str]:
     bands = (*result.bands, result.whole, result.short)
-    cells = [escape(result.variant.label), *(f"{band.perplexity:.4g}" for band in bands)]
-    cells.append(f"{hits}/{len(recalls)}" if recalls else "-")
-    return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+    cells = [result.variant.label, *([result.variant.cache] if part.caches else [])]
+    cells += [f"{band.perplexity:.4g}" for band in bands]
+    return cells + [retrieved_words(result, task) for task in (PASSKEY, *others)]
 
 
 def _verdict(result: Result) -> str:
@@ -61,7 +88,8 @@ def _verdict(result: Result) -> str:
 
 
 def _refused(found: Comparison) -> str:
-    return "".join(
+    lines = "".join(
         f"<li><b>{escape(variant.label)}</b>: refused: {escape(variant.refusal)}</li>"
         for variant in found.refused
     )
+    return f"<ul>{lines}</ul>" if lines else ""

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from ropeconv.errors import RopeconvError
-from ropeconv.longctx.compare.run import Comparison
+from ropeconv.longctx.compare.run import Comparison, Part
+from ropeconv.longctx.measuring.passkeys import PASSKEY
 
 POINTS = 64  # along a curve
 DASHES = ("-", "--", ":", "-.")
@@ -26,32 +27,32 @@ def require_matplotlib() -> None:
         ) from error
 
 
-def draw_losses(found: Comparison) -> str:
+def draw_losses(found: Comparison, part: Part) -> str:
     """Mean loss of a few hundred neighbouring tokens against their position."""
 
     def draw(axis: Any) -> None:
-        for number, result in enumerate(found.results):
+        for number, result in enumerate(part.results):
             losses = result.measured.losses
-            parts = np.array_split(losses, min(POINTS, len(losses)))
-            ends = np.cumsum([len(part) for part in parts])
-            means = [part.mean() for part in parts]
-            axis.plot(ends, means, label=result.variant.label, **_style(number))
+            pieces = np.array_split(losses, min(POINTS, len(losses)))
+            ends = np.cumsum([len(piece) for piece in pieces])
+            means = [piece.mean() for piece in pieces]
+            axis.plot(ends, means, label=result.variant.label, **line_style(number))
         _mark_trained(axis, found.model.main_rope.original_context)
         axis.set(xlabel="position, tokens", ylabel="loss, nats a token", title="loss by position")
         axis.legend(frameon=False, fontsize=8, ncols=2)
 
-    return _svg((9, 5), draw)
+    return to_svg((9, 5), draw)
 
 
-def draw_passkeys(found: Comparison) -> str | None:
+def draw_passkeys(part: Part) -> str | None:
     """Loss of each pass key by variant and distance; a dot where greedy generation gives it.
 
     None where none were asked.
     """
-    asked = [result for result in found.results if result.measured.recalls]
+    asked = [result for result in part.results if result.measured.recalls()]
     if not asked:
         return None
-    prompts = [result.measured.passkeys for result in asked]  # variant, prompt, key
+    prompts = [result.measured.retrieval[PASSKEY] for result in asked]  # variant, prompt, key
     losses = np.array([[[recall.loss for recall in keys] for keys in own] for own in prompts])
     hits = np.array([[[recall.retrieved for recall in keys] for keys in own] for own in prompts])
     distances = [recall.distance for recall in prompts[0][0]]  # others: a few tokens apart
@@ -69,20 +70,21 @@ def draw_passkeys(found: Comparison) -> str | None:
         )
         axis.figure.colorbar(picture, ax=axis)
 
-    return _svg((9, 1.8 + 0.35 * len(asked)), draw)
+    return to_svg((9, 1.8 + 0.35 * len(asked)), draw)
 
 
 def draw_spectrum(found: Comparison) -> str:
     """By how much each rotary pair is slowed down."""
 
     def draw(axis: Any) -> None:
-        for number, result in enumerate(found.results):
-            if result.variant.model is None:
+        variants = {r.variant.label: r.variant for r in found.results}.values()
+        for number, variant in enumerate(variants):
+            if variant.model is None:
                 continue
-            numbers = result.variant.model.main_frequencies
+            numbers = variant.model.main_frequencies
             rho = numbers.rho if numbers.long_rho is None else numbers.long_rho
             pairs = np.flatnonzero(np.isfinite(rho))  # those that turn
-            axis.plot(pairs, rho[pairs], label=result.variant.label, **_style(number))
+            axis.plot(pairs, rho[pairs], label=variant.label, **line_style(number))
         axis.set(
             xlabel="rotary pair, fast to slow",
             ylabel="frequency divided by",
@@ -90,10 +92,11 @@ def draw_spectrum(found: Comparison) -> str:
         )
         axis.legend(frameon=False, fontsize=8, ncols=2)
 
-    return _svg((9, 4), draw)
+    return to_svg((9, 4), draw)
 
 
-def _style(number: int) -> dict[str, Any]:
+def line_style(number: int) -> dict[str, Any]:
+    """matplotlib's, of the curve with this number."""
     return {"color": f"C{number % 10}", "ls": DASHES[number // 10 % len(DASHES)], "lw": 1.3}
 
 
@@ -110,7 +113,8 @@ def _mark_trained(axis: Any, trained: int) -> None:
     axis.grid(alpha=0.25, lw=0.5)
 
 
-def _svg(size: tuple[float, float], draw: Callable[[Any], None]) -> str:
+def to_svg(size: tuple[float, float], draw: Callable[[Any], None]) -> str:
+    """What `draw` puts on an axis, as an <svg> element. size: width and height, inches."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=size, layout="constrained")

@@ -16,7 +16,9 @@ class Question:
 
     factors: s = L'/L. methods: None: every static one. also: tuned checkpoints and finished files.
     text: files, none: `_pydecimal.py`. tokens: None: L times the largest factor. band: positions a
-    band, None: an eighth of the tokens. passkeys: keys a prompt; trials: prompts.
+    band, None: an eighth of the tokens. passkeys: keys a prompt; trials: prompts. apart: every text
+    by itself; lengths: several, in place of tokens. retrieval: tasks. kv_types: of the caches of
+    finished files. use_length, use_price: what the best row is named for, tokens and nats.
     parameters: a variant's name -> Hugging Face's rope_parameters of it.
     """
 
@@ -46,6 +48,16 @@ class Question:
         metavar="N",
         help="Length of the text. Default: L times the largest factor.",
     )
+    lengths: Sequence[int] = option(
+        (),
+        minimum=16,
+        comma=True,
+        metavar="N,...",
+        help="Several lengths of text in one run, in place of --tokens.",
+    )
+    apart: bool = option(
+        False, help="Measure on every --text by itself, and not on all of them as one."
+    )
     band: int | None = option(
         None,
         minimum=2,
@@ -53,7 +65,31 @@ class Question:
         help="Positions a band. Default: an eighth of the tokens.",
     )
     passkeys: int = option(8, minimum=0, help="Pass keys in a prompt; 0: none.")
+    retrieval: Sequence[str] = option(
+        ("passkey",),
+        comma=True,
+        metavar="TASK,...",
+        help="passkey (among filler), multi-key (among distractors), multi-value (several keys of "
+        "one name), multi-query (of several names).",
+    )
     trials: int = option(1, minimum=1, names="--passkey-trials", help="Prompts.")
     seed: int = option(0, help="Of the pass keys.")
     dtype: str = option("float32", choices=("float32", "bfloat16"), help="Arithmetic.")
+    kv_types: Sequence[str] = option(
+        (),
+        comma=True,
+        metavar="TYPE,...",
+        help="Further rows of each GGUF file of --also: under these types of llama.cpp's cache "
+        "(f16, q8_0, q4_0, ...), with its flash attention.",
+    )
+    use_length: int | None = option(
+        None, minimum=16, metavar="N", help="Name the best row for texts of so many tokens."
+    )
+    use_price: float | None = option(
+        None,
+        minimum=0,
+        metavar="NATS",
+        help="With --use-length: the best of those that cost at most so many nats a token below "
+        "the trained length.",
+    )
     parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

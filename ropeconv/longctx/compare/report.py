@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from ropeconv.longctx.compare.run import Comparison, Result
+from ropeconv.longctx.compare.run import Comparison, Part, Result
+from ropeconv.longctx.compare.uses import describe_best
 from ropeconv.longctx.compare.verdicts import Against
 from ropeconv.longctx.measuring.bands import LossBand
 from ropeconv.longctx.measuring.differences import Difference
+from ropeconv.longctx.measuring.passkeys import PASSKEY
 from ropeconv.longctx.measuring.records import json_number
 from ropeconv.longctx.measuring.variants import UNSCALED
 
@@ -19,26 +21,33 @@ NUMBERS = ("start", "stop", "loss", "error", "tokens", "perplexity")
 
 
 def render(found: Comparison, console: Any) -> None:
-    """Perplexity by band, the price below L, pass keys, then a verdict a line."""
-    console.print(_perplexities(found))
-    console.print(_verdicts(found))
+    """Perplexity by band, the price below L, what was retrieved, then a verdict a line; the same
+    for every text and length.
+    """
+    for part in found.parts:
+        console.print(_perplexities(found, part))
+        console.print(_verdicts(found, part))
     for variant in found.refused:
         console.print(f"{variant.label}: refused: {variant.refusal}", markup=False)
+    if found.best is not None:
+        console.print(describe_best(found.best), markup=False)
 
 
-def _perplexities(found: Comparison) -> Any:
+def _perplexities(found: Comparison, part: Part) -> Any:
     trained = found.model.main_rope.original_context
-    title = f"{found.source}: perplexity by position, {found.tokens} tokens, trained {trained}"
-    bands = [f"{band.start}-" for band in found.results[0].bands]
-    table = _table(title, [*bands, "whole", "below L", "pass keys", "key loss"])
-    for result in found.results:
+    title = f"{found.source}: perplexity by position, {part.words}, trained {trained}"
+    bands = [f"{band.start}-" for band in part.results[0].bands]
+    caches = ["cache"] if part.caches else []
+    table = _table(title, [*caches, *bands, "whole", "below L", *_retrieval_names(part)])
+    for result in part.results:
         measured = (*result.bands, result.whole, result.short)
-        cells = [_perplexity(band.perplexity) for band in measured]
-        table.add_row(result.variant.label, *cells, *_passkey_cells(result))
+        cells = [result.variant.cache] if part.caches else []
+        cells += [perplexity_words(band.perplexity) for band in measured]
+        table.add_row(result.variant.label, *cells, *_retrieval_cells(result, part))
     return table
 
 
-def _verdicts(found: Comparison) -> Any:
+def _verdicts(found: Comparison, part: Part) -> Any:
     """Differences of the same tokens' losses; a star marks the clear ones."""
     trained = found.model.main_rope.original_context
     title = (
@@ -48,7 +57,7 @@ def _verdicts(found: Comparison) -> Any:
     regions = [f"{w} {trained}" for w in ("none, past", "none, below", "PI, past", "PI, below")]
     table = _table(title, regions)
     table.add_column("verdict")
-    for result in found.results:
+    for result in part.results:
         cells = [_cell(delta) for other in (result.none, result.pi) for delta in _regions(other)]
         plain = "the baseline" if result.variant.method == UNSCALED else ""
         table.add_row(result.variant.label, *cells, result.advice or plain)
@@ -76,17 +85,28 @@ def _cell(delta: Difference | None) -> str:
     return f"{delta.mean:+.3f} ± {delta.error:.3f}{'*' if delta.sign else ' '}"
 
 
-def _perplexity(value: float) -> str:
+def perplexity_words(value: float) -> str:
+    """As tables have it."""
     return f"{value:.2f}" if value < 100 else f"{value:.0f}" if value < 1e6 else f"{value:.1e}"
 
 
-def _passkey_cells(result: Result) -> tuple[str, str]:
-    recalls = result.measured.recalls
-    if not recalls:
-        return "-", "-"
-    hits = sum(recall.retrieved for recall in recalls)
-    mean = sum(recall.loss for recall in recalls) / len(recalls)
-    return f"{hits}/{len(recalls)}", f"{mean:.2f}"
+def _retrieval_names(part: Part) -> list[str]:
+    """Columns: of pass keys, also how near the model came; there, even where none were asked."""
+    others = [name for name in part.tasks if name != PASSKEY]
+    return ["pass keys", "key loss", *others]
+
+
+def _retrieval_cells(result: Result, part: Part) -> list[str]:
+    keys = result.measured.recalls()
+    loss = f"{sum(recall.loss for recall in keys) / len(keys):.2f}" if keys else "-"
+    others = [retrieved_words(result, name) for name in part.tasks if name != PASSKEY]
+    return [retrieved_words(result, PASSKEY), loss, *others]
+
+
+def retrieved_words(result: Result, task: str) -> str:
+    """How many keys of how many."""
+    recalls = result.measured.recalls(task)
+    return f"{sum(recall.retrieved for recall in recalls)}/{len(recalls)}" if recalls else "-"
 
 
 def to_json(found: Comparison) -> dict[str, Any]:
@@ -98,28 +118,39 @@ def to_json(found: Comparison) -> dict[str, Any]:
         "tokens": found.tokens,
         "rows": [_result_facts(result) for result in found.results],
         "refused": [{"label": v.label, "reason": v.refusal} for v in found.refused],
+        "best": None if found.best is None else asdict(found.best),
     }
 
 
 def _result_facts(result: Result) -> dict[str, Any]:
-    recalls = result.measured.recalls
+    others = [name for name in result.measured.retrieval if name != PASSKEY]
     return {
+        "text": result.text,
+        "length": result.length,
         "label": result.variant.label,
         "method": result.variant.method,
         "factor": result.variant.factor,
-        "bands": [_band_facts(band) for band in result.bands],
-        "whole": _band_facts(result.whole),
-        "short": _band_facts(result.short),
-        "long": None if result.long is None else _band_facts(result.long),
+        "cache": result.variant.settings.kv_type,
+        "bands": [band_facts(band) for band in result.bands],
+        "whole": band_facts(result.whole),
+        "short": band_facts(result.short),
+        "long": None if result.long is None else band_facts(result.long),
         "against_pi": _against_facts(result.pi),
         "against_none": _against_facts(result.none),
-        "passkeys": [{**asdict(recall), "retrieved": recall.retrieved} for recall in recalls],
+        "passkeys": _recall_facts(result, PASSKEY),
+        "retrieval": {name: _recall_facts(result, name) for name in others},
         "verdict": result.verdict,
         "advice": result.advice,
     }
 
 
-def _band_facts(band: LossBand) -> dict[str, Any]:
+def _recall_facts(result: Result, task: str) -> list[dict[str, Any]]:
+    recalls = result.measured.recalls(task)
+    return [{**asdict(recall), "retrieved": recall.retrieved} for recall in recalls]
+
+
+def band_facts(band: LossBand) -> dict[str, Any]:
+    """A band as JSON values."""
     return {name: json_number(getattr(band, name)) for name in NUMBERS}
 
 
@@ -137,13 +168,14 @@ def _difference_facts(delta: Difference | None) -> dict[str, Any] | None:
 
 
 def to_csv(results: Sequence[Result]) -> str:
-    """One line a variant and band."""
+    """One line a text, length, variant and band."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["label", "method", "factor", *NUMBERS])
+    writer.writerow(["text", "length", "label", "method", "factor", *NUMBERS])
     for result in results:
         variant = result.variant
         for band in result.bands:
-            facts = _band_facts(band)
-            writer.writerow([variant.label, variant.method, variant.factor, *facts.values()])
+            facts = band_facts(band)
+            names = [result.text, result.length, variant.label, variant.method, variant.factor]
+            writer.writerow([*names, *facts.values()])
     return out.getvalue()

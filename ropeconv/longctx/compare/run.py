@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from ropeconv.errors import ConfigError
 from ropeconv.kit.options import check_options
 from ropeconv.kit.progress import StageProgress, within
+from ropeconv.longctx.compare.plan import find_lengths, find_tasks, find_variants
 from ropeconv.longctx.compare.question import Question
+from ropeconv.longctx.compare.uses import Best, check_use, find_best
 from ropeconv.longctx.compare.verdicts import Against, compare_losses, describe, recommend
 from ropeconv.longctx.measuring.bands import (
-    BANDS,
     LossBand,
     band_width,
     measure_band,
@@ -23,19 +20,13 @@ from ropeconv.longctx.measuring.bands import (
 )
 from ropeconv.longctx.measuring.engine import Engine
 from ropeconv.longctx.measuring.measurement import Measured, Task, measure
-from ropeconv.longctx.measuring.passkeys import KeyPrompt, make_prompt
 from ropeconv.longctx.measuring.processes import Processes
 from ropeconv.longctx.measuring.stored import Store
-from ropeconv.longctx.measuring.texts import encode, first_tokens, held_out_text
 from ropeconv.longctx.measuring.variants import (
+    AS_PROVEN,
     BASELINE,
     UNSCALED,
     Variant,
-    default_methods,
-    file_variant,
-    method_variants,
-    parameter_variant,
-    refuse_hopeless,
     unscaled_model,
 )
 from ropeconv.model import Model
@@ -45,10 +36,12 @@ from ropeconv.model import Model
 class Result:
     """One variant, measured.
 
-    whole: over the whole text; short, long: below and past L; pi, none: against PI and against the
-    unscaled model.
+    text, length: on which one, and its tokens. whole: over the whole text; short, long: below and
+    past L; pi, none: against PI and against the unscaled model.
     """
 
+    text: str
+    length: int
     variant: Variant
     measured: Measured
     bands: Sequence[LossBand]
@@ -65,7 +58,9 @@ class Result:
 class Comparison:
     """Everything that was measured.
 
-    refused: variants that there is nothing to measure of, with the reason.
+    tokens: of the longest text. results: of every text and length, in order of these. refused:
+    variants that there is nothing to measure of, with the reason. best: the row for the stated use,
+    None where none was stated.
     """
 
     source: str
@@ -74,6 +69,41 @@ class Comparison:
     tokens: int
     results: Sequence[Result]
     refused: Sequence[Variant]
+    best: Best | None
+
+    @property
+    def parts(self) -> list[Part]:
+        """The results of each text and length."""
+        keys = dict.fromkeys((result.text, result.length) for result in self.results)
+        return [
+            Part(*key, [r for r in self.results if (r.text, r.length) == key], len(keys) == 1)
+            for key in keys
+        ]
+
+
+@dataclass(frozen=True)
+class Part:
+    """What was measured on one text of one length; alone: there is no other."""
+
+    text: str
+    length: int
+    results: Sequence[Result]
+    alone: bool
+
+    @property
+    def words(self) -> str:
+        """What it was measured on, as titles say it."""
+        return f"{self.length} tokens" + ("" if self.alone else f" of {self.text}")
+
+    @property
+    def tasks(self) -> list[str]:
+        """The retrieval tasks that were asked here."""
+        return list(dict.fromkeys(name for r in self.results for name in r.measured.retrieval))
+
+    @property
+    def caches(self) -> bool:
+        """Whether a type of cache was asked for."""
+        return any(result.variant.settings != AS_PROVEN for result in self.results)
 
 
 def compare(
@@ -103,86 +133,45 @@ def compare(
     model = unscaled_model(
         str(source), original_context=original_context, base=base, ignore=ignore_config_keys
     )
-    variants = _variants(model, question, ignore_config_keys)
-    _open_files(variants)
+    variants = find_variants(model, question, ignore_config_keys)
     processes = Processes()
-    engine = engine or Engine(model, device=processes.device, dtype=question.dtype)
-    task = _task(engine, model, question)
-    store = Store(Path(out) / "rows", task)
     runnable = [variant for variant in variants if not variant.refusal]
+    lengths = find_lengths(model, question)
+    check_use(question, [variant.label for variant in runnable], lengths)
+    engine = engine or Engine(model, device=processes.device, dtype=question.dtype)
+    tasks = find_tasks(engine, model, question, lengths)
+    pairs = [(task, Store(Path(out) / "rows", task)) for task in tasks]
     listener = progress if processes.main else None
-    for variant in processes.share([v for v in runnable if store.load(v) is None]):
-        store.save(variant, measure(variant, task, engine, within(listener, variant.label)))
+    for task, store, variant in processes.share([(*pair, v) for pair in pairs for v in runnable]):
+        if store.load(variant) is None:
+            stage = variant.label if len(tasks) == 1 else f"{variant.label}, {task.words}"
+            store.save(variant, measure(variant, task, engine, within(listener, stage)))
     processes.wait()
     if not processes.main:
         return None
-    measured = {v.label: found for v in runnable if (found := store.load(v)) is not None}
+    results = [result for pair in pairs for result in _judge_all(*pair, runnable, question)]
     return Comparison(
         source=str(source),
         model=model,
         question=question,
-        tokens=len(task.ids),
-        results=[_judge(v, measured, trained=task.trained, question=question) for v in runnable],
+        tokens=max(lengths),
+        results=results,
         refused=[variant for variant in variants if variant.refusal],
+        best=find_best(results, question, model.main_rope.original_context),
     )
 
 
-def _variants(model: Model, question: Question, ignore: Collection[str]) -> list[Variant]:
-    methods = default_methods() if question.methods is None else question.methods
-    found = method_variants(model, methods, question.factors)
-    refuse_hopeless(found)
-    found += [parameter_variant(model, v, name) for name, v in question.parameters.items()]
-    found += [file_variant(path, ignore=ignore) for path in question.also]
-    if not found:
-        raise ConfigError(
-            "there is nothing to compare; give --methods, with --factors for those that have one"
-        )
-    labels = [variant.label for variant in found]
-    twice = next((label for label in labels if labels.count(label) > 1), None)
-    if twice is not None:
-        raise ConfigError(f"{twice} is there twice; give it once, or rename the file")
-    return found
-
-
-def _open_files(variants: Sequence[Variant]) -> None:
-    """A file that cannot be opened is better known before the first hour."""
-    from ropeconv.proof.run import open_any
-
-    for variant in variants:
-        if variant.path is not None:
-            open_any(variant.path)
-
-
-def _task(engine: Engine, model: Model, question: Question) -> Task:
-    trained = model.main_rope.original_context
-    wanted = question.tokens or round(trained * max(question.factors, default=1.0))
-    tokenizer = engine.tokenizer
-    text = held_out_text(question.text)
-    ids = first_tokens(encode(tokenizer, text), wanted, option="--tokens")
-    if wanted < 2 * BANDS:
-        raise ConfigError(f"--tokens {wanted}: give {2 * BANDS} or more")
-    return Task(text, ids, trained, _prompts(tokenizer, wanted, question), question.dtype)
-
-
-def _prompts(tokenizer: Any, tokens: int, question: Question) -> list[KeyPrompt]:
-    if not question.passkeys:
-        return []
-    return [
-        make_prompt(
-            tokenizer,
-            tokens=tokens,
-            keys=question.passkeys,
-            seed=seed,
-            advice="give fewer --passkeys or more --tokens",
-        )
-        for seed in range(question.seed, question.seed + question.trials)
-    ]
+def _judge_all(
+    task: Task, store: Store, variants: Sequence[Variant], question: Question
+) -> list[Result]:
+    measured = {v.label: found for v in variants if (found := store.load(v)) is not None}
+    return [_judge(variant, measured, task, question) for variant in variants]
 
 
 def _judge(
-    variant: Variant, measured: Mapping[str, Measured], *, trained: int, question: Question
+    variant: Variant, measured: Mapping[str, Measured], task: Task, question: Question
 ) -> Result:
-    found = measured[variant.label]
+    found, trained = measured[variant.label], task.trained
     losses = found.losses
     end = len(found.losses) + 1
     short = losses if found.short is None else found.short
@@ -190,6 +179,8 @@ def _judge(
     none = _against(variant, measured, UNSCALED, trained)
     said = [describe(other, trained=trained) for other in (none, pi) if other is not None]
     return Result(
+        text=task.name,
+        length=len(task.ids),
         variant=variant,
         measured=found,
         bands=split_bands(losses, question.band or band_width(losses)),
@@ -218,8 +209,5 @@ def _against(
 ) -> Against | None:
     if name is None or name == variant.label or name not in measured:
         return None
-    mine, other = measured[variant.label], measured[name].losses
-    losses = mine.losses
-    if mine.short is not None:  # what a text below L meets is the short table
-        losses = np.concatenate([mine.short, losses[len(mine.short) :]])
-    return compare_losses(losses, other, name=name, trained=trained)
+    mine, other = measured[variant.label].met, measured[name].losses
+    return compare_losses(mine, other, name=name, trained=trained)

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from ropeconv.artefact import Artefact
+from ropeconv.artefact import Run
 from ropeconv.errors import CheckpointError
 from ropeconv.longctx.measuring.bands import Losses
 from ropeconv.longctx.measuring.engine import Engine, memory_explained, token_losses
-from ropeconv.longctx.measuring.passkeys import KeyPrompt, Recall, recall_keys
+from ropeconv.longctx.measuring.passkeys import (
+    PASSKEY,
+    KeyPrompt,
+    Recall,
+    recall_in_file,
+    recall_keys,
+)
 from ropeconv.longctx.measuring.texts import encode
-from ropeconv.longctx.measuring.variants import Variant
+from ropeconv.longctx.measuring.variants import AS_PROVEN, Variant
 from ropeconv.model import Model
 from ropeconv.target import Progress
 
@@ -25,14 +31,21 @@ CUT = 8  # tokens at the end of the sample, which may stand for what the cut spl
 class Task:
     """What every variant is measured on.
 
-    text, ids: the same for all; trained: L; prompts: of pass keys; dtype: of the arithmetic.
+    name: of the text; text, ids: the same for all; trained: L; prompts: by the name of the
+    retrieval task; dtype: of the arithmetic.
     """
 
+    name: str
     text: str
     ids: Sequence[int]
     trained: int
-    prompts: Sequence[KeyPrompt]
+    prompts: Mapping[str, Sequence[KeyPrompt]]
     dtype: str
+
+    @property
+    def words(self) -> str:
+        """As progress names it."""
+        return f"{len(self.ids)} tokens of {self.name}"
 
 
 @dataclass(frozen=True)
@@ -40,17 +53,23 @@ class Measured:
     """What was measured of a variant.
 
     losses: (n - 1,) nats; short: of a pass below L, where LongRoPE has another table there, else
-    None; passkeys: a list a prompt, empty where none were asked.
+    None; retrieval: by task, a list a prompt; none where none were asked.
     """
 
     losses: Losses
     short: Losses | None
-    passkeys: Sequence[Sequence[Recall]]
+    retrieval: Mapping[str, Sequence[Sequence[Recall]]]
+
+    def recalls(self, task: str = PASSKEY) -> list[Recall]:
+        """Every key of every prompt of a task."""
+        return [recall for prompt in self.retrieval.get(task, ()) for recall in prompt]
 
     @property
-    def recalls(self) -> list[Recall]:
-        """Every key of every prompt."""
-        return [recall for prompt in self.passkeys for recall in prompt]
+    def met(self) -> Losses:
+        """What texts meet: below L the losses of the table for short ones, where there is one."""
+        if self.short is None:
+            return self.losses
+        return np.concatenate([self.short, self.losses[len(self.short) :]])
 
 
 def measure(
@@ -62,7 +81,7 @@ def measure(
     runtime.
     """
     if variant.model is None:
-        return Measured(_file_losses(variant, task, progress), None, [])
+        return _measure_file(variant, task, progress)
     engine = shared
     if variant.own_weights:
         engine = _own_engine(variant.model, variant.label, task, device=shared.device)
@@ -72,7 +91,10 @@ def measure(
         short = None
         if _switches(variant.model) and len(task.ids) > task.trained:
             short = engine.losses(task.ids[: task.trained], progress)
-        recalled = [recall_keys(engine, prompt, progress) for prompt in task.prompts]
+        recalled = {
+            name: [recall_keys(engine, prompt, progress) for prompt in prompts]
+            for name, prompts in task.prompts.items()
+        }
         return Measured(losses, short, recalled)
 
 
@@ -89,7 +111,7 @@ def _switches(model: Model) -> bool:
     return any(found is not None and found.long_inv_freq is not None for found in tables)
 
 
-def _file_losses(variant: Variant, task: Task, progress: Progress | None) -> Losses:
+def _measure_file(variant: Variant, task: Task, progress: Progress | None) -> Measured:
     from ropeconv.proof.run import open_any
 
     assert variant.path is not None
@@ -100,15 +122,27 @@ def _file_losses(variant: Variant, task: Task, progress: Progress | None) -> Los
             f"{variant.path}: reaches {artefact.context} tokens, the text has {len(task.ids)}; "
             f"give fewer --tokens"
         )
-    return _run_artefact(artefact, task.ids, progress)
+    run = artefact.logits
+    if variant.settings != AS_PROVEN:
+        assert artefact.as_run is not None
+        run = artefact.as_run(variant.settings)
+    losses = _file_losses(run, task.ids, progress)
+    if artefact.branches is None:
+        return Measured(losses, None, {})
+    branches = artefact.branches(variant.settings)
+    recalled = {
+        name: [recall_in_file(branches, prompt, progress) for prompt in prompts]
+        for name, prompts in task.prompts.items()
+    }
+    return Measured(losses, None, recalled)
 
 
-def _run_artefact(artefact: Artefact, ids: Sequence[int], progress: Progress | None) -> Losses:
+def _file_losses(run: Run, ids: Sequence[int], progress: Progress | None) -> Losses:
     import torch
 
     parts = []
     done = 0
-    for block in artefact.logits(ids, len(ids)):
+    for block in run(ids, len(ids)):
         # the last block may predict nothing
         targets = torch.tensor(ids[done + 1 : done + 1 + len(block)], dtype=torch.long)
         parts.append(token_losses(torch.from_numpy(block[: len(targets)]), targets))

@@ -8,18 +8,20 @@ so that generation needs no run of its own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ropeconv.artefact import Branches
 from ropeconv.errors import ConfigError
 from ropeconv.longctx.measuring.engine import Engine, run_base
 from ropeconv.longctx.measuring.head import apply_head
 from ropeconv.longctx.measuring.texts import encode, encode_plain
 from ropeconv.target import Progress
 
+PASSKEY = "passkey"
 NAMES = (
     "amber", "basil", "cedar", "dune", "ember", "fjord", "grove", "heron",
     "iris", "jade", "kelp", "lotus", "maple", "nettle", "opal", "pearl",
@@ -76,40 +78,83 @@ def make_prompt(tokenizer: Any, *, tokens: int, keys: int, seed: int, advice: st
 
     ConfigError, with `advice`, when the keys do not fit.
     """
+    check_keys(keys)
+    rng = np.random.default_rng([seed, tokens])
+    hidden = draw_keys(rng, keys)
+    filler = encode_plain(tokenizer, FILLER)
+    return hide_needles(
+        tokenizer,
+        [NEEDLE.format(name=name, key=key) for name, key in hidden],
+        [ask(tokenizer, QUESTION.format(name=name), key) for name, key in hidden],
+        fill=lambda count: repeat(filler, count),
+        tokens=tokens,
+        advice=advice,
+    )
+
+
+def check_keys(keys: int) -> None:
+    """ConfigError where there are not so many names."""
     if not 1 <= keys <= len(NAMES):
         raise ConfigError(f"--passkeys {keys}: give 0 to {len(NAMES)}")
-    rng = np.random.default_rng([seed, tokens])
+
+
+def draw_keys(rng: np.random.Generator, keys: int) -> list[tuple[str, str]]:
+    """Names and their keys, five digits each."""
     names = [NAMES[i] for i in rng.permutation(len(NAMES))[:keys]]
-    hidden = [(name, str(rng.integers(10_000, 100_000))) for name in names]
-    needles = [encode_plain(tokenizer, NEEDLE.format(name=n, key=k)) for n, k in hidden]
-    asked = [_question(tokenizer, name, key) for name, key in hidden]
+    return [(name, draw_key(rng)) for name in names]
+
+
+def draw_key(rng: np.random.Generator) -> str:
+    """Five digits."""
+    return str(rng.integers(10_000, 100_000))
+
+
+def hide_needles(
+    tokenizer: Any,
+    needles: Sequence[str],
+    asked: Sequence[Asked],
+    *,
+    fill: Callable[[int], list[int]],
+    tokens: int,
+    advice: str,
+) -> KeyPrompt:
+    """A prompt that fills `tokens` tokens with its longest question, the needles at even distances.
+
+    asked: one a needle. fill: (count) -> so many ids to lay between them. ConfigError, with
+    `advice`, when the needles do not fit.
+    """
+    told = [encode_plain(tokenizer, needle) for needle in needles]
     opening = encode(tokenizer, OPENING)
-    filler = encode_plain(tokenizer, FILLER)
     room = tokens - max(len(question) + len(answer) for question, answer in asked)
-    room -= len(opening) + sum(map(len, needles))
-    if room < keys * len(filler):
-        raise ConfigError(f"{tokens} tokens are too few for {keys} pass keys; {advice}")
-    ids, starts = _hide(needles, opening=opening, filler=filler, room=room)
+    room -= len(opening) + sum(map(len, told))
+    if room < len(told) * len(encode_plain(tokenizer, FILLER)):
+        raise ConfigError(f"{tokens} tokens are too few for {len(told)} pass keys; {advice}")
+    ids, starts = _hide(told, opening=opening, fill=fill, room=room)
     distances = [len(ids) - start for start in starts]
-    return KeyPrompt(ids, asked, distances, list(range(len(ids) + 1)))
+    return KeyPrompt(ids, list(asked), distances, list(range(len(ids) + 1)))
 
 
 def _hide(
-    needles: Sequence[list[int]], *, opening: list[int], filler: list[int], room: int
+    needles: Sequence[list[int]],
+    *,
+    opening: list[int],
+    fill: Callable[[int], list[int]],
+    room: int,
 ) -> tuple[list[int], list[int]]:
     """A text whose `room` tokens of filler are cut evenly by the needles, and where they start."""
     ids = list(opening)
     starts = []
     told = len(opening)  # tokens that are no filler
     for number, needle in enumerate(needles):
-        ids += _fill(filler, room * number // len(needles) - (len(ids) - told))
+        ids += fill(room * number // len(needles) - (len(ids) - told))
         starts.append(len(ids))
         ids += needle
         told += len(needle)
-    return ids + _fill(filler, room - (len(ids) - told)), starts
+    return ids + fill(room - (len(ids) - told)), starts
 
 
-def _fill(filler: list[int], count: int) -> list[int]:
+def repeat(filler: list[int], count: int) -> list[int]:
+    """`count` ids of `filler`, over and over."""
     return (filler * (count // len(filler) + 1))[:count]
 
 
@@ -130,9 +175,8 @@ def spread_prompt(prompt: KeyPrompt, context: int) -> KeyPrompt:
     return KeyPrompt(prompt.ids, prompt.asked, distances, positions)
 
 
-def _question(tokenizer: Any, name: str, key: str) -> Asked:
+def ask(tokenizer: Any, question: str, key: str) -> Asked:
     """The question's ids, and those of the answer as they follow it in one text."""
-    question = QUESTION.format(name=name)
     alone = encode_plain(tokenizer, question)
     whole = encode_plain(tokenizer, f"{question} {key}")
     pairs = enumerate(zip(alone, whole, strict=False))
@@ -167,6 +211,24 @@ def _ask(engine: Engine, asked: Asked, cache: Any, position: int, distance: int)
         logits = apply_head(engine.network, hidden).float()
     cache.crop(-told.shape[1])
     return _score(logits, answer, distance)
+
+
+def recall_in_file(
+    branches: Branches, prompt: KeyPrompt, progress: Progress | None = None
+) -> list[Recall]:
+    """Every key of the prompt in a file's own runtime, which reads the text once."""
+    import torch
+
+    parts = [[*question, *answer[:-1]] for question, answer in prompt.asked]
+    found: list[Recall] = []
+    blocks = branches(prompt.ids, parts, len(prompt.ids) + prompt.longest)
+    rows = zip(prompt.asked, prompt.distances, blocks, strict=True)
+    for (question, answer), distance, block in rows:
+        logits = torch.from_numpy(block[len(question) - 1 :])
+        found.append(_score(logits, answer, distance))
+        if progress is not None:
+            progress(len(found), len(parts))
+    return found
 
 
 def _score(logits: Any, answer: Sequence[int], distance: int) -> Recall:

@@ -25,7 +25,7 @@ class Store:
 
     def __init__(self, folder: Path, task: Task) -> None:
         self.folder = folder
-        prompts = [asdict(prompt) for prompt in task.prompts]
+        prompts = {name: [asdict(p) for p in found] for name, found in task.prompts.items()}
         said = json.dumps([list(task.ids), prompts, task.dtype, task.trained])
         self.task = hashlib.sha256(said.encode()).hexdigest()
 
@@ -38,22 +38,28 @@ class Store:
         """What an earlier run measured, or None; an unreadable file counts as none."""
         try:
             with np.load(self.path(variant), allow_pickle=False) as found:
-                prompts = json.loads(str(found["passkeys"]))
-                recalls = [[Recall(**entry) for entry in prompt] for prompt in prompts]
+                kept = json.loads(str(found["retrieval"]))
+                recalls = {
+                    name: [[Recall(**entry) for entry in prompt] for prompt in prompts]
+                    for name, prompts in kept.items()
+                }
                 short = found["short"] if found["short"].size else None
                 return Measured(found["losses"], short, recalls)
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
     def save(self, variant: Variant, measured: Measured) -> None:
         """Written beside and renamed; OutputError with the reason when it cannot be."""
         path = self.path(variant)
-        recalls = [[asdict(recall) for recall in prompt] for prompt in measured.passkeys]
+        recalls = {
+            name: [[asdict(recall) for recall in prompt] for prompt in prompts]
+            for name, prompts in measured.retrieval.items()
+        }
         short = np.empty(0, np.float32) if measured.short is None else measured.short
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with replacing_record(path) as part, part.open("wb") as file:
-                np.savez(file, losses=measured.losses, short=short, passkeys=json.dumps(recalls))
+                np.savez(file, losses=measured.losses, short=short, retrieval=json.dumps(recalls))
         except OSError as error:
             raise not_written(path, error, "folder") from error
 
@@ -66,4 +72,4 @@ def _identity(variant: Variant) -> str:
     assert path is not None
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
     stats = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
-    return json.dumps(stats)
+    return json.dumps([stats, asdict(variant.settings)])

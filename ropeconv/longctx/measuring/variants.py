@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ropeconv import registry
+from ropeconv.artefact import RunSettings
 from ropeconv.errors import ConfigError, RopeconvError, unknown_name
 from ropeconv.extend import ScalingRequest
 from ropeconv.model import Model
@@ -16,6 +17,7 @@ from ropeconv.rope.solve import is_scaled
 from ropeconv.rope.spec import ScalingKind
 
 UNSCALED = "none"
+AS_PROVEN = RunSettings()
 BASELINE = "pi"  # Position Interpolation: a method that does not beat it is not worth its numbers
 
 
@@ -25,8 +27,8 @@ class Variant:
 
     method: how it got longer, by the name that users call it; factor: s, None where it is its own.
     model: a scaling of the compared checkpoint, or a checkpoint with weights of its own
-    (`own_weights`). path: a finished file that runs in its own runtime, when it is no checkpoint.
-    refusal: why there is nothing to measure.
+    (`own_weights`). path: a finished file that runs in its own runtime, when it is no checkpoint;
+    settings: how, where not as it is proven. refusal: why there is nothing to measure.
     """
 
     label: str
@@ -35,7 +37,13 @@ class Variant:
     model: Model | None = None
     own_weights: bool = False
     path: Path | None = None
+    settings: RunSettings = AS_PROVEN
     refusal: str = ""
+
+    @property
+    def cache(self) -> str:
+        """The type of its cache of keys and values, where one was asked for."""
+        return self.settings.kv_type or "-"
 
 
 def known_methods() -> list[str]:
@@ -105,6 +113,28 @@ def file_variant(path: Path, *, ignore: Collection[str] = ()) -> Variant:
         own = prepare(str(path), None, ignore=ignore)
         return Variant(path.name, path.name, _reach(own), own, own_weights=True)
     return Variant(path.name, path.name, path=path)
+
+
+def cached_variants(variant: Variant, kinds: Sequence[str]) -> list[Variant]:
+    """The file under each type of its runtime's cache, fused attention with all of them.
+
+    None for what is no file, or has a runtime without such a choice. ConfigError for a type that
+    the runtime has not, or not for this model.
+    """
+    from ropeconv.proof.run import open_any
+
+    if variant.path is None:
+        return []
+    _, artefact = open_any(variant.path)
+    if artefact.as_run is None:
+        return []
+    found = []
+    for kind in kinds:
+        settings = RunSettings(kind, flash_attn=True)
+        artefact.as_run(settings)  # its refusal, before anything runs
+        label = f"{variant.label}, {kind} cache"
+        found.append(replace(variant, label=label, settings=settings))
+    return found
 
 
 def _reach(model: Model) -> float:

@@ -1,0 +1,1 @@
+"""Finished files of one model side by side: which one to ship."""
