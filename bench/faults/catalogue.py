@@ -10,7 +10,7 @@ from bench.faults import expert_faults as x
 from bench.faults import gguf_faults as g
 from bench.faults import onnx_faults as o
 from bench.faults import text_faults as t
-from bench.faults.models import REAL, TYPES, target_of
+from bench.faults.models import REAL, target_of
 
 GENAI, CONFIG = "genai_config.json", "config.json"
 TABLES = {"bake": "tables"}
@@ -21,7 +21,7 @@ class Fault:
     """One line of the table.
 
     gguf, onnx: what plants it, None where the format has no such thing. options: of the sound
-    file's conversion, by target. types: the only ones that have what is at fault.
+    file's conversion, by target. types: the only ones that have what is at fault, None for all.
     """
 
     name: str
@@ -29,11 +29,11 @@ class Fault:
     onnx: Callable[[Any], None] | None = None
     model: str = REAL
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    types: tuple[str, ...] = TYPES
+    types: tuple[str, ...] | None = None
 
     def plant(self, kind: str) -> Callable[[Any], None] | None:
         """What plants it in a file of the type."""
-        if kind not in self.types:
+        if self.types is not None and kind.partition("-")[0] not in self.types:
             return None
         return self.gguf if target_of(kind) == "gguf" else self.onnx
 

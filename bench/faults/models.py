@@ -17,12 +17,15 @@ from typing import Any
 
 from bench.checkpoints import FAMILIES, FOLDERS, GROUPED, ROPE, SPECIAL, random_model
 from bench.checkpoints import tokenizer_json as trained_tokenizer
+from converters.to_gguf.quant.types import FILE_TYPES
 from ropeconv.extend import ScalingRequest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 GGUF_TYPES = ("F16", "Q8_0", "Q4_K_M")
 ONNX_TYPES = ("fp32", "int8", "int4")
 TYPES = (*GGUF_TYPES, *ONNX_TYPES)
+# Of a calibration, for --types: any type of GGUF by an importance matrix, and ONNX's codes fed back
+WEIGHED, FED_BACK = "-imatrix", "-gptq"
 REAL = "smollm2"
 PI = ScalingRequest("linear", factor=4.0)
 
@@ -125,13 +128,28 @@ def convert(checkpoint: Path, kind: str, out: Path, **options: Any) -> Path:
     import ropeconv
 
     target = target_of(kind)
-    ropeconv.convert(checkpoint, target, out, scaling=PI, force=True, type=kind, **options)
+    plain = kind.removesuffix(WEIGHED).removesuffix(FED_BACK)
+    if kind.endswith(WEIGHED):
+        options["imatrix"] = _matrix(checkpoint)
+    if kind.endswith(FED_BACK):
+        options |= {"gptq": True, "calibration_tokens": 2048}
+    ropeconv.convert(checkpoint, target, out, scaling=PI, force=True, type=plain, **options)
     return out
+
+
+def _matrix(checkpoint: Path) -> Path:
+    """Of Python's documentation, beside the checkpoint."""
+    import ropeconv
+
+    place = checkpoint.with_suffix(".imatrix.gguf")
+    if not place.exists():
+        ropeconv.imatrix(checkpoint, "gguf", place, scaling=PI, tokens=2048, chunk_size=512)
+    return place
 
 
 def target_of(kind: str) -> str:
     """The target that has the type."""
-    return "gguf" if kind in GGUF_TYPES else "onnx"
+    return "gguf" if kind.removesuffix(WEIGHED) in FILE_TYPES else "onnx"
 
 
 def remove(path: Path) -> None:

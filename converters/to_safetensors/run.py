@@ -159,8 +159,14 @@ class Folder:
             ).eos_token_id
         if ids is None:
             ids = getattr(self.config, "eos_token_id", None)
-        listed = ids if isinstance(ids, list) else [ids]
-        return {int(index): True for index in listed if index is not None}
+        listed = [one for one in (ids if isinstance(ids, list) else [ids]) if one is not None]
+        wrong = next((one for one in listed if type(one) is not int), None)
+        if wrong is not None:
+            raise CheckpointError(
+                f"{self.path}: eos_token_id holds {wrong!r}, which is no token id; "
+                f"mend generation_config.json or config.json"
+            )
+        return dict.fromkeys(listed, True)
 
     def chat_templates(self) -> dict[str, str]:
         """Name -> Jinja source, as transformers finds it in the folder's files."""
