@@ -224,6 +224,11 @@ class Target(Protocol):
     def recognizes(self, path: Path) -> bool:
         """Whether `path` is one of its artefacts."""
 
+    def artefacts(self, path: Path) -> Sequence[Path]:
+        """What `open_artefact` takes, one after the other, of a path that it recognizes: the path,
+        or each of several models in it.
+        """
+
     def carry(self, model: Model, bake: str) -> Carried:
         """How it carries the model's rotary embedding; CannotExpress with the reason. Opens no
         file.

@@ -131,6 +131,9 @@ class Toy:
     def recognizes(self, path):
         return Path(path).suffix == ".toy"
 
+    def artefacts(self, path):
+        return [path]
+
     def carry(self, model, bake):
         if model.main_rope.kind == "llama3":
             raise CannotExpress("a toy has no llama3; take yarn")

@@ -8,7 +8,7 @@ and bytes: write.py, file/, tokenizer/ · reading: read/ · running: run.py, lla
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,6 +93,10 @@ class Gguf:
         from converters.to_gguf.read.tensors import recognizes
 
         return recognizes(path)
+
+    def artefacts(self, path: Path) -> Sequence[Path]:
+        """See `Target`."""
+        return [path]
 
     def carry(self, model: Model, bake: str) -> Carried:
         """See `Target`."""

@@ -1,13 +1,14 @@
 """ONNX for onnxruntime and everything that is built on it.
 
 the decoder as nodes: blocks/ · how a profile says it: profiles/, graph.py · rotary embedding:
-carry.py · weights: weights.py, quant/ · the folder: plan.py, write.py, data.py, client/ ·
-reading: read/ · running: run.py, probes.py · limits: gates.py · traps: traps.py
+carry.py · weights: weights.py, lookup.py, quant/, choosing/ · the folder: plan.py, write.py,
+layout.py, data.py, client/, hub/ · reading: read/ · running: run.py, probes.py · limits: gates.py ·
+traps: traps.py
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,7 +58,16 @@ class Onnx:
 
     def recognizes(self, path: Path) -> bool:
         """See Target."""
-        return path.suffix == ".onnx" or (path / "onnx" / "model.onnx").is_file()
+        from converters.to_onnx.client.names import find_graphs, word_of
+
+        return path.suffix == ".onnx" or any(map(word_of, find_graphs(path)))
+
+    def artefacts(self, path: Path) -> Sequence[Path]:
+        """See Target."""
+        from converters.to_onnx.client.names import find_graphs
+
+        found = find_graphs(path)
+        return found if len(found) > 1 else [path]
 
     def carry(self, model: Model, bake: str) -> Carried:
         """See Target."""

@@ -1,4 +1,4 @@
-"""The data file: who makes the bytes of each weight, and writing them slab by slab.
+"""The data files: who makes the bytes of each weight, and writing them slab by slab.
 
 Everything is made by rows, so that one pass over a tensor fills its codes, scales and zero points
 alike, and memory is bound by a slab.
@@ -7,8 +7,10 @@ alike, and memory is bound by a slab.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import accumulate
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from numpy.typing import NDArray
 
 from converters.to_onnx.graph import Stored
 from converters.to_onnx.quant._keep import keep_rows
-from converters.to_onnx.quant._pack import Packed
+from converters.to_onnx.quant._pack import Packed, scales_as
 from converters.to_onnx.quant._packing import Packing
 from converters.to_onnx.quant._types import Blocks
 from ropeconv.errors import CannotExpress, CheckpointError
@@ -74,21 +76,32 @@ def in_turn(every: Sequence[Rows], head: str) -> list[Rows]:
     return sorted(every, key=lambda rows: rows.parts[0].name.startswith(f"{head}_"))
 
 
-def write_data(path: Path, rows: Sequence[Rows], *, size: int, threads: int) -> Iterator[int]:
-    """Write the data file; yields bytes as they land."""
-    with created(path) as descriptor:
-        slabs = _slabs(rows)
-        yield from write_slabs(descriptor, header=b"", size=size, slabs=slabs, threads=threads)
+def write_data(
+    paths: Sequence[Path], rows: Sequence[Rows], *, sizes: Sequence[int], threads: int
+) -> Iterator[int]:
+    """Write the data files, each of so many bytes; yields bytes as they land."""
+    with ExitStack() as files:
+        first, *more = [files.enter_context(created(path)) for path in paths]
+        yield from write_slabs(
+            first,
+            header=b"",
+            size=sizes[0],
+            slabs=_slabs(rows, starts=[0, *accumulate(sizes)]),
+            threads=threads,
+            more=list(zip(more, sizes[1:], strict=True)),
+        )
 
 
-def _slabs(every: Sequence[Rows]) -> Iterator[Slab]:
+def _slabs(every: Sequence[Rows], *, starts: Sequence[int]) -> Iterator[Slab]:
+    """starts: of each file, were they one."""
     for rows in every:
         step = max(1, SLAB // (4 * rows.width))
         widths = [part.nbytes // rows.rows for part in rows.parts]
         for start in range(0, rows.rows, step):
             stop = min(rows.rows, start + step)
             pairs = zip(rows.parts, widths, strict=True)
-            yield partial(rows.make, start, stop), [p.offset + start * width for p, width in pairs]
+            places = [starts[p.file] + p.offset + start * width for p, width in pairs]
+            yield partial(rows.make, start, stop), places
 
 
 def table_rows(values: NDArray[Any], start: int, stop: int) -> Made:
@@ -108,11 +121,18 @@ def float_rows(name: str, tensor: Tensor, dtype: str, shift: float, start: int, 
 
 
 def packed_rows(
-    packing: Packing, name: str, tensor: Tensor, blocks: Blocks, start: int, stop: int
+    packing: Packing,
+    name: str,
+    tensor: Tensor,
+    blocks: Blocks,
+    scales: str,
+    start: int,
+    stop: int,
 ) -> Made:
-    """Codes, scales and, unless symmetric, zero points of rows of a tensor."""
+    """Codes, scales (of that type) and, unless symmetric, zero points of rows of a tensor."""
     try:
-        return _parts(packing.pack(name, tensor.rows(start, stop), blocks))
+        packed = packing.pack(name, tensor.rows(start, stop), blocks)
+        return _parts(replace(packed, scales=scales_as(packed.scales, scales, blocks)))
     except BadValueError as error:
         raise _explain(name, error, start) from error
 
@@ -144,11 +164,11 @@ def _explain(name: str, error: BadValueError, start: int) -> CheckpointError | C
     return place_error(told, name, start=start)
 
 
-def parts_of(columns: int, blocks: Blocks, *, flat: bool) -> list[Part]:
-    """What a matrix in blocks becomes."""
+def parts_of(columns: int, blocks: Blocks, *, flat: bool, scales: str) -> list[Part]:
+    """What a matrix in blocks becomes. scales: their type."""
     count = blocks.count(columns)
     codes = (count * blocks.block_bytes,) if flat else (count, blocks.block_bytes)
-    parts = [Part("_codes", "uint8", codes), Part("_scales", "float32", (count,))]
+    parts = [Part("_codes", "uint8", codes), Part("_scales", scales, (count,))]
     if not blocks.symmetric:
         parts.append(Part("_zero_points", "uint8", (blocks.zero_point_bytes(columns),)))
     return parts
@@ -157,4 +177,4 @@ def parts_of(columns: int, blocks: Blocks, *, flat: bool) -> list[Part]:
 def cut_of(part: Stored, start: int, rows: int, total: int) -> Stored:
     """`rows` of the `total` rows of an initializer, as a place of its own."""
     offset = part.offset + start * (part.nbytes // total)
-    return Stored(part.name, part.dtype, (rows, prod(part.shape) // total), offset)
+    return replace(part, shape=(rows, prod(part.shape) // total), offset=offset)

@@ -24,8 +24,9 @@ def logit_gates(file_type: str, stack: Stack) -> Gates:
         )
     kind = types[file_type]
     gates = kind.gates
-    if kind.quantised:  # the file's own weights, dequantised, in float products
-        gates = replace(gates, own=types["fp32"].gates)
+    if kind.quantised:  # the file's own weights, dequantised, in products of its floats
+        floats = next(t for t in types.values() if t.dtype == kind.dtype and not t.quantised)
+        gates = replace(gates, own=kind.own or floats.gates)
     has_experts = any(isinstance(layer.mlp, MixtureOfExperts) for layer in stack.layers)
     if kind.mixtures is not None and has_experts:
         gates = gates.floored(kind.mixtures)

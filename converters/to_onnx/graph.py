@@ -24,12 +24,13 @@ INLINE = 1024
 
 @dataclass(frozen=True)
 class Stored:
-    """An initializer in the data file: NumPy dtype name, shape, byte offset."""
+    """An initializer in a data file: NumPy dtype name, shape, byte offset, which file."""
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     offset: int
+    file: int = 0
 
     @property
     def nbytes(self) -> int:
@@ -53,6 +54,7 @@ class Graph:
         self.nodes: list[Any] = []
         self.inputs: list[Any] = []
         self.outputs: list[Any] = []
+        self.functions: list[Any] = []
         self._constants: dict[tuple[str, tuple[int, ...], bytes], Value] = {}
         self._initializers: list[Any] = []
         self._taken: set[str] = set()
@@ -204,7 +206,11 @@ class Graph:
         imports = [helper.make_opsetid(domain, version) for domain, version in opsets.items()]
         name, version = producer
         model = helper.make_model(
-            graph, opset_imports=imports, producer_name=name, producer_version=version
+            graph,
+            opset_imports=imports,
+            producer_name=name,
+            producer_version=version,
+            functions=self.functions,
         )
         model.ir_version = ir_version
         helper.set_model_props(model, dict(metadata))

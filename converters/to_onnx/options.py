@@ -23,7 +23,8 @@ class Options(target.Options):
     type: str = option(
         "fp32",
         metavar="TYPE",
-        help="fp32, fp16, int8, int4, or keep: the codes of a quantised source, bit for bit.",
+        help="fp32, fp16, int8, int4, q4f16 (int4 with float16 beside), or keep: the codes of a "
+        "quantised source, bit for bit.",
     )
     profile: str = option(
         "ort",
@@ -70,6 +71,10 @@ class Options(target.Options):
     calibration_tokens: int | None = option(
         None, minimum=256, metavar="N", help="Tokens of it. Default: 16384."
     )
+    add: bool = option(
+        False,
+        help="Put the type into FOLDER beside those that are there, under transformers.js' name.",
+    )
     card: bool = option(
         True, names="--card/--no-card", help="Write a model card, README.md, into the folder."
     )
@@ -94,6 +99,7 @@ MANUAL = target.Manual(
     Examples:
       ropeconv onnx model/ --pi-factor 4 -o model-onnx
       ropeconv onnx model/ --yarn-factor 4 --type int4 --gptq -o model-onnx-int4
+      ropeconv onnx model/ --pi-factor 4 --type q4f16 --add -o model-onnx
       ropeconv onnx model/ --context 32768 --profile standard --bake tables -o model-onnx
     """,
     output="FOLDER",

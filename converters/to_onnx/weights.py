@@ -5,16 +5,16 @@ The seam between the decoder (blocks/), which knows blocks and no types, and qua
 types and no blocks. `Store` hands out value names while the graph is built and remembers, for every
 matrix, who makes its bytes (data.py).
 
-Data file: initializers in the order of their first use; a quantised matrix is three of them. Large
-ones start at a page, so that onnxruntime can map what it does not repack. Matrices that multiply
-the same x are one initializer, their rows one after the other and their names joined by JOINT, and
-the node that splits the product says where each begins. A matrix of every expert is one too, with
-the experts along a first axis and EVERY in the place of their numbers.
+A quantised matrix is three initializers. Matrices that multiply the same x are one initializer,
+their rows one after the other and their names joined by JOINT, and the node that splits the product
+says where each begins. A matrix of every expert is one too, with the experts along a first axis and
+EVERY in the place of their numbers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from math import prod
 from typing import Any
@@ -35,32 +35,37 @@ from converters.to_onnx.data import (
     table_rows,
 )
 from converters.to_onnx.graph import MICROSOFT, Graph, Stored, Value
+from converters.to_onnx.layout import Layout
+from converters.to_onnx.lookup import add_lookup
 from converters.to_onnx.quant._choice import Choice
 from converters.to_onnx.quant._types import Blocks
 from ropeconv.arch.blocks.weight import Role
 from ropeconv.kit.float_types import FLOAT_NAMES
 
-PAGE, LINE = 4096, 64  # bytes
 JOINT, EVERY = "+", "*"
 
 
 class Store:
-    """Weights of the model of `choice`, one after the other in the data file `location`.
+    """Weights of the model of `choice`, where `layout` has room for them.
 
     flat: activations are (b*s, e) and products Gemm, else (b, s, e) and onnxruntime's FusedMatMul.
     """
 
-    def __init__(self, graph: Graph, choice: Choice, *, location: str, flat: bool) -> None:
+    def __init__(self, graph: Graph, choice: Choice, *, layout: Layout, flat: bool) -> None:
         self.graph = graph
         self.choice = choice
         self.model = choice.model
         self.kind = choice.kind
-        self.location = location
+        self.layout = layout
         self.flat = flat
         self.rows: list[Rows] = []
         self.products: dict[tuple[str, ...], Blocks] = {}
-        self.size = 0
         self._values: dict[tuple[str, ...], tuple[Value, ...]] = {}
+
+    @property
+    def size(self) -> int:
+        """Bytes of all data files."""
+        return sum(self.layout.sizes)
 
     @property
     def names(self) -> list[str]:
@@ -73,10 +78,10 @@ class Store:
 
     def table(self, name: str, values: NDArray[Any]) -> Value:
         """A table that was made here, in its own type."""
-        part = self._place(name, str(values.dtype), values.shape)
+        part = self.layout.place(name, str(values.dtype), values.shape)
         make = partial(table_rows, values)
         self.rows.append(Rows((part,), values.shape[0], prod(values.shape[1:]), make))
-        self._values[name,] = (self.graph.external(part, location=self.location),)
+        self._values[name,] = (self._external(part),)
         return self._values[name,][0]
 
     def linear(
@@ -105,11 +110,12 @@ class Store:
         blocks = self._table_blocks(name)
         if blocks is None:
             return self.graph.op("Gather", self._floats((name,)), ids, name="embedding", axis=0)
+        domain = add_lookup(self.graph, blocks) if self.layout.apart else MICROSOFT
         codes, *rest = self._blocks((name,), blocks, flat=name != self.head_name)
         if name == self.head_name:  # the same bytes with two axes: the head reads them with three
             codes = self._by_row(codes)
         return self.graph.op(
-            "GatherBlockQuantized", codes, ids, *rest, name="embedding", domain=MICROSOFT,
+            "GatherBlockQuantized", codes, ids, *rest, name="embedding", domain=domain,
             bits=blocks.bits, block_size=blocks.size, gather_axis=0, quantize_axis=1,
         )  # fmt: skip
 
@@ -130,7 +136,7 @@ class Store:
         columns = self._columns(names)
         parts = [Part("", self.kind.dtype, (columns,))]
         if blocks is not None:
-            parts = parts_of(columns, blocks, flat=True)
+            parts = self._parts_of(columns, blocks, flat=True)
         makes = {name: self._make(name, blocks) for name in names}
         return self._stack(experts, stem, parts, makes, columns=columns, alternating=alternating)
 
@@ -165,8 +171,7 @@ class Store:
     def _by_row(self, codes: Value) -> Value:
         """The same bytes as another initializer: (n, bytes) of (n, blocks, bytes)."""
         stored = next(rows.parts[0] for rows in self.rows if rows.parts[0].name == codes)
-        by_row = Stored(f"{codes}_by_row", "uint8", stored.shape, stored.offset)
-        return self.graph.external(by_row, location=self.location)
+        return self._external(replace(stored, name=f"{codes}_by_row"))
 
     def _table_blocks(self, name: str) -> Blocks | None:
         output = self.model.weights[name].weight.role is Role.OUTPUT
@@ -227,7 +232,7 @@ class Store:
 
         flat: codes (n, bytes), as they are looked up, else (n, blocks, bytes).
         """
-        parts = parts_of(self._columns(names), blocks, flat=flat)
+        parts = self._parts_of(self._columns(names), blocks, flat=flat)
         fills = [self._fill(name, self._make(name, blocks)) for name in names]
         return self._allot(names, JOINT.join(names), (self._rows_of(names),), parts, fills)
 
@@ -241,7 +246,10 @@ class Store:
             return partial(float_rows, name, tensor, kind, shift)
         if self.kind.kept:
             return partial(kept_rows, name, tensor, blocks)
-        return partial(packed_rows, self.choice.packing, name, tensor, blocks)
+        return partial(packed_rows, self.choice.packing, name, tensor, blocks, self.kind.dtype)
+
+    def _parts_of(self, columns: int, blocks: Blocks, *, flat: bool) -> list[Part]:
+        return parts_of(columns, blocks, flat=flat, scales=self.kind.dtype)
 
     def _fill(self, name: str, make: Make) -> Fill:
         shape = self.model.tensor(name).shape
@@ -271,19 +279,18 @@ class Store:
         """One initializer of `shape` rows for each part; `fills`, in turn, make what is in it."""
         if names in self._values:
             return self._values[names]
-        whole = [self._place(stem + part.end, part.dtype, (*shape, *part.row)) for part in parts]
+        whole = [
+            self.layout.place(stem + part.end, part.dtype, (*shape, *part.row)) for part in parts
+        ]
         total = sum(fill.rows for fill in fills)
         start = 0
         for fill in fills:
             cuts = tuple(cut_of(part, start, fill.rows, total) for part in whole)
             self.rows.append(Rows(cuts, fill.rows, fill.width, fill.make))
             start += fill.rows
-        values = tuple(self.graph.external(part, location=self.location) for part in whole)
+        values = tuple(self._external(part) for part in whole)
         self._values[names] = values
         return values
 
-    def _place(self, name: str, dtype: str, shape: tuple[int, ...]) -> Stored:
-        nbytes = Stored(name, dtype, shape, 0).nbytes
-        offset = self.size + -self.size % (PAGE if nbytes >= 16 * PAGE else LINE)
-        self.size = offset + nbytes
-        return Stored(name, dtype, shape, offset)
+    def _external(self, stored: Stored) -> Value:
+        return self.graph.external(stored, location=self.layout.location(stored))

@@ -6,7 +6,7 @@ write.py, files.py · reading and running: read.py, run.py · limits: gates.py
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,6 +41,10 @@ class Safetensors:
         weights = ("model.safetensors", "model.safetensors.index.json")
         has_weights = any((path / name).is_file() for name in weights)
         return has_weights and (path / "config.json").is_file()
+
+    def artefacts(self, path: Path) -> Sequence[Path]:
+        """See Target."""
+        return [path]
 
     def carry(self, model: Model, bake: str) -> Carried:
         """See Target."""

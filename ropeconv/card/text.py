@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ropeconv import __version__
 from ropeconv.card.front import CARD, HUB, QUANTISED, front_matter, written
-from ropeconv.card.proof_section import placed, unproven
+from ropeconv.card.proof_section import placed, unproven, with_section
 from ropeconv.config.patch import huggingface_patch
 from ropeconv.errors import shown
 from ropeconv.model import Model
@@ -115,7 +115,7 @@ def _rows(model: Model, made: Written) -> dict[str, str]:
 
 
 def _table(rows: dict[str, str]) -> str:
-    lines = [f"| {key} | {value} |" for key, value in rows.items()]
+    lines = [_row(key, value) for key, value in rows.items()]
     return "\n".join(["| | |", "|---|---|", *lines, ""])
 
 
@@ -126,3 +126,14 @@ def _parameters(model: Model) -> str:
         return ""
     text = json.dumps(patch, indent=2)
     return f"The rotary embedding, as transformers spells it:\n```json\n{text}\n```\n"
+
+
+def with_type(card: str, types: str, *, name: str) -> str:
+    """The card of what holds other types now, and is unproven again. name: of the folder."""
+    first = _row("type", "")[:-2]
+    lines = [_row("type", types) if line.startswith(first) else line for line in card.splitlines()]
+    return with_section("\n".join(lines) + "\n", unproven(name))
+
+
+def _row(key: str, value: str) -> str:
+    return f"| {key} | {value} |"

@@ -235,7 +235,7 @@ def _conversion_rows(model: Model, emitted: Emitted, *, dry_run: bool) -> dict[s
         "divisors": _describe_numbers(model),
         "carried as": f"{emitted.carried.how}: {emitted.carried.why}",
     }
-    for what in ("kept", "requantised", "weighed", "bits"):
+    for what in ("kept", "requantised", "weighed", "bits", "shared", "browser"):
         if emitted.details.get(what):
             rows[what] = emitted.details[what]
     if model.checkpoint.left_out:

@@ -5,6 +5,8 @@ code.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,10 +112,12 @@ def command(
       ropeconv verify model-x4.gguf --exact
       ropeconv verify model-x4.gguf --kv-type q8_0 --flash-attn
       ropeconv verify model-onnx
+      ropeconv verify model-onnx/onnx/model_q4.onnx
       ropeconv verify other.gguf --reference model/ --pi-factor 4
     """
     from ropeconv.api import verify
     from ropeconv.proof.card import check_card, update_card
+    from ropeconv.proof.run import models_in
 
     if card:
         check_card(out)
@@ -121,35 +125,43 @@ def command(
     reference, base = (
         None if given is None else fetch_source(given, show=show) for given in (reference, base)
     )
-    with stage_progress(show=show) as progress:
-        report = verify(
-            out,
-            reference=reference,
-            scaling=scaling_request(scaling),
-            original_context=original_context,
-            base=base,
-            tokens=tokens,
-            text=text,
-            provider=provider,
-            exact=exact,
-            kv_type=kv_type,
-            flash_attn=flash_attn,
-            device=device,
-            dtype=dtype,
-            progress=progress,
-        )
+    request, reports = scaling_request(scaling), []
+    for model in models_in(out):
+        with stage_progress(show=show) as progress:
+            report = verify(
+                model,
+                reference=reference,
+                scaling=request,
+                original_context=original_context,
+                base=base,
+                tokens=tokens,
+                text=text,
+                provider=provider,
+                exact=exact,
+                kv_type=kv_type,
+                flash_attn=flash_attn,
+                device=device,
+                dtype=dtype,
+                progress=progress,
+            )
+        # of several models in a folder each says which it is
+        reports.append(report if model == out else replace(report, path=str(model)))
     if card:
-        update_card(out, report)
-    _show(report, as_json=as_json)
-    return 0 if report.ok else 1
+        update_card(out, reports)
+    _show(out, reports, as_json=as_json)
+    return 0 if all(report.ok for report in reports) else 1
 
 
-def _show(report: Report, *, as_json: bool) -> None:
+def _show(out: Path, reports: Sequence[Report], *, as_json: bool) -> None:
     if as_json:
         from ropeconv.proof.report import to_json
 
-        click.echo(json.dumps(to_json(report), allow_nan=False))
+        facts = [to_json(report) for report in reports]
+        ok = all(report.ok for report in reports)
+        one = facts[0] if len(facts) == 1 else {"path": str(out), "ok": ok, "models": facts}
+        click.echo(json.dumps(one, allow_nan=False))
         return
     from ropeconv.proof.tables import render
 
-    render(report, wide_console())
+    for report in reports:
+        render(report, wide_console())

@@ -91,26 +91,36 @@ def created(path: Path) -> Iterator[int]:
 
 
 def write_slabs(
-    descriptor: int, *, header: bytes, size: int, slabs: Iterable[Slab], threads: int
+    descriptor: int,
+    *,
+    header: bytes,
+    size: int,
+    slabs: Iterable[Slab],
+    threads: int,
+    more: Sequence[tuple[int, int]] = (),
 ) -> Iterator[int]:
     """Write one file of `size` bytes; yields bytes as they land.
 
-    The space is claimed first, so a full disk shows at once. The pool makes slabs and this thread
-    writes: two threads that write one file would spin on its lock.
+    more: (descriptor, size) of files whose offsets go on where the file before ends. The space is
+    claimed first, so a full disk shows at once. The pool makes slabs and this thread writes: two
+    threads that write one file would spin on its lock.
     """
+    files = [(descriptor, size), *more]
     if hasattr(os, "posix_fallocate"):  # macOS has none
-        os.posix_fallocate(descriptor, 0, size)
+        for one, nbytes in files:
+            os.posix_fallocate(one, 0, nbytes)
     _put(descriptor, header, 0)
     yield len(header)
     with ThreadPoolExecutor(threads) as pool:
         try:
             for data, offset in _made(slabs, pool, depth=2 * threads):
                 for piece, place in _pieces(data, offset):
-                    _put(descriptor, piece, place)
+                    _put(*_place(files, place, piece))
                     yield piece.nbytes
         finally:
             pool.shutdown(cancel_futures=True)
-    os.ftruncate(descriptor, size)
+    for one, nbytes in files:
+        os.ftruncate(one, nbytes)
 
 
 def _made(
@@ -131,6 +141,15 @@ def _pieces(data: Pieces, offset: Places) -> Iterable[tuple[Bytes, int]]:
         assert isinstance(data, np.ndarray)
         return [(data, offset)]
     return zip(data, offset, strict=True)
+
+
+def _place(files: Sequence[tuple[int, int]], offset: int, piece: Bytes) -> tuple[int, Bytes, int]:
+    """(descriptor, piece, its offset there) of what lies in one of several files."""
+    for descriptor, size in files:
+        if offset < size or descriptor == files[-1][0]:
+            return descriptor, piece, offset
+        offset -= size
+    raise ValueError("no file")
 
 
 def _put(descriptor: int, data: bytes | Bytes, offset: int) -> None:

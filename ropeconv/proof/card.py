@@ -21,10 +21,10 @@ def check_card(out: Path) -> None:
     _read(card_path(out))
 
 
-def update_card(out: Path, report: Report) -> Path:
-    """Write the report into the artefact's card, in place of an earlier one; the card's path."""
+def update_card(out: Path, reports: Sequence[Report]) -> Path:
+    """Write the reports into the artefact's card, in place of earlier ones; the card's path."""
     path = card_path(out)
-    text = with_section(_read(path), proof_section(report))
+    text = with_section(_read(path), "\n\n".join(map(proof_section, reports)))
     with replacing_files(path, [path], check=list) as (staged,):
         staged.write_text(text, encoding="utf-8")
     return path

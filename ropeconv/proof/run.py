@@ -245,6 +245,14 @@ class _Proof:
         return None if progress is None else lambda done, total: progress(name, done, total)
 
 
+def models_in(path: Path) -> Sequence[Path]:
+    """What `verify` takes of a path, one after the other: the path itself, or each of several
+    models in it.
+    """
+    target = next((one for one in registry.targets().values() if one.recognizes(path)), None)
+    return [path] if target is None else target.artefacts(path)
+
+
 def open_any(path: Path, *, provider: str | None = None) -> tuple[Target, Artefact]:
     """The target whose artefact `path` is, and the artefact; CheckpointError when it is none's.
 

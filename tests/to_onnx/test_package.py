@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from converters.to_onnx.client.entries import Entry
 from converters.to_onnx.client.files import client_files
 from converters.to_onnx.quant._types import weight_type
 from ropeconv.errors import ConfigError, RopeconvError, TokenizerError
@@ -24,7 +25,9 @@ def package(
 ) -> dict[str, bytes]:
     """The files for a checkpoint made longer by Position Interpolation."""
     model = prepare(source, None if factor is None else ScalingRequest("linear", factor=factor))
-    return client_files(model, kind=weight_type(kind), shares_buffer=shares_buffer)
+    cache = weight_type(kind).dtype
+    entry = Entry("fp32", kind, cache, files=1, size=0, profile="ort", bake="metadata")
+    return client_files(model, [entry], shares_buffer=shares_buffer)
 
 
 def write(files: Mapping[str, bytes], folder: Path) -> Path:

@@ -197,7 +197,7 @@ class _Scan:
         count = self.blocks.count(columns)
         ports = [
             self._port(f"{part}_codes", "uint8", (rows, columns)),
-            self._port(f"{part}_scales", "float32", (rows, count)),
+            self._port(f"{part}_scales", self.dtype, (rows, count)),
         ]
         if not self.blocks.symmetric:
             ports.append(self._port(f"{part}_zero_points", "uint8", (rows, count)))

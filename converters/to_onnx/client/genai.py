@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from converters.to_onnx.client.crossing import genai_type
-from converters.to_onnx.client.names import GRAPH
 from converters.to_onnx.client.states import genai_states, state_names
 from ropeconv.arch.stack import Stack
 from ropeconv.errors import ConfigError
@@ -31,30 +30,37 @@ SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
 def genai_config(
-    model: Model, *, ids: Mapping[str, Any], generation: Mapping[str, Any], shares_buffer: bool
+    model: Model,
+    graph: str,
+    *,
+    ids: Mapping[str, Any],
+    generation: Mapping[str, Any],
+    shares_buffer: bool,
 ) -> dict[str, Any]:
-    """The file's values. ids: those of SPECIAL_IDS that there are; generation: its config."""
+    """The file's values for a graph of the folder. ids: those of SPECIAL_IDS that there are;
+    generation: its config.
+    """
     context = model.main_rope.context
     stated = {key: generation[key] for key in SEARCH if generation.get(key) is not None}
     search = {**SEARCH, **stated, "max_length": context, "past_present_share_buffer": shares_buffer}
     described = {
         **ids,
         "context_length": context,
-        "decoder": _decoder(model.stack),
+        "decoder": _decoder(model.stack, graph),
         "type": genai_type(model),
         "vocab_size": model.stack.vocab_size,
     }
     return {"model": described, "search": search}
 
 
-def _decoder(stack: Stack) -> dict[str, Any]:
+def _decoder(stack: Stack, graph: str) -> dict[str, Any]:
     """Names and sizes of the graph."""
     attention = stack.attention
     inputs, outputs = state_names(stack)
     return {
         **genai_states(stack),
         "session_options": {"log_id": "onnxruntime-genai", "provider_options": []},
-        "filename": GRAPH,
+        "filename": graph,
         "head_size": attention.head_dim,
         "hidden_size": stack.hidden_size,
         "inputs": {

@@ -32,6 +32,7 @@ Bytes = NDArray[np.uint8]
 CHUNK = 1 << 18  # values worked on at a time: large enough for threads to leave one another alone
 # Squares of weights are summed in float32; a weight past this is damage, not training.
 LARGEST = 1e16
+ROUNDING = 2.0**-11  # of a number to float16
 # Ranges tried: by how many codes a block's extremes may lie outside the code range, to be clipped
 # (negative: inside). For 4 bits five reach within 2 % of the squared error of sixty; with 8 bits
 # the first is as good.
@@ -116,6 +117,24 @@ def unpack_rows(packed: Packed, blocks: Blocks, *, columns: int) -> Float:
     with np.errstate(over="ignore", invalid="ignore"):  # a file's scales may be anything
         values *= packed.scales[..., None]
     return np.ascontiguousarray(values.reshape(n, -1)[:, :columns])
+
+
+def scales_as(scales: Float, dtype: str, blocks: Blocks) -> NDArray[Any]:
+    """(n, b) scales in the type `dtype` of a file, rounded once.
+
+    BadValueError for one that float16 cannot hold, and where so many are so small there that the
+    rows would be another matrix's: by more than rounding.
+    """
+    if dtype == scales.dtype.name:
+        return scales
+    with np.errstate(over="ignore"):
+        rounded = scales.astype(dtype)
+    lost = np.abs(rounded.astype(np.float32) - scales)
+    if np.sqrt(np.square(lost).sum()) > ROUNDING * np.sqrt(np.square(scales).sum()):
+        row, block = (int(i) for i in np.unravel_index(np.argmax(lost), lost.shape))
+        reason = "is the scale of its block, and too far from what float16 holds; take --type int4"
+        raise BadValueError(row, block * blocks.size, float(scales[row, block]), reason)
+    return rounded
 
 
 def check_size(numbers: Float) -> Float:

@@ -20,6 +20,7 @@ from ropeconv.gates import EXACT, SYMMETRIC, THROUGH_ZERO, BlockLimits, Gates, S
 SIZES = (16, 32, 64, 128, 256)  # of blocks that MatMulNBits has kernels for
 SMALLEST, LARGEST = SIZES[0], SIZES[-1]
 INT8_ACTIVATIONS = 4  # accuracy level
+SINGLE = "float32"
 LEVELS = {0: "as the runtime likes", 1: "float32", 2: "float16", 3: "bfloat16", 4: "int8"}
 
 
@@ -82,7 +83,9 @@ class WeightType:
     activations to int8 inside the product, 1 keeps float32, 0 leaves it to the runtime. kept:
     matrices have the source's own codes, so that blocks are each matrix's. gates:
     limits of the proof; mixtures: none narrower than these where a layer is a mixture of experts;
-    limits: of its blocks, under the name that they are read back by.
+    limits: of its blocks, under the name that they are read back by. hub: transformers.js' word for
+    such a file (client/names.py), None where it has none. own: of a type in blocks, the limits
+    against its own weights; None = those of its floats.
     """
 
     name: str
@@ -95,6 +98,8 @@ class WeightType:
     head: Blocks | None = None
     accuracy_level: int = 0
     kept: bool = False
+    hub: str | None = None
+    own: Gates | None = None
 
     @property
     def quantised(self) -> bool:
@@ -132,16 +137,20 @@ CHOOSING = {NEAREST: Choosing(0.65, 0.001), WEIGHED: Choosing(4.0, 0.05, 1.5)}
 CHOOSING[FED_BACK] = Choosing(7.0, 0.05, 2.0)
 
 
-def block_limits(bits: int, *, rms: float, worst: float) -> dict[str, BlockLimits]:
+def block_limits(
+    bits: int, *, rms: float, worst: float, scales: str = SINGLE
+) -> dict[str, BlockLimits]:
     """Of blocks of every size, by name: rms over a tensor, worst over a block, and in its steps,
-    of the nearest codes.
+    of the nearest codes. scales: their type, whose rounding a block may be off by.
     """
     found = {}
     for size, symmetric, codes in product(SIZES, (False, True), CHOOSING):
         blocks, choosing = Blocks(bits, size, symmetric=symmetric), CHOOSING[codes]
         ends = SYMMETRIC if symmetric else THROUGH_ZERO
-        steps = Steps(size, 2**bits - (not symmetric), ends, choosing.steps)
-        found[stored_name(blocks, codes)] = BlockLimits(
+        levels = 2**bits - (not symmetric)
+        reach = 0 if scales == SINGLE else levels // (2 if symmetric else 1)
+        steps = Steps(size, levels, ends, choosing.steps, reach=reach)
+        found[stored_name(blocks, codes, scales)] = BlockLimits(
             rms * choosing.wider,
             -choosing.slope,
             choosing.slope,
@@ -153,9 +162,12 @@ def block_limits(bits: int, *, rms: float, worst: float) -> dict[str, BlockLimit
     return found
 
 
-def stored_name(blocks: Blocks, codes: str) -> str:
-    """What the proof calls a tensor in such blocks. codes: how they were chosen."""
-    return f"{blocks.name} {codes}".rstrip()
+def stored_name(blocks: Blocks, codes: str, scales: str = SINGLE) -> str:
+    """What the proof calls a tensor in such blocks. codes: how they were chosen; scales: their
+    type.
+    """
+    by = "" if scales == SINGLE else f" by {scales}"
+    return f"{blocks.name} {codes}".rstrip() + by
 
 
 def kept_limits() -> dict[str, BlockLimits]:

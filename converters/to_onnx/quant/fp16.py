@@ -13,4 +13,5 @@ TYPE = WeightType(
     # NMSE 2e-3 where it is 2e-6 without routing; 4 of which 2 in two layers, 35 models of eleven
     # families, worst of bands of 48: 8.3e-3, KL 1.1e-2, top-1 0.938, loss 0.043
     mixtures=Gates(2e-2, 2.5e-2, 0.9, 0.08),
+    hub="fp16",
 )

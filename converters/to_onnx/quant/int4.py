@@ -21,4 +21,5 @@ TYPE = WeightType(
     embedding=HALVES,
     head=HALVES,
     accuracy_level=4,
+    hub="q4",
 )

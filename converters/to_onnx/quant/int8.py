@@ -19,4 +19,5 @@ TYPE = WeightType(
     embedding=BYTES,
     head=BYTES,
     accuracy_level=4,
+    hub="q8",
 )

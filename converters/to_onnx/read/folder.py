@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.to_onnx.client.names import GRAPH
+from converters.to_onnx.client.names import GRAPH, GRAPHS, find_graphs
 from converters.to_onnx.read.nodes import Nodes
 from ropeconv.errors import CheckpointError
 from ropeconv.kit.door import check_place
@@ -23,14 +23,14 @@ from ropeconv.kit.foreign import first_line
 
 
 class Folder:
-    """A folder with a graph, or a graph alone.
+    """A folder with a graph, or a graph alone, or one of several.
 
-    path: what the user named; folder: where the texts are.
+    path: what the user named; folder: where the texts are. CheckpointError for a folder of several.
     """
 
     def __init__(self, path: Path) -> None:
-        self.graph = path / GRAPH if path.is_dir() else path
-        inside = self.graph.parent.name == Path(GRAPH).parent.name
+        self.graph = _only_graph(path) if path.is_dir() else path
+        inside = self.graph.parent.name == GRAPHS
         self.folder = self.graph.parent.parent if inside else self.graph.parent
 
     @cached_property
@@ -110,6 +110,14 @@ class Folder:
                 f"{file}: too short or of another shape for {tensor.name}; convert it again"
             )
         return np.memmap(file, dtype=dtype, mode="r", offset=offset, shape=tuple(tensor.dims))
+
+
+def _only_graph(folder: Path) -> Path:
+    found = find_graphs(folder)
+    if len(found) > 1:
+        names = ", ".join(str(graph.relative_to(folder)) for graph in found)
+        raise CheckpointError(f"{folder}: holds several models ({names}); name one of them")
+    return found[0] if found else folder / GRAPH
 
 
 def _names(graph: Any) -> Iterator[Any]:

@@ -72,7 +72,7 @@ class BlockTensor:
     """
 
     codes: NDArray[np.uint8]
-    scales: NDArray[np.float32]
+    scales: NDArray[np.floating[Any]]
     zero_points: NDArray[np.uint8] | None
     blocks: Blocks
     columns: int
@@ -86,12 +86,13 @@ class BlockTensor:
     @property
     def dtype(self) -> str:
         """The name under which the proof has its limits."""
-        return stored_name(self.blocks, self.chosen)
+        return stored_name(self.blocks, self.chosen, self.scales.dtype.name)
 
     def rows(self, start: int, stop: int) -> Rows:
         """The numbers that onnxruntime multiplies by."""
         zeros = None if self.zero_points is None else np.asarray(self.zero_points[start:stop])
-        codes, scales = np.asarray(self.codes[start:stop]), np.asarray(self.scales[start:stop])
+        codes = np.asarray(self.codes[start:stop])
+        scales = np.asarray(self.scales[start:stop], np.float32)
         return unpack_rows(Packed(codes, scales, zeros), self.blocks, columns=self.columns)
 
     def raw_rows(self, start: int, stop: int) -> NDArray[np.uint8]:

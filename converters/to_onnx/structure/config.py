@@ -4,7 +4,7 @@ graph and the model.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import isclose
 from typing import Any
@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from converters.to_onnx.client._json import read
+from converters.to_onnx.client.config import loading
+from converters.to_onnx.client.entries import Entry
 from converters.to_onnx.client.genai import SPECIAL_IDS, special_ids
-from converters.to_onnx.client.names import GRAPH
 from ropeconv.config.understand import understand
 from ropeconv.errors import ConfigError, RopeconvError
 from ropeconv.model import Model
@@ -24,9 +25,11 @@ RTOL = 1e-9
 Values = Mapping[str, Any]
 
 
-def config_findings(config: Values, generation: Values, model: Model, dtype: str) -> list[str]:
-    """One line each. dtype: of the graph's cache."""
-    lines = [*_loading(config, dtype), *_ids(generation, model)]
+def config_findings(
+    config: Values, generation: Values, model: Model, entries: Sequence[Entry]
+) -> list[str]:
+    """One line each. entries: the graphs of the folder."""
+    lines = [*_loading(config, entries), *_ids(generation, model)]
     try:
         checkpoint = replace(model.checkpoint, config=config)
         found = understand(checkpoint, original_context=None, ignore=config.keys())
@@ -69,10 +72,9 @@ def _equal(a: Array | None, b: Array | None) -> bool:
     return a.shape == b.shape and np.allclose(a, b, rtol=RTOL, atol=0)
 
 
-def _loading(config: Values, dtype: str) -> Iterator[str]:
-    """How transformers.js finds the graph, its data and the type of its cache."""
-    file = GRAPH.rpartition("/")[2]
-    wanted = {"dtype": "fp32", "kv_cache_dtype": dtype, "use_external_data_format": {file: 1}}
+def _loading(config: Values, entries: Sequence[Entry]) -> Iterator[str]:
+    """How transformers.js finds the graphs, their data and the types of their caches."""
+    wanted = loading(entries)
     found = config.get("transformers.js_config")
     if found != wanted:
         yield f"{FILE}: transformers.js_config is {found!r}, the folder's is {wanted!r}"

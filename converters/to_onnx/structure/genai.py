@@ -5,13 +5,13 @@ Source: onnxruntime-genai 0.18 src/config.cpp.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from converters.to_onnx.client._json import read
 from converters.to_onnx.client.crossing import genai_type
+from converters.to_onnx.client.entries import Entry, in_order
 from converters.to_onnx.client.genai import special_ids
-from converters.to_onnx.client.names import GRAPH
 from converters.to_onnx.client.states import genai_states, state_layers
 from converters.to_onnx.read.folder import Folder
 from ropeconv.arch.stack import Stack
@@ -23,13 +23,18 @@ IGNORED = ("session_options",)  # how the graph is run, not what it is
 Values = Mapping[str, Any]
 
 
-def genai_findings(folder: Folder, values: Values, model: Model) -> list[str]:
-    """One line each. values: of the file."""
+def genai_findings(
+    folder: Folder, values: Values, model: Model, entries: Sequence[Entry]
+) -> list[str]:
+    """One line each. values: of the file; entries: the graphs of the folder, whose first it is
+    about.
+    """
+    first = in_order(entries)[0]
     described, search = _dict(values.get("model")), _dict(values.get("search"))
     decoder = _dict(described.get("decoder"))
     inputs, outputs = _dict(decoder.get("inputs")), _dict(decoder.get("outputs"))
     own = {"decoder": decoder, "inputs": inputs, "outputs": outputs}
-    wanted = {"": _model(model), "decoder": _decoder(model)}
+    wanted = {"": _model(model), "decoder": _decoder(model, first.graph)}
     found = {"": described, "decoder": decoder}
     lines = [
         line
@@ -40,7 +45,8 @@ def genai_findings(folder: Folder, values: Values, model: Model) -> list[str]:
     stack = model.stack
     lines += _names("input", inputs, {value.name for value in graph.input}, stack)
     lines += _names("output", outputs, {value.name for value in graph.output}, stack)
-    return [*lines, *_search(search, model, folder)]
+    main = Folder(folder.folder / first.graph) if len(entries) > 1 else folder
+    return [*lines, *_search(search, model, main)]
 
 
 def _dict(value: Any) -> Values:
@@ -66,10 +72,10 @@ def _ids(model: Model) -> dict[str, Any]:
         return {}
 
 
-def _decoder(model: Model) -> dict[str, Any]:
+def _decoder(model: Model, graph: str) -> dict[str, Any]:
     attention = model.stack.attention
     return {
-        "filename": GRAPH,
+        "filename": graph,
         "head_size": attention.head_dim,
         "hidden_size": model.stack.hidden_size,
         "num_attention_heads": attention.num_heads,

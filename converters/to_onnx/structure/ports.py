@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from converters.to_onnx.blocks import find
+from converters.to_onnx.lookup import DOMAIN as LOOKUP
+from converters.to_onnx.lookup import lookup_function
 from converters.to_onnx.read.folder import Folder
 from converters.to_onnx.read.nodes import Nodes
 from converters.to_onnx.structure.graph.indices import INPUTS
@@ -23,7 +25,9 @@ Port = tuple[str, tuple[int | None, ...]]
 
 def port_findings(folder: Folder, model: Model, dtype: str) -> list[str]:
     """One line each. dtype: of the cache."""
-    graph, own = folder.model.graph, folder.model.functions
+    graph = folder.model.graph
+    known = [lookup_function(symmetric=symmetric) for symmetric in (False, True)]
+    own = [each for each in folder.model.functions if each not in known]
     cache = dict(_caches(model, dtype))
     inputs: dict[str, Port] = dict.fromkeys(INPUTS, ("int64", (None, None)))
     inputs |= {past: port for (past, _), port in cache.items()}
@@ -35,7 +39,16 @@ def port_findings(folder: Folder, model: Model, dtype: str) -> list[str]:
         *_symbols(graph),
         *_idle(graph),
         *(f"function {each.name} belongs to no part of the model" for each in own),
+        *_strange_domains(folder),
     ]
+
+
+def _strange_domains(folder: Folder) -> Iterator[str]:
+    """A node of the model's own domain is a function's."""
+    there = {each.name for each in folder.model.functions}
+    for node in folder.nodes:
+        if node.domain == LOOKUP and node.op_type not in there:
+            yield f"node {node.name} ({node.op_type}) is no function of the model"
 
 
 def _caches(model: Model, dtype: str) -> Iterator[tuple[tuple[str, str], Port]]:

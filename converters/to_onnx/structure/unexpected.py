@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from converters.to_onnx.read.entries import read_entries
 from converters.to_onnx.read.folder import Folder
 from converters.to_onnx.structure.config import config_findings
 from converters.to_onnx.structure.genai import genai_findings
@@ -82,10 +83,10 @@ def text_findings(folder: Folder, model: Model) -> list[str]:
         genai, config, generation = (
             read_json(folder.folder / name, missing=MISSING) for name in names
         )
+        entries = read_entries(folder)
     except CheckpointError as error:
         return [str(error)]
-    dtype = Reader(folder, model, Terms(), RULES).dtype
     return [
-        *genai_findings(folder, genai, model),
-        *config_findings(config, generation, model, dtype),
+        *genai_findings(folder, genai, model, entries),
+        *config_findings(config, generation, model, entries),
     ]

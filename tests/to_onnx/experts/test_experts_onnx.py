@@ -122,6 +122,7 @@ FORMS: dict[str, tuple[dict[str, Any], str]] = {
         "QMoE",
     ),
     "int4 in float32": ({"type": "int4", "accuracy_level": 1}, "QMoE"),
+    "q4f16": ({"type": "q4f16"}, "QMoE"),
     "int8": ({"type": "int8"}, "QMoE"),
     "int8 in float32": ({"type": "int8", "accuracy_level": 1}, "Scan"),
     "int8 in float32 with zero points": (
@@ -132,7 +133,7 @@ FORMS: dict[str, tuple[dict[str, Any], str]] = {
 # NMSE against transformers on the weights as stored: rounding of the activations alone, to float16
 # or, in products with blocks, to int8 unless the accuracy level says otherwise.
 # Measured: fp16 8e-7, int4 4e-4, int8 8e-4; with float32 activations 2e-13.
-ROUNDING = {"fp16": 1e-5, "int8": 5e-3, "int4": 5e-3}
+ROUNDING = {"fp16": 1e-5, "int8": 5e-3, "int4": 5e-3, "q4f16": 5e-3}
 EXACT = {name for name in FORMS if "in float32" in name}
 
 

@@ -83,13 +83,14 @@ FORMS: dict[str, tuple[dict[str, Any], str]] = {
     "fp16 standard": ({"type": "fp16", "profile": "standard"}, "Scan"),
     "int4": ({"type": "int4"}, "QMoE"),
     "int4 in float32": ({"type": "int4", "accuracy_level": 1}, "QMoE"),
+    "q4f16": ({"type": "q4f16"}, "QMoE"),
     "int8": ({"type": "int8", "profile": "standard"}, "QMoE"),
     "int8 in float32": ({"type": "int8", "accuracy_level": 1}, "Scan"),
 }
 TYPED = (SIGMOID, UNNORMED, SOFTMAX, GATED)
 # NMSE of the usual token against transformers on the weights as stored; a few tokens go to another
 # expert where activations are rounded. Measured: fp16 2e-6, int4 and int8 6e-4, in float32 3e-13.
-ROUNDING = {"fp16": 1e-5, "int8": 4e-3, "int4": 4e-3}
+ROUNDING = {"fp16": 1e-5, "int8": 4e-3, "int4": 4e-3, "q4f16": 4e-3}
 
 
 @pytest.mark.torch

@@ -85,7 +85,7 @@ def test_rows_by_head_that_are_mixed_up_are_seen(name: str, by_head: Any, tmp_pa
     check_seen(BY_HEAD[name], source, model, tmp_path / "out")
 
 
-@pytest.mark.parametrize("kind", ["fp16", "int8", "int4"])
+@pytest.mark.parametrize("kind", ["fp16", "int8", "int4", "q4f16"])
 def test_the_structure_is_sound_in_every_type(
     kind: str, made: Any, by_head: Any, tmp_path: Path
 ) -> None:

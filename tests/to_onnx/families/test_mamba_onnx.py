@@ -79,7 +79,7 @@ def test_other_forms_are_exact(form: str, tmp_path: Path) -> None:
     assert structure(tmp_path / "out", source) == []
 
 
-@pytest.mark.parametrize("kind", ["fp16", "int8", "int4"])
+@pytest.mark.parametrize("kind", ["fp16", "int8", "int4", "q4f16"])
 def test_the_structure_is_sound_in_every_type(kind: str, made: Any, tmp_path: Path) -> None:
     convert(made[0], tmp_path / "out", None, type=kind, bake="tables")
     assert structure(tmp_path / "out", made[0]) == []

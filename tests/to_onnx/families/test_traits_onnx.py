@@ -201,7 +201,12 @@ def test_the_structure_is_sound_in_every_type(
     name: str, profile: str, made: Any, tmp_path: Path
 ) -> None:
     source, _ = made(name)
-    for kind, bake in (("fp16", "metadata"), ("int8", "tables"), ("int4", "metadata")):
+    for kind, bake in (
+        ("fp16", "metadata"),
+        ("int8", "tables"),
+        ("int4", "metadata"),
+        ("q4f16", "metadata"),
+    ):
         convert(source, tmp_path / "out", None, profile=profile, type=kind, bake=bake)
         assert structure(tmp_path / "out", source) == [], kind
 

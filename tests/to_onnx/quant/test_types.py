@@ -11,7 +11,7 @@ from ropeconv.errors import CannotExpress, RopeconvError
 
 
 def test_the_types_of_the_command_are_there_in_any_case() -> None:
-    assert set(weight_types()) == {"fp32", "fp16", "int8", "int4", "keep"}
+    assert set(weight_types()) == {"fp32", "fp16", "int8", "int4", "keep", "q4f16"}
     assert weight_type("INT4") is weight_types()["int4"]
 
 
@@ -33,8 +33,9 @@ def test_head_bits_leave_the_layers_alone(name: str, bits: int) -> None:
     ("name", "options", "said"),
     [
         ("int44", {}, "near: int4"),
-        ("q4", {}, "known: fp16, fp32, int4, int8"),
-        ("fp32", {"block_size": 32}, "--block-size is for types in blocks (int8, int4)"),
+        ("q4", {}, "near: q4f16"),
+        ("bnb4", {}, "known: fp16, fp32, int4, int8, keep, q4f16"),
+        ("fp32", {"block_size": 32}, "--block-size is for types in blocks (int8, int4, q4f16)"),
         ("fp16", {"symmetric": False}, "--symmetric/--asymmetric is for types in blocks"),
         ("fp32", {"accuracy_level": 4}, "--accuracy-level is for types in blocks"),
         ("int4", {"block_size": 48}, "must be a power of two from 16 to 256"),

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from converters.to_onnx.lookup import DOMAIN as LOOKUP
 from converters.to_onnx.structure.graph.reader import MICROSOFT, Node, Reader, Rule, Rules, Value
 from converters.to_onnx.structure.terms import NORM, PRODUCT
 
@@ -139,6 +140,7 @@ RULES: Rules = {
     (MICROSOFT, "MatMulNBits"): _matmul_nbits,
     ("", "Gather"): _gather,
     (MICROSOFT, "GatherBlockQuantized"): _gather_quantised,
+    (LOOKUP, "GatherBlockQuantized"): _gather_quantised,  # ports.py looks at what it does
     ("", "RMSNormalization"): _norm("rms"),
     ("", "SimplifiedLayerNormalization"): _norm("rms"),
     ("", "LayerNormalization"): _norm("mean"),

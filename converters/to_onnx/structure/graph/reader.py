@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from converters.to_onnx.read.entries import cache_type
 from converters.to_onnx.read.folder import Folder
 from converters.to_onnx.structure.graph.indices import INPUTS, Indices
 from converters.to_onnx.structure.graph.masks import Masks
@@ -83,11 +84,7 @@ class Reader:
     @property
     def dtype(self) -> str:
         """The type of the graph's floats: that of its cache."""
-        import onnx
-
-        caches = (v for v in self.folder.model.graph.input if v.name not in INPUTS)
-        number = next((value.type.tensor_type.elem_type for value in caches), 1)
-        return str(onnx.helper.tensor_dtype_to_np_dtype(number).name)
+        return cache_type(self.folder)
 
     def outputs(self) -> dict[str, Term]:
         """Every output's term."""

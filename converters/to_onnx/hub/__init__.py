@@ -1,0 +1,1 @@
+"""A folder as the hub has it: several types beside one another, and what a browser holds."""
