@@ -48,10 +48,9 @@ fuzz: $(VENV)/.installed
 	python -m tests.fuzz -n $(N) --seed $(SEED) --processes 2
 	python -m tests.fuzz.campaign --seed $(SEED)
 
-# What needs a CUDA device, and the long-context tools, which take one where it is.
+# What needs a CUDA device, and the long-context tools, which take one where it is: ten minutes at most. Skipped with a reason elsewhere.
 gpu: $(VENV)/.sample
-	pytest -m gpu
-	pytest -m "not (gpu or llama or node or real)" tests/longctx
+	timeout 600 sh -c 'pytest -m gpu --durations 10 && pytest -m "not (gpu or llama or node or real)" tests/longctx'
 
 # The lowest versions that pyproject.toml allows: all but the grids, the clients and the real model.
 lowest: build/lowest/.installed

@@ -51,10 +51,19 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Each of several workers has a CPU to itself: threads that spin beside others' cost both. The
     clients of ONNX folders count the machine's CPUs, whatever they are given.
     """
+    if item.get_closest_marker("gpu"):
+        _skip_without_gpu()
     worker = getattr(item.config, "workerinput", {}).get("workerid", "")
     if worker and CPUS:
         own = CPUS[int(worker.removeprefix("gw")) % len(CPUS)]
         os.sched_setaffinity(0, CPUS if item.get_closest_marker("node") else {own})
+
+
+def _skip_without_gpu() -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device, and PyTorch sees none here")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

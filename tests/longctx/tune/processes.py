@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from ropeconv.extend import ScalingRequest
 from ropeconv.longctx.tune.recipe import Choices, Recipe
 from tests.longctx.tune.tuning import PI4
@@ -63,10 +65,12 @@ def launch(count: int, job: Job, *, sharded: bool = True) -> list[Told]:
     started = [
         context.Process(target=_run, args=(rank, common, job, told)) for rank in range(count)
     ]
-    for process in started:
-        process.start()
+    with pytest.MonkeyPatch.context() as hidden:
+        hidden.setenv("CUDA_VISIBLE_DEVICES", "")  # from the process that they are forked from too
+        for process in started:
+            process.start()
     try:
-        found = [told.get(timeout=120) for _ in started]
+        found = [told.get(timeout=300) for _ in started]
     finally:
         for process in started:
             process.join(10)
@@ -80,7 +84,6 @@ def _environment(count: int, *, sharded: bool) -> dict[str, str]:
         port = free.getsockname()[1]
     shared = {
         "ACCELERATE_USE_CPU": "true",
-        "CUDA_VISIBLE_DEVICES": "",
         "OMP_NUM_THREADS": "1",
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
