@@ -15,7 +15,7 @@ from tests.to_onnx.clients import CLIENTS, convert, job
 pytestmark = pytest.mark.node
 
 WORDS = {"fp16": "fp16", "int8": "q8", "q4f16": "q4f16"}  # the first type is not the smallest
-PROMPT = ["Names refer to objects. " * 12]
+PROMPT = ["Names refer to objects. " * 26]
 
 
 @pytest.fixture(scope="module")
