@@ -26,6 +26,7 @@ from tests.longctx.finished import (
     Files,
     compare_types,
     distances,
+    log_softmax,
     own_logits,
     transformers_logits,
     write_gguf,
@@ -132,6 +133,11 @@ def test_longrope_counts_each_table_where_it_is_met(tiny: Path, text: Path, tmp_
     ids = ids_of(tiny, text, TOKENS)
     short = plain.losses(model, ids[:256]).mean()
     assert found.reference.short.loss == pytest.approx(short, abs=1e-5)
+    assert found.reference.long is not None
+    first = -log_softmax(transformers_logits(model, ids[:256])[-1:])[0, ids[256]]
+    long = [first, *plain.losses(model, ids)[256:]]
+    assert found.reference.long.loss == pytest.approx(np.mean(long), abs=1e-5)
+    assert found.reference.long.tokens == 256
     assert found.results[0].kl < 1e-6
     assert abs(plain.losses(model, ids)[:255].mean() - short) > 1e-3
 

@@ -16,6 +16,10 @@ from ropeconv.longctx.compare.report import band_facts, perplexity_words
 from ropeconv.longctx.measuring.records import json_number
 
 COLUMNS = (
+    "file", "type", "MB", "bits/weight", "KL", "KL past L", "top-1", "ppl below L", "ppl past L",
+    "reads/s", "writes/s", "frontier",
+)  # fmt: skip
+FACTS = (
     "label", "type", "bytes", "bits_per_weight", "kl", "kl_error", "kl_short", "kl_long", "top1",
     "perplexity_short", "perplexity_long", "reading", "generating", "frontier",
 )  # fmt: skip
@@ -27,7 +31,7 @@ def render(found: FilesComparison, console: Any) -> None:
     from rich.table import Table
 
     table = Table(title=_title(found))
-    for number, name in enumerate(_names(found)):
+    for number, name in enumerate(COLUMNS):
         table.add_column(name, justify="right" if number > 1 else "left", no_wrap=True)
     for cells in _cells(found):
         table.add_row(*cells)
@@ -38,17 +42,9 @@ def render(found: FilesComparison, console: Any) -> None:
 
 def _title(found: FilesComparison) -> str:
     return (
-        f"{found.source}, {found.scaling} {found.trained} -> {found.context}: "
+        f"{found.source}, {found.scaling}, L {found.trained} -> {found.context}: "
         f"{len(found.results)} files on {found.tokens} tokens"
     )
-
-
-def _names(found: FilesComparison) -> list[str]:
-    trained = found.trained
-    return [
-        "file", "type", "MB", "bits/weight", "KL", f"KL past {trained}", "top-1",
-        f"ppl below {trained}", f"ppl past {trained}", "reads/s", "writes/s", "frontier",
-    ]  # fmt: skip
 
 
 def _cells(found: FilesComparison) -> list[list[str]]:
@@ -140,7 +136,7 @@ def _perplexity_facts(found: Perplexities) -> dict[str, Any]:
 def to_csv(found: FilesComparison) -> str:
     """One line a file."""
     out = io.StringIO()
-    writer = csv.DictWriter(out, COLUMNS, lineterminator="\n", extrasaction="ignore")
+    writer = csv.DictWriter(out, FACTS, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
     for result in found.results:
         facts = _facts(result)
@@ -160,7 +156,7 @@ def to_html(found: FilesComparison) -> str:
         "<p>KL of each file's next tokens from PyTorch's (float32, the source's weights under the "
         "same scaling), nats a token, ± a standard error; top-1: both rank the same token first; "
         "reads and writes: tokens a second in its own runtime.</p>",
-        page_table(_names(found), _cells(found)),
+        page_table(COLUMNS, _cells(found)),
         f"<ul>{advice}</ul>",
         f"<figure>{draw_sizes(found)}</figure>",
     ]
