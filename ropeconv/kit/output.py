@@ -62,6 +62,17 @@ def explaining(out: Path) -> Iterator[None]:
         raise OutputError(explain(out, error)) from error
 
 
+def is_there(path: Path) -> bool:
+    """Whether the name is taken, a link included; OSError where the system cannot say, which
+    os.path.lexists would take for no.
+    """
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
 @contextlib.contextmanager
 def taking_name(part: Path, name: Path, out: Path) -> Iterator[None]:
     """`part` gets the name of the output in the block: noted for `interrupts.outcome`, also where

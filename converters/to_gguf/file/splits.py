@@ -6,7 +6,6 @@ Names and keys are llama.cpp's (`llama_split_path` in src/llama.cpp, `split.*` i
 from __future__ import annotations
 
 import glob
-import os
 import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 from converters.to_gguf.file.container import Header, read_header
 from ropeconv.errors import CheckpointError, OutputError
+from ropeconv.kit.output import is_there
 
 SPLIT_NAME = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf")
 
@@ -92,7 +92,7 @@ def check_outputs(out: Path, names: Collection[Path], *, source: Path, force: bo
     folder = next((path for path in names if path.is_dir()), None)
     if folder is not None:
         raise OutputError(f"{folder} is a folder and a file is to be written; choose another name")
-    existing = next((path for path in (*names, *stale) if os.path.lexists(path)), None)
+    existing = next((path for path in (*names, *stale) if is_there(path)), None)
     if existing is not None and not force:
         raise OutputError(f"{existing} exists; pass --force to replace it")
     return stale
@@ -121,8 +121,15 @@ def _find_others(out: Path) -> list[Path]:
 
 
 def _header(path: Path) -> Header | None:
-    """None for what is no GGUF file: whatever it is, it is not ours to remove."""
+    """None for what is no GGUF file: whatever it is, it is not ours to remove. OutputError
+    where the system does not let it be read: it may be.
+    """
     try:
         return read_header(path) if path.is_file() else None
-    except CheckpointError:
+    except CheckpointError as error:
+        if isinstance(error.__cause__, OSError):
+            raise OutputError(
+                f"{path}: cannot be read ({error.__cause__.strerror}), and has the name of a file "
+                f"that would be replaced; remove it, or choose another name with -o"
+            ) from error
         return None

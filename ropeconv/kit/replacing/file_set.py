@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from ropeconv.errors import OutputError
-from ropeconv.kit.output import explain, explaining, taking_name
+from ropeconv.kit.output import explain, explaining, is_there, taking_name
 from ropeconv.kit.replacing.claims import claimed, insist, remove
 from ropeconv.kit.replacing.interrupts import held, placed
 
@@ -67,7 +67,7 @@ def replacing_files(
 @contextlib.contextmanager
 def _set(out: Path, names: Sequence[Path], others: Sequence[Path]) -> Iterator[list[Path]]:
     journal = _Journal(tuple(path.name for path in names))
-    existing = [path for path in names if os.path.lexists(path)]
+    existing = [path for path in names if is_there(path)]
     further = sorted(path for path in others if path not in existing)
     old = tuple(path.name for path in (*existing, *further))
     try:
@@ -85,7 +85,7 @@ def _set(out: Path, names: Sequence[Path], others: Sequence[Path]) -> Iterator[l
 
 def is_unfinished(out: Path) -> bool:
     """Whether a killed run left files of `out` that the next `replacing_files` puts in order."""
-    return any(os.path.lexists(_hidden(out, end)) for end in ("part", "journal"))
+    return any(is_there(_hidden(out, end)) for end in ("part", "journal"))
 
 
 def _finish_earlier(out: Path) -> None:
@@ -106,11 +106,11 @@ def _place(out: Path, journal: _Journal) -> None:
     """The old files step aside, the new ones take their names; from wherever an earlier run was."""
     names = _paths(out, journal.names)
     for path in _paths(out, journal.old):
-        is_new = path in names and not os.path.lexists(_staged(out, path))
-        if os.path.lexists(path) and not is_new:
+        is_new = path in names and not is_there(_staged(out, path))
+        if is_there(path) and not is_new:
             path.rename(_hidden(path, "old"))
     for path in reversed(names):
-        if os.path.lexists(_staged(out, path)):
+        if is_there(_staged(out, path)):
             _staged(out, path).rename(path)
 
 
@@ -131,11 +131,11 @@ def _undo(out: Path, journal: _Journal) -> None:
 def _take_back(out: Path, journal: _Journal) -> None:
     old = _paths(out, journal.old)
     for path in _paths(out, journal.names):
-        is_old = path in old and not os.path.lexists(_hidden(path, "old"))
-        if not os.path.lexists(_staged(out, path)) and not is_old:
+        is_old = path in old and not is_there(_hidden(path, "old"))
+        if not is_there(_staged(out, path)) and not is_old:
             remove(path)
     for path in reversed(old):
-        if os.path.lexists(_hidden(path, "old")):
+        if is_there(_hidden(path, "old")):
             _hidden(path, "old").rename(path)
 
 
