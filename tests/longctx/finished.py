@@ -33,9 +33,12 @@ def write_gguf(source: Path, out: Path, kind: str, *, factor: float = 2.0) -> Pa
     return convert(source, "gguf", out, scaling=request, type=kind).files[0]
 
 
-def write_onnx(source: Path, out: Path, kind: str, *, factor: float = 2.0) -> Path:
-    """The same as a folder with a graph."""
-    convert(source, "onnx", out, scaling=ScalingRequest(kind="linear", factor=factor), type=kind)
+def write_onnx(
+    source: Path, out: Path, kind: str, *, factor: float = 2.0, add: bool = False
+) -> Path:
+    """The same as a folder with a graph, or one graph more in it."""
+    request = ScalingRequest(kind="linear", factor=factor)
+    convert(source, "onnx", out, scaling=request, type=kind, add=add)
     return out
 
 

@@ -30,6 +30,7 @@ from tests.longctx.finished import (
     own_logits,
     transformers_logits,
     write_gguf,
+    write_onnx,
 )
 
 pytestmark = [pytest.mark.llama, pytest.mark.torch]
@@ -209,3 +210,15 @@ def test_an_interrupted_comparison_of_files_keeps_its_rows(tiny: Path, tmp_path:
     assert (again.communicate()[1], again.returncode) == ("", 0)
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     assert (out / "report.html").exists()
+
+
+def test_every_type_in_a_folder_is_a_row(tiny: Path, text: Path, tmp_path: Path) -> None:
+    out = write_onnx(tiny, tmp_path / "both", "fp32")
+    write_onnx(tiny, out, "int4", add=True)
+    found = compare_types([out], tmp_path / "out", text)
+    assert [result.type for result in found.results] == ["fp32", "int4"]
+    graphs = [path for path in (out / "onnx").iterdir() if path.suffix == ".onnx"]
+    assert {result.label for result in found.results} == {path.name for path in graphs}
+    plain_onnx, int4 = found.results
+    assert plain_onnx.kl < 1e-6 < int4.kl
+    assert int4.size < plain_onnx.size

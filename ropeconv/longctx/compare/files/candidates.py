@@ -12,7 +12,7 @@ from ropeconv.errors import CheckpointError, ConfigError
 from ropeconv.longctx.compare.files.question import FilesQuestion
 from ropeconv.proof.frequencies import compare_frequencies
 from ropeconv.proof.reference.layerwise import LayerwiseReference
-from ropeconv.proof.run import open_any
+from ropeconv.proof.run import models_in, open_any
 from ropeconv.proof.structure import Expected, find_expected, structure_findings
 from ropeconv.rope.spec import Rope
 
@@ -36,10 +36,12 @@ class Candidate:
 
 
 def open_candidates(paths: Sequence[Path], question: FilesQuestion) -> list[Candidate]:
-    """The files; ConfigError in one line where one is no file of the first one's model and scaling.
+    """The files, of a folder of several types each; ConfigError in one line where one is no file of
+    the first one's model and scaling.
 
     CheckpointError for what is no finished file, or damaged.
     """
+    paths = [model for path in paths for model in models_in(path)]
     _refuse_twins(paths)
     found = [_open(path, _label(path, paths), question) for path in paths]
     first = found[0]
