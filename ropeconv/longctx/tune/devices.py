@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from ropeconv.errors import CannotExpress, ConfigError
+from ropeconv.errors import CannotExpress, ConfigError, RopeconvError
 from ropeconv.kit.foreign import first_line
 from ropeconv.longctx.tune.loss import uses_bf16
 from ropeconv.longctx.tune.recipe import Recipe
@@ -182,6 +184,23 @@ def _refuse_others(accelerator: Any) -> None:
             f"accelerate is set up for {accelerator.distributed_type.value}; {SHARDS}, or runs "
             f"data-parallel"
         )
+
+
+@contextmanager
+def lost_processes_explained(accelerator: Any) -> Iterator[None]:
+    """The end of another process, which one sees as a broken connection, in one line."""
+    import torch
+
+    try:
+        yield
+    except RuntimeError as error:
+        broken = isinstance(error, torch.distributed.DistError) or "/gloo/" in str(error)
+        if accelerator.num_processes == 1 or not broken:
+            raise
+        raise RopeconvError(
+            "another process ended; it says why, or was killed: go on from the last state with "
+            "--resume"
+        ) from error
 
 
 def peak_memory(accelerator: Any) -> list[int]:

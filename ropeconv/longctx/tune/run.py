@@ -23,7 +23,12 @@ from ropeconv.longctx.measuring.texts import (
     training_texts,
 )
 from ropeconv.longctx.tune.checkpoint import check_names, check_output, stored_type, write_tuned
-from ropeconv.longctx.tune.devices import is_sharded, open_accelerator, peak_memory
+from ropeconv.longctx.tune.devices import (
+    is_sharded,
+    lost_processes_explained,
+    open_accelerator,
+    peak_memory,
+)
 from ropeconv.longctx.tune.networks import Network, open_network
 from ropeconv.longctx.tune.recipe import Choices, Recipe
 from ropeconv.longctx.tune.report import Processes, Tuned, tuned, tuned_facts
@@ -171,6 +176,7 @@ def _train(
 
     if resumed:
         trainer.load()
-    advice = "take a smaller --window, --lora-rank 8 or --gradient-checkpointing"
-    with memory_explained("training", advice):
+    advice = "take a smaller --window, --lora-rank 8, --gradient-checkpointing or more devices"
+    lost = lost_processes_explained(trainer.accelerator)
+    with lost, memory_explained("training", advice):
         return trainer.run(save_every=choices.save_every, report=report)

@@ -56,8 +56,8 @@ class Told:
     whole: int
 
 
-def launch(count: int, job: Job, *, sharded: bool = True) -> list[Told]:
-    """The run by `count` processes, their words by rank."""
+def launch(count: int, job: Job, *, sharded: bool = True, answers: int | None = None) -> list[Told]:
+    """The run by `count` processes, their words by rank; answers: how many speak, None: all."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(READ_BEFORE)
     told: Any = context.Queue()
@@ -70,7 +70,7 @@ def launch(count: int, job: Job, *, sharded: bool = True) -> list[Told]:
         for process in started:
             process.start()
     try:
-        found = [told.get(timeout=300) for _ in started]
+        found = [told.get(timeout=300) for _ in started[:answers]]
     finally:
         for process in started:
             process.join(10)

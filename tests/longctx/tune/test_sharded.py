@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from ropeconv.longctx.tune.recipe import Choices
+from ropeconv.longctx.tune.trainer import Trainer
 from ropeconv.longctx.tune.windows import Windows
 from tests.longctx import plain
 from tests.longctx.tune.processes import Job, Told, launch
@@ -122,6 +124,29 @@ def test_a_state_goes_on_among_any_number_of_processes(
 def interrupted(count: int, job: Job, *, sharded: bool = True) -> None:
     for one in launch(count, job, sharded=sharded):
         assert f"stopped after step {job.stop_after} of 4; go on with --resume" in str(one.error)
+
+
+def die_at_the_third_step() -> None:
+    step = Trainer._step
+
+    def mortal(self: Any, number: int) -> Any:
+        if number == 2:
+            os._exit(1)
+        return step(self, number)
+
+    Trainer._step = mortal  # type: ignore[method-assign]
+
+
+def test_a_process_that_dies_ends_the_others_in_one_line(
+    tiny: Path, choices: Choices, expected: Trained, tmp_path: Path
+) -> None:
+    job = Job(tiny, tmp_path / "out", FOUR, replace(choices, save_every=1))
+    (told,) = launch(2, replace(job, fault=die_at_the_third_step), answers=1)
+    assert told.rank == 0
+    assert "another process ended; it says why, or was killed: go on from" in str(told.error)
+    again = replace(job, choices=replace(job.choices, resume=True))
+    all_well(launch(1, again, sharded=False))
+    ends_as(tmp_path / "out", expected)
 
 
 def zeroed(saved: Any) -> Any:
