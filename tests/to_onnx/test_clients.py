@@ -146,7 +146,7 @@ def test_optimum_runs_a_phi3_whose_heads_it_counts_right(tmp_path: Path) -> None
     ]
 
 
-@pytest.mark.parametrize("kind", ["fp16", "int8", "int4"])
+@pytest.mark.parametrize("kind", ["fp16", "int8", "int4", "q4f16"])
 def test_clients_agree_on_the_smaller_types(tiny: Any, tmp_path: Path, kind: str) -> None:
     source, _ = tiny("llama", "ort")
     out = convert(source, tmp_path / kind, "--pi-factor", "4", "--type", kind)

@@ -1,4 +1,4 @@
-"""What a dry run says of browsers, for models of sizes that were run in one (without their data)."""
+"""What a dry run says of browsers, for models of sizes that were run in one, without their data."""
 
 from __future__ import annotations
 
