@@ -36,6 +36,13 @@ def test_nothing_is_lost_left_or_said_that_is_not_so(sources: Path, name: str) -
     assert [text for wrong in found for text in wrong] == []
 
 
+def test_no_error_of_the_system_is_taken_for_no_file(sources: Path) -> None:
+    """While it is looked at what lies there: no old part is forgotten beside a new file."""
+    ground = prepare(BY_NAME["gguf for splits"], sources / "errors")
+    cases = [Trouble("EIO", at, after=True) for at in range(ground.calls // 4)]
+    assert [text for case in cases for text in meet(ground, case)] == []
+
+
 @pytest.mark.parametrize(("first", "second"), RACES)
 def test_of_two_writers_one_wins_wholly(sources: Path, first: str, second: str) -> None:
     found = run_races(sources / f"{first} race", first, second, RACES_OF_A_PAIR, "test")

@@ -130,6 +130,7 @@ def _header(path: Path) -> Header | None:
         if isinstance(error.__cause__, OSError):
             raise OutputError(
                 f"{path}: cannot be read ({error.__cause__.strerror}), and has the name of a file "
-                f"that would be replaced; remove it, or choose another name with -o"
+                f"that would be replaced, so nothing is written: remove it, or choose another "
+                f"name with -o"
             ) from error
         return None
