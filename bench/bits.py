@@ -35,15 +35,11 @@ OURS = {
     "int4 --gptq": ("--gptq",),
     "int4 --gptq --bits-per-weight 6": ("--gptq", "--bits-per-weight", "6"),
     "int4 --gptq --block-size 64": ("--gptq", "--block-size", "64"),
-    "int4 --gptq --block-size 128": ("--gptq", "--block-size", "128"),
-    "int4 --gptq --block-size 128 --bits-per-weight 4.5": (
-        *("--gptq", "--block-size", "128"),
-        *("--bits-per-weight", "4.5"),
-    ),
+    "int4 --gptq --block-size 64 --symmetric": ("--gptq", "--block-size", "64", "--symmetric"),
 }
 BUILDERS = (
     *(("rtn", 32), ("k_quant", 32), ("k_quant_last", 32), ("k_quant_mixed", 32)),
-    *(("rtn", 128), ("k_quant", 128), ("k_quant_mixed", 128)),
+    *(("rtn", 64), ("k_quant", 64), ("k_quant_last", 64), ("k_quant_mixed", 64)),
 )
 GGUF = ("IQ2_M", "IQ3_M", "Q3_K_M", "IQ4_XS", "Q4_K_M", "Q5_K_M")
 Known = dict[str, tuple[float, float]]
@@ -59,6 +55,28 @@ class Row:
     kl: float
     top1: float
     seconds: float
+
+
+class Table:
+    """The rows so far, also as JSON in `place`, from where a further run takes them over."""
+
+    def __init__(self, held: Held, place: Path, *, resume: bool) -> None:
+        self.held, self.place = held, place
+        found = json.loads(place.read_text()) if resume and place.exists() else []
+        self.rows = [Row(**entry) for entry in found]
+        for row in self.rows:
+            self._show(row)
+
+    def add(self, row: Row) -> None:
+        """Print and keep it."""
+        self.rows.append(row)
+        self.place.write_text(json.dumps([asdict(one) for one in self.rows], indent=1))
+        self._show(row)
+
+    def _show(self, row: Row) -> None:
+        bits = 8 * row.bytes / self.held.parameters
+        figures = f"{row.bytes / 1e6:8.1f} MB {bits:6.2f} bits  KL {row.kl:7.4f}"
+        print(f"{row.kind:<5} {row.name:<42} {figures}  top-1 {row.top1:.3f}", flush=True)
 
 
 def gemma3(work: Path) -> Path:
@@ -93,23 +111,21 @@ def make_matrix(source: Path, out: Path, text: str, *options: str) -> None:
     execute([*command, "--chunk-size", "512", *options, "-o", str(out), "--force", "--quiet"])
 
 
-def onnx_files(source: Path, held: Held, work: Path) -> list[Row]:
+def onnx_files(source: Path, table: Table, work: Path) -> None:
     """Ours, and the builder's."""
     matrix, out = work / "output.imatrix.gguf", work / "onnx-out"
-    text = str(held.calibration)
+    text = str(table.held.calibration)
     make_matrix(source, matrix, text, "--process-output")
-    rows = []
     for name, options in OURS.items():
         told = [option.format(matrix=matrix) for option in options]
         if "--gptq" in told:
             told += ["--calibration-text", text]
         command = [script("ropeconv"), "onnx", str(source), "--type", "int4", "--quiet", *told]
-        rows.append(measured("onnx", name, [*command, "-o", str(out)], out, held))
+        measured("onnx", name, [*command, "-o", str(out)], out, table)
     for algorithm, block in BUILDERS:
         name = f"builder {algorithm}, blocks of {block}"
         command = builder(source, out, algorithm, block)
-        rows.append(measured("onnx", name, command, out, held))
-    return [row for row in rows if row is not None]
+        measured("onnx", name, command, out, table)
 
 
 def builder(source: Path, out: Path, algorithm: str, block: int) -> list[str]:
@@ -123,17 +139,19 @@ def builder(source: Path, out: Path, algorithm: str, block: int) -> list[str]:
 
 
 def measured(
-    kind: str, name: str, command: list[str], out: Path, held: Held, known: Known | None = None
-) -> Row | None:
-    """A row, or None with a line that says why there is none; `out` is removed. known: digest of
+    kind: str, name: str, command: list[str], out: Path, table: Table, known: Known | None = None
+) -> None:
+    """A row more, or a line that says why there is none; `out` is removed. known: digest of
     tensors -> what a file of them measures, since equal ones need no second run.
     """
-    known = {} if known is None else known
+    if any((row.kind, row.name) == (kind, name) for row in table.rows):
+        return
+    held, known = table.held, {} if known is None else known
     try:
         seconds = execute(command)
         if out.is_dir():
             size = sum(path.stat().st_size for path in out.rglob("model.onnx*"))
-            kl, top1 = held.judge(onnxruntime(out))
+            kl, top1 = held.judge(onnxruntime(out, held.heads))
         else:
             size, digest = tensors_of(out)
             if digest not in known:
@@ -141,13 +159,11 @@ def measured(
             kl, top1 = known[digest]
     except Exception as error:  # noqa: BLE001
         print(f"{kind:<5} {name:<52} no file or no run: {str(error)[-200:]}", flush=True)
-        return None
+        return
     finally:
         if out.exists():
             remove(out)
-    row = Row(kind, name, size, kl, top1, seconds)
-    show(row, held)
-    return row
+    table.add(Row(kind, name, size, kl, top1, seconds))
 
 
 def tensors_of(path: Path) -> tuple[int, str]:
@@ -162,39 +178,30 @@ def tensors_of(path: Path) -> tuple[int, str]:
     return size, digest.hexdigest()
 
 
-def gguf_files(source: Path, held: Held, work: Path) -> list[Row]:
+def gguf_files(source: Path, table: Table, work: Path) -> None:
     """Ours and llama.cpp's of each type, without a matrix and with one."""
     matrix, plain, out = work / "imatrix.gguf", work / "plain.gguf", work / "out.gguf"
-    make_matrix(source, matrix, str(held.calibration))
+    make_matrix(source, matrix, str(table.held.calibration))
     gguf = [script("ropeconv"), "gguf", str(source), "--quiet", "--force", "--type"]
     execute([*gguf, "F32", "-o", str(plain)])
-    rows = []
     known: Known = {}
     for name in GGUF:
         for weighed in (False, True):
             told = ["--imatrix", str(matrix)] if weighed else []
             title = f"{name}{' --imatrix' if weighed else ''}"
             command = [*gguf, name, "-o", str(out), *told]
-            rows.append(measured("gguf", title, command, out, held, known))
+            measured("gguf", title, command, out, table, known)
             number = str(FILE_TYPES[name].number)
             peer = [sys.executable, "-m", "bench.bits", "--quantise", str(plain), str(out), number]
             command = [*peer, str(matrix)] if weighed else peer
-            rows.append(measured("gguf", f"llama.cpp {title}", command, out, held, known))
+            measured("gguf", f"llama.cpp {title}", command, out, table, known)
     plain.unlink()
-    return [row for row in rows if row is not None]
 
 
 def quantise(source: str, out: str, number: str, matrix: str = "") -> int:
     """llama.cpp's quantiser in this process."""
     weights = means_of(Path(matrix)) if matrix else {}
     return quantise_weighed(Path(source), Path(out), int(number), weights)
-
-
-def show(row: Row, held: Held) -> None:
-    """A line of the table."""
-    bits = 8 * row.bytes / held.parameters
-    figures = f"{row.bytes / 1e6:8.1f} MB {bits:6.2f} bits  KL {row.kl:7.4f}  top-1 {row.top1:.3f}"
-    print(f"{row.kind:<5} {row.name:<52} {figures} {row.seconds:8.1f} s", flush=True)
 
 
 def goals(rows: list[Row]) -> None:
@@ -222,16 +229,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", choices=("smollm2", "gemma3"), default="smollm2")
     parser.add_argument("--work", type=Path, default=WORK)
+    parser.add_argument("--kinds", default="onnx,gguf")
+    parser.add_argument("--resume", action="store_true", help="take over the rows that have ended")
     given = parser.parse_args()
     work: Path = given.work / f"bits-{given.model}"
     work.mkdir(parents=True, exist_ok=True)
     source = {"smollm2": smollm2, "gemma3": gemma3}[given.model](given.work)
-    held = hold(source, work)
-    rows = onnx_files(source, held, work) + gguf_files(source, held, work)
-    goals(rows)
-    (given.work / f"bits-{given.model}.json").write_text(
-        json.dumps([asdict(row) for row in rows], indent=1)
-    )
+    place = given.work / f"bits-{given.model}.json"
+    table = Table(hold(source, work), place, resume=given.resume)
+    if "onnx" in given.kinds:
+        onnx_files(source, table, work)
+    if "gguf" in given.kinds:
+        gguf_files(source, table, work)
+    goals(table.rows)
     shutil.rmtree(work)
     return 0
 

@@ -18,12 +18,13 @@ Run = Callable[[np.ndarray], np.ndarray]
 @dataclass(frozen=True)
 class Held:
     """What every file is held against: token ids and transformers' log-probabilities of each
-    window.
+    window. heads: how many of keys and values, and their size.
     """
 
     windows: tuple[np.ndarray, ...]
     logprobs: tuple[np.ndarray, ...]
     parameters: int
+    heads: tuple[int, int]
     calibration: Path
 
     def judge(self, run: Run) -> tuple[float, float]:
@@ -68,11 +69,14 @@ def hold(source: Path, work: Path) -> Held:
             windows.append(ids)
             answer = model(torch.from_numpy(ids[None])).logits[0]
             logprobs.append(answer.log_softmax(-1).numpy())
-    return Held(tuple(windows), tuple(logprobs), model.num_parameters(), calibration)
+    config = model.config
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    heads = (config.num_key_value_heads, size)
+    return Held(tuple(windows), tuple(logprobs), model.num_parameters(), heads, calibration)
 
 
-def onnxruntime(folder: Path) -> Run:
-    """The folder's graph on the CPU, ours or the builder's."""
+def onnxruntime(folder: Path, heads: tuple[int, int]) -> Run:
+    """The folder's graph on the CPU, ours or the builder's, for keys and values of `heads`."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -81,7 +85,7 @@ def onnxruntime(folder: Path) -> Run:
     graph = next(path for path in folder.rglob("model.onnx"))
     session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     empty = {
-        tensor.name: np.zeros([1, tensor.shape[1], 0, tensor.shape[3]], np.float32)
+        tensor.name: np.zeros([1, heads[0], 0, heads[1]], np.float32)
         for tensor in session.get_inputs()
         if tensor.name.startswith("past_key_values")
     }
