@@ -86,7 +86,9 @@ def test_reports_of_several(
     said, _ = run([*common, "--quiet"], capsys)
     assert said.count("perplexity by position") == 4
     assert "300 tokens of other.txt" in said
+    assert said.count("keys retrieved") == 2  # of the first text
     assert "multi-value" in said
+    assert "…" not in said  # no cell is cut off
     best = facts["best"]["best"]["label"]
     assert f"best for texts of 512 tokens that cost at most 9 nats below L: {best} (" in said
 

@@ -27,6 +27,8 @@ def render(found: Comparison, console: Any) -> None:
     for part in found.parts:
         console.print(_perplexities(found, part))
         console.print(_verdicts(found, part))
+        if any(name != PASSKEY for name in part.tasks):
+            console.print(_retrievals(part))
     for variant in found.refused:
         console.print(f"{variant.label}: refused: {variant.refusal}", markup=False)
     if found.best is not None:
@@ -37,13 +39,19 @@ def _perplexities(found: Comparison, part: Part) -> Any:
     trained = found.model.main_rope.original_context
     title = f"{found.source}: perplexity by position, {part.words}, trained {trained}"
     bands = [f"{band.start}-" for band in part.results[0].bands]
-    caches = ["cache"] if part.caches else []
-    table = _table(title, [*caches, *bands, "whole", "below L", *_retrieval_names(part)])
+    table = _table(title, [*bands, "whole", "below L", "pass keys", "key loss"])
     for result in part.results:
         measured = (*result.bands, result.whole, result.short)
-        cells = [result.variant.cache] if part.caches else []
-        cells += [perplexity_words(band.perplexity) for band in measured]
-        table.add_row(result.variant.label, *cells, *_retrieval_cells(result, part))
+        cells = [perplexity_words(band.perplexity) for band in measured]
+        table.add_row(result.variant.label, *cells, *_passkey_cells(result))
+    return table
+
+
+def _retrievals(part: Part) -> Any:
+    """Keys retrieved by task."""
+    table = _table(f"keys retrieved, {part.words}", part.tasks)
+    for result in part.results:
+        table.add_row(result.variant.label, *(retrieved_words(result, name) for name in part.tasks))
     return table
 
 
@@ -55,10 +63,11 @@ def _verdicts(found: Comparison, part: Part) -> Any:
         "* is clear"
     )
     regions = [f"{w} {trained}" for w in ("none, past", "none, below", "PI, past", "PI, below")]
-    table = _table(title, regions)
+    table = _table(title, [*(["cache"] if part.caches else []), *regions])
     table.add_column("verdict")
     for result in part.results:
-        cells = [_cell(delta) for other in (result.none, result.pi) for delta in _regions(other)]
+        cells = [result.variant.cache] if part.caches else []
+        cells += [_cell(delta) for other in (result.none, result.pi) for delta in _regions(other)]
         plain = "the baseline" if result.variant.method == UNSCALED else ""
         table.add_row(result.variant.label, *cells, result.advice or plain)
     return table
@@ -90,17 +99,10 @@ def perplexity_words(value: float) -> str:
     return f"{value:.2f}" if value < 100 else f"{value:.0f}" if value < 1e6 else f"{value:.1e}"
 
 
-def _retrieval_names(part: Part) -> list[str]:
-    """Columns: of pass keys, also how near the model came; there, even where none were asked."""
-    others = [name for name in part.tasks if name != PASSKEY]
-    return ["pass keys", "key loss", *others]
-
-
-def _retrieval_cells(result: Result, part: Part) -> list[str]:
+def _passkey_cells(result: Result) -> tuple[str, str]:
     keys = result.measured.recalls()
     loss = f"{sum(recall.loss for recall in keys) / len(keys):.2f}" if keys else "-"
-    others = [retrieved_words(result, name) for name in part.tasks if name != PASSKEY]
-    return [retrieved_words(result, PASSKEY), loss, *others]
+    return retrieved_words(result, PASSKEY), loss
 
 
 def retrieved_words(result: Result, task: str) -> str:
