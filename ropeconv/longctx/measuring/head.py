@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ropeconv.proof.reference.bare import replaced
+from ropeconv.proof.reference.bare import find_layers, replaced
 from ropeconv.target import Progress
 
 
@@ -29,7 +29,7 @@ def report_layers(base: Any, tokens: int, progress: Progress | None) -> list[Any
     """
     if progress is None:
         return []
-    layers = list(base.layers)
+    _, layers = find_layers(base)
 
     def reporter(done: int) -> Callable[..., None]:
         return lambda *_: progress(done, tokens)

@@ -15,6 +15,7 @@ import pytest
 from ropeconv.longctx.tune.recipe import Choices
 from ropeconv.longctx.tune.trainer import Trainer
 from ropeconv.longctx.tune.windows import Windows
+from tests.checkpoints import save_checkpoint
 from tests.longctx import plain
 from tests.longctx.tune.processes import Job, Told, launch
 from tests.longctx.tune.tuning import (
@@ -222,6 +223,29 @@ def test_bf16_and_checkpointing_among_shards(
     for name, value in weights(out).items():
         moved = np.abs(value - begun[name]).mean()
         assert np.abs(value - expected.weights[name]).mean() < 0.1 * moved  # a fortieth was
+
+
+@pytest.mark.parametrize("family", ["apertus", "falcon", "gemma4_text"])
+def test_families_with_other_parts(
+    family: str, text: Path, choices: Choices, tmp_path: Path
+) -> None:
+    """Single numbers that are no weights, a list of layers of another name, classes of layers that
+    a wrapper alone has.
+    """
+    source, out = save_checkpoint(tmp_path / "own", family, context=256), tmp_path / "out"
+    recipe = replace(SHORT, steps=2, warmup=1)
+    all_well(launch(2, Job(source, out, recipe, choices)))
+    steps = json.loads((out / "tune.json").read_text())["steps"]
+    rope = json.loads((out / "config.json").read_text())["rope_parameters"]
+    ids = training_ids(source, text)
+    expected = plain_steps(source, tmp_path, recipe, ids, rope=rope)
+    np.testing.assert_allclose([s["loss"] for s in steps], expected.losses, rtol=0, atol=LOSS)
+    found = weights(out)
+    begun = weights(source)
+    assert found.keys() == begun.keys()
+    for name, value in found.items():  # one whose gradient is almost nought differed by 2e-5
+        np.testing.assert_allclose(value, expected.weights[name], atol=1e-4, err_msg=name)
+    assert max(np.abs(value - begun[name]).max() for name, value in found.items()) > 1e-3
 
 
 def test_two_whole_processes_train_as_one(
