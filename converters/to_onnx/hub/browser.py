@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from converters.to_onnx.graph import MICROSOFT
-from converters.to_onnx.layout import PAGE
 from converters.to_onnx.lookup import NAME
 from converters.to_onnx.options import Options
 from converters.to_onnx.plan import Plan, make_plan, token_bytes
@@ -19,6 +18,7 @@ from ropeconv.errors import RopeconvError
 from ropeconv.model import Model
 
 BUFFER, MEMORY, BESIDE = 2 << 30, 4 << 30, 1 << 29  # bytes
+ALIKE = 1.01  # sizes of the same type in another layout
 TOKENS = 2048  # of a cache without which nothing is said to fit
 
 
@@ -73,7 +73,7 @@ def _others(model: Model, plan: Plan, options: Options) -> Sequence[Plan]:
             other = make_plan(model, beside)
         except RopeconvError:  # no type for this model
             continue
-        if other.store.size <= plan.store.size + PAGE and _reason(model, other) is None:
+        if other.store.size <= ALIKE * plan.store.size and _reason(model, other) is None:
             found.append(other)
     return sorted(found, key=lambda other: -other.store.size)
 
