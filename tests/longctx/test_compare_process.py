@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import pytest
 
 from tests.checkpoints import save_checkpoint
 from tests.longctx.comparing import start
+from tests.longctx.two_processes import launch_two
 
 
 @pytest.mark.torch
@@ -85,21 +84,8 @@ def test_two_processes_measure_as_one(tiny: Path, text: Path, tmp_path: Path) ->
     ]
     alone = start(*common, "-o", str(tmp_path / "alone"))
     one, _ = alone.communicate()
-    launch = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--cpu",
-        "--num_processes",
-        "2",
-        "-m",
-        "ropeconv",
-    ]
-    done = subprocess.run(
-        [*launch, *common, "-o", str(tmp_path / "two")], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    two = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
+    told = launch_two(tmp_path / "ranks", *common, "-o", str(tmp_path / "two"))
+    two = json.loads(next(line for line in told.splitlines() if line.startswith("{")))
     assert [row["label"] for row in two["rows"]] == [
         row["label"] for row in json.loads(one)["rows"]
     ]

@@ -37,6 +37,7 @@ from ropeconv.longctx.search.report import Searched, verdict
 from ropeconv.longctx.search.run import search
 from ropeconv.longctx.search.scores import order
 from tests.longctx import plain
+from tests.longctx.two_processes import launch_two
 
 QUICK = Plan(factor=4.0, evaluations=40, prompts=2, tokens=600, held_out_tokens=600)
 
@@ -294,16 +295,6 @@ def start(*arguments: str) -> subprocess.Popen[str]:
 @pytest.mark.torch
 def test_two_processes_search_as_one(tiny: Path, tmp_path: Path) -> None:
     alone = run(tiny, tmp_path / "alone.json")
-    launch = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--cpu",
-        "--num_processes",
-        "2",
-        "-m",
-        "ropeconv",
-    ]
     common = [
         "search",
         str(tiny),
@@ -315,8 +306,7 @@ def test_two_processes_search_as_one(tiny: Path, tmp_path: Path) -> None:
         "-o",
         str(tmp_path / "two.json"),
     ]
-    done = subprocess.run([*launch, *common], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    launch_two(tmp_path / "ranks", *common)
     facts = json.loads((tmp_path / "two.json").read_text())
     for name, loss in alone.scores.items():
         if name != "searched":

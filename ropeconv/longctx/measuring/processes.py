@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any, TypeVar
+
+from ropeconv.errors import ConfigError
 
 T = TypeVar("T")
 
@@ -58,6 +61,22 @@ class Processes:
 def _accelerate_state() -> Any:
     try:
         from accelerate import PartialState
+        from accelerate.utils import parse_flag_from_env
     except ImportError:
         return None
-    return PartialState()
+    # accelerate's Accelerator asks for this itself, its state alone does not
+    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
+    refuse_strangers(state)
+    return state
+
+
+def refuse_strangers(state: Any) -> None:
+    """ConfigError for processes that were launched together and do not know of each other: each of
+    them would take itself for the main one.
+    """
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if launched > 1 and state.num_processes == 1:
+        raise ConfigError(
+            f"{launched} processes were launched, and accelerate sees no device for them; on CPUs "
+            f"set ACCELERATE_USE_CPU=true"
+        )

@@ -11,6 +11,7 @@ from typing import Any
 
 from ropeconv.errors import CannotExpress, ConfigError, RopeconvError
 from ropeconv.kit.foreign import first_line
+from ropeconv.longctx.measuring.processes import refuse_strangers
 from ropeconv.longctx.tune.loss import uses_bf16
 from ropeconv.longctx.tune.recipe import Recipe
 
@@ -92,7 +93,7 @@ def open_accelerator(recipe: Recipe) -> Any:
     _refuse(ENGINES)
     plugin = _plugin() if SHARDING.asked else None
     accelerator = Accelerator(mixed_precision="no", fsdp_plugin=plugin)  # trainer.py casts itself
-    _refuse_strangers(accelerator)
+    refuse_strangers(accelerator)
     _refuse_precision(recipe, str(accelerator.device))
     if plugin is not None:
         _shard_on_cpus(accelerator, plugin)
@@ -129,16 +130,6 @@ def _plugin() -> Any:
         raise ConfigError(
             f"accelerate does not take its FSDP settings ({first_line(error)}); {SHARDS}"
         ) from error
-
-
-def _refuse_strangers(accelerator: Any) -> None:
-    """Processes that were launched together and do not know of each other would all be the main."""
-    launched = int(os.environ.get("WORLD_SIZE", "1"))
-    if launched > 1 and accelerator.num_processes == 1:
-        raise ConfigError(
-            f"{launched} processes were launched, and accelerate sees no device for them; on CPUs "
-            f"set ACCELERATE_USE_CPU=true"
-        )
 
 
 def _refuse_precision(recipe: Recipe, device: str) -> None:
