@@ -267,4 +267,4 @@ def test_the_command_reports_and_exits_by_verdict(
             assert report["measured"][0]["whole"]["nmse"] > 1e-5
     assert codes == [0, 1, 2]
     assert err.startswith("ropeconv: ")
-    assert CliRunner().invoke(command, ["--help"]).output.count("ropeconv verify ") == 6
+    assert CliRunner().invoke(command, ["--help"]).output.count("ropeconv verify ") == 7
