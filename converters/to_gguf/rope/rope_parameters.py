@@ -103,8 +103,8 @@ def _scaling(
         )
     kind = stated.get("rope.scaling.type", DEFAULT_TYPE)
     factor = stated.get("rope.scaling.factor", stated.get("rope.scale_linear", 1.0))
-    factor = float(factor or 1.0)
-    rest = float(stated.get("rope.scaling.attn_factor", 1.0))
+    factor = _sound(stated, "rope.scaling.factor", factor or 1.0)
+    rest = _sound(stated, "rope.scaling.attn_factor", stated.get("rope.scaling.attn_factor", 1.0))
     if kind == "yarn" and factor != 1.0:
         found = magnitude(read_settings(stated.metadata))
         own = {} if rest == 1.0 else {"attention_factor": found}
@@ -121,6 +121,17 @@ def _scaling(
     if factor != 1.0 and kind != "none":
         return {"rope_type": "linear", "factor": factor}
     return {"rope_type": "default"}
+
+
+def _sound(stated: Stated, key: str, value: Any) -> float:
+    """The number of a key; CheckpointError for one that no model is scaled by."""
+    number = float(value)
+    if not (math.isfinite(number) and number > 0):
+        raise CheckpointError(
+            f"the GGUF file's {stated.arch.name}.{key} is {value!r}; a finite number above 0 is "
+            f"expected: convert it again"
+        )
+    return number
 
 
 def _tables(tensors: Mapping[str, Tensor]) -> list[str]:

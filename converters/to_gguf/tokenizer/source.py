@@ -83,6 +83,8 @@ def read_source(files: Mapping[str, bytes], config: Mapping[str, Any]) -> Source
             "with transformers' save_pretrained"
         )
     tokenizer = _read_json(files, "tokenizer.json")
+    if "tokenizer.json" in files and not tokenizer:
+        raise TokenizerError("tokenizer.json is empty; download or save it again")
     settings = _read_json(files, "special_tokens_map.json") | _read_json(
         files, "tokenizer_config.json"
     )
